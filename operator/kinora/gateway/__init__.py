@@ -1,0 +1,1 @@
+"""The HTTP dialects. Arrives with the issue on the gateway."""

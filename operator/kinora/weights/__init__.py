@@ -1,0 +1,1 @@
+"""Weight files: safetensors headers, verification. No model is ever loaded here."""
