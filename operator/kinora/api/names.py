@@ -1,0 +1,74 @@
+"""Names that processes agree on: API group, labels, paths inside a server pod, deterministic names of children.
+
+Everything here is a pure function of identities (UIDs, attempts, slots); nothing is random, so that creating a child
+twice is a conflict and not a second child (design, section 7).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from typing import Any, Final
+
+GROUP: Final = "kinora.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+VIDEOJOBS: Final = "videojobs"
+MODELSERVERS: Final = "modelservers"
+
+LABEL_MODEL_SERVER: Final = f"{GROUP}/modelserver"
+LABEL_SLOT: Final = f"{GROUP}/slot"
+LABEL_COMPONENT: Final = "app.kubernetes.io/component"
+LABEL_NAME: Final = "app.kubernetes.io/name"
+LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
+COMPONENT_SERVER: Final = "server"
+ANNOTATION_TEMPLATE_HASH: Final = f"{GROUP}/template-hash"
+CONDITION_ENGINE_READY: Final = f"{GROUP}/EngineReady"
+
+AGENT_SERVICE_ACCOUNT: Final = "kinora-agent"
+AGENT_CLUSTER_ROLE: Final = "kinora-agent"
+
+CONTAINER_ENGINE: Final = "engine"
+CONTAINER_AGENT: Final = "agent"
+CONTAINER_INSTALL: Final = "install-supervisor"
+
+# UIDs inside a server pod: the engine and the agent differ, so that neither can signal or read the other's process;
+# the shared group lets the agent delete what the engine wrote (api.md, "Inside the pod").
+ENGINE_UID: Final = 10001
+AGENT_UID: Final = 10002
+SHARED_GID: Final = 10000
+
+RUN_DIR: Final = "/kinora/run"
+SUPERVISOR_PATH: Final = f"{RUN_DIR}/supervisor.py"
+SUPERVISOR_SOCKET: Final = f"{RUN_DIR}/supervisor.sock"
+INPUT_DIR: Final = "/kinora/input"
+OUTPUT_DIR: Final = "/kinora/output"
+TEMP_DIR: Final = "/kinora/temp"
+MODELS_DIR: Final = "/models"
+ARTIFACTS_DIR: Final = "/kinora/artifacts"
+INPUT_CLAIMS_DIR: Final = "/kinora/claims"
+ENGINE_PORT: Final = 8188
+AGENT_PORT: Final = 8780
+
+
+def key(obj: dict[str, Any]) -> str:
+    """The one spelling of an object's key: ``namespace/name``."""
+    metadata = obj["metadata"]
+    return f"{metadata['namespace']}/{metadata['name']}"
+
+
+def prompt_id(job_uid: str, attempt: int) -> str:
+    """UUIDv5(job UID, attempt): dispatching the same attempt twice is the same prompt (invariant 2)."""
+    return str(uuid.uuid5(uuid.UUID(job_uid), str(attempt)))
+
+
+def pod_name(model_server: str, uid: str, template_hash: str, slot: int, incarnation: int) -> str:
+    """``<modelserver>-<slot>-<8 hex>``; the hex digits are of (uid, template hash, slot, incarnation) (api.md)."""
+    digest = hashlib.sha256(f"{uid}/{template_hash}/{slot}/{incarnation}".encode()).hexdigest()[:8]
+    suffix = f"-{slot}-{digest}"
+    return model_server[: 63 - len(suffix)].rstrip("-.") + suffix
+
+
+def job_folder(job_uid: str, attempt: int) -> str:
+    """The name of a job's folder beneath the engine's input and output folders."""
+    return f"{job_uid}-{attempt}"

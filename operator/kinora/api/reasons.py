@@ -1,0 +1,83 @@
+"""Every phase, condition type and reason that Kinora writes. CamelCase, stable: users script against them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+
+class Phase(StrEnum):
+    """VideoJob phases; the last three are terminal and never change again."""
+
+    PENDING = "Pending"
+    QUEUED = "Queued"
+    SCHEDULED = "Scheduled"
+    RUNNING = "Running"
+    FINALIZING = "Finalizing"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    CANCELLED = "Cancelled"
+
+
+TERMINAL: Final = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED})
+ASSIGNED: Final = frozenset({Phase.SCHEDULED, Phase.RUNNING, Phase.FINALIZING})
+
+# --- VideoJob reasons -----------------------------------------------------------------------------------------------
+INVALID_SPEC: Final = "InvalidSpec"
+NOT_IMPLEMENTED: Final = "NotImplemented"
+WAITING_FOR_SERVER: Final = "WaitingForServer"  # every server pod of the model is busy or starting
+NO_MODEL_SERVER: Final = "NoModelServer"  # nothing in the namespace serves the model
+SUSPENDED: Final = "Suspended"
+BOUND: Final = "Bound"
+RENDERING: Final = "Rendering"
+PUBLISHING: Final = "Publishing"
+COMPLETED: Final = "Completed"
+CANCELLED: Final = "Cancelled"
+RETRY: Final = "Retry"  # a failed attempt goes back to the queue
+DISRUPTED: Final = "Disrupted"  # a lost attempt goes back to the queue
+TAKEN_BACK: Final = "TakenBack"
+BACKOFF_LIMIT_EXCEEDED: Final = "BackoffLimitExceeded"
+DISRUPTION_LIMIT_EXCEEDED: Final = "DisruptionLimitExceeded"
+START_DEADLINE_EXCEEDED: Final = "StartDeadlineExceeded"
+ACTIVE_DEADLINE_EXCEEDED: Final = "ActiveDeadlineExceeded"
+GRAPH_REFUSED: Final = "GraphRefused"  # /prompt answered 400: permanent
+INVALID_INPUT: Final = "InvalidInput"  # an input that cannot be read, or is not what the task needs: permanent
+NODE_ERROR: Final = "NodeError"  # a node of the graph raised
+CUDA_ERROR: Final = "CudaError"
+OUT_OF_MEMORY: Final = "OutOfMemory"
+ENGINE_EXITED: Final = "EngineExited"
+ENGINE_SILENT: Final = "EngineSilent"
+PROOF_FAILED: Final = "ProofFailed"
+STORE_FAILED: Final = "StoreFailed"
+
+# --- why an attempt was released --------------------------------------------------------------------------------------
+RELEASED_DRAIN: Final = "Drain"
+RELEASED_POD_LOST: Final = "PodLost"
+RELEASED_ENGINE_KILLED: Final = "EngineKilled"
+RELEASED_FIRST_SILENCE: Final = "FirstSilence"
+DISRUPTIONS: Final = frozenset(
+    {RELEASED_DRAIN, RELEASED_POD_LOST, RELEASED_ENGINE_KILLED, RELEASED_FIRST_SILENCE, TAKEN_BACK}
+)
+
+# --- the agent's condition on its pod (api.md) ------------------------------------------------------------------------
+ENGINE_STARTING: Final = "Starting"
+ENGINE_READY: Final = "EngineReady"
+WEIGHTS_MISSING: Final = "WeightsMissing"
+NODES_MISSING: Final = "NodesMissing"
+ENGINE_DOWN: Final = "EngineDown"
+CUDA_FAULT: Final = "CudaFault"
+MEMORY_HIGH: Final = "MemoryHigh"
+DRAINING: Final = "Draining"
+TOKEN_NOT_BOUND: Final = "TokenNotBound"  # noqa: S105 - a reason, not a secret
+
+# --- ModelServer reasons ----------------------------------------------------------------------------------------------
+CLAIM_MISSING: Final = "ClaimMissing"
+UNKNOWN_MODEL: Final = "UnknownModel"
+NOT_ALLOWED: Final = "NotAllowed"
+WEIGHTS_PRESENT: Final = "WeightsPresent"
+WEIGHTS_UNKNOWN: Final = "NotChecked"
+SCALED_TO_ZERO: Final = "ScaledToZero"
+ALL_READY: Final = "AllReady"
+PROGRESSING: Final = "Progressing"
+POD_UNSCHEDULABLE: Final = "Unschedulable"
+NO_READY_PODS: Final = "NoReadyPods"

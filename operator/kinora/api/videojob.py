@@ -1,0 +1,443 @@
+"""The VideoJob resource (kinora.dev/v1alpha1): one video to render. Every field of the design's api.md.
+
+``spec`` models validate; ``status`` models only document and bound what is stored: processes read a status as the raw
+dict it is, so that one written by another version can never crash them.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, StringConstraints
+
+from kinora.api.base import (
+    ApiModel,
+    Condition,
+    ConfigMapKey,
+    Message,
+    ObjectName,
+    Reason,
+    RelativePath,
+    Time,
+    cel,
+    exactly_one,
+    rule,
+)
+from kinora.api.reasons import Phase
+
+SEED_MAX = 2**53 - 1
+
+
+class Task(StrEnum):
+    """What is asked of a model."""
+
+    TEXT_TO_VIDEO = "TextToVideo"
+    IMAGE_TO_VIDEO = "ImageToVideo"
+    REFERENCE_TO_VIDEO = "ReferenceToVideo"
+    VIDEO_TO_VIDEO = "VideoToVideo"
+    INPAINT = "Inpaint"
+    OUTPAINT = "Outpaint"
+    EXTEND = "Extend"
+    FIRST_LAST_FRAME = "FirstLastFrame"
+    EDIT = "Edit"
+
+
+class Control(StrEnum):
+    """The signal that is drawn from the source video to steer the model."""
+
+    NONE = "None"
+    DEPTH = "Depth"
+    POSE = "Pose"
+    POSE_FACE = "PoseFace"
+    SCRIBBLE = "Scribble"
+    CANNY = "Canny"
+    GRAY = "Gray"
+    FLOW = "Flow"
+    LAYOUT = "Layout"
+
+
+class Preset(StrEnum):
+    """Quality: the model's own steps; Fast: few steps through a LoRA."""
+
+    QUALITY = "Quality"
+    FAST = "Fast"
+
+
+class Audio(StrEnum):
+    """What becomes of the source's audio."""
+
+    NONE = "None"
+    SOURCE = "Source"
+
+
+class ReferenceRole(StrEnum):
+    """What a reference shows."""
+
+    OBJECT = "Object"
+    BACKGROUND = "Background"
+
+
+class MaskMode(StrEnum):
+    """Whether a mask image follows the object or stays where it is."""
+
+    TRACKING = "Tracking"
+    FIXED = "Fixed"
+
+
+class ArtifactSource(ApiModel):
+    """An output of another VideoJob of the same namespace."""
+
+    video_job_name: ObjectName
+    index: int = Field(0, ge=0, le=7)
+
+
+class ClaimSource(ApiModel):
+    """A file on one of the ModelServer's inputClaims, opened beneath its root without symlinks."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=63)]
+    path: RelativePath
+
+
+class ConfigMapSource(ApiModel):
+    """A binary or text key of a ConfigMap of the same namespace, at most 1 MiB."""
+
+    name: ObjectName
+    key: ConfigMapKey
+
+
+class Source(ApiModel):
+    """Where an input comes from: exactly one of the five."""
+
+    model_config = ConfigDict(json_schema_extra=cel(exactly_one("url", "artifact", "upload", "claim", "configMap")))
+
+    url: Annotated[str, StringConstraints(min_length=1, max_length=2048)] | None = None
+    artifact: ArtifactSource | None = None
+    upload: Annotated[str, StringConstraints(min_length=1, max_length=1024)] | None = None
+    claim: ClaimSource | None = None
+    config_map: ConfigMapSource | None = None
+
+
+class Mask(ApiModel):
+    """The region that an Inpaint job generates anew (white)."""
+
+    source: Source
+    frame: int | None = Field(None, ge=1)
+    mode: MaskMode = MaskMode.TRACKING
+    expand_ratio: float | None = Field(None, ge=0, le=1)
+
+
+class Reference(ApiModel):
+    """One reference image."""
+
+    source: Source
+    role: ReferenceRole = ReferenceRole.OBJECT
+
+
+class Inputs(ApiModel):
+    """What the task works on; which ones a task needs is said by the catalogue and checked before queueing."""
+
+    image: Source | None = None
+    video: Source | None = None
+    first_frame: Source | None = None
+    last_frame: Source | None = None
+    first_clip: Source | None = None
+    last_clip: Source | None = None
+    mask: Mask | None = None
+    references: list[Reference] = Field(default_factory=list, max_length=5)
+
+
+class Expand(ApiModel):
+    """Outpaint: how far each side grows, as a multiple of the source (1: not at all)."""
+
+    top: float = Field(1, ge=1, le=2)
+    bottom: float = Field(1, ge=1, le=2)
+    left: float = Field(1, ge=1, le=2)
+    right: float = Field(1, ge=1, le=2)
+
+
+_FRAMES = rule(
+    "self % 4 == 1",
+    "'frames is ' + string(self) + ', allowed: 4n+1; nearest: ' + string(self - (self + 3) % 4)"
+    " + ' or ' + string(self - (self + 3) % 4 + 4)",
+)
+
+
+class Parameters(ApiModel):
+    """How the model renders. What is left out comes from the catalogue."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            rule(
+                "!(has(self.frames) && has(self.durationSeconds))",
+                "frames and durationSeconds are both set; allowed: one of them",
+            )
+        )
+    )
+
+    width: int | None = Field(None, ge=16, le=4096, multiple_of=16)
+    height: int | None = Field(None, ge=16, le=4096, multiple_of=16)
+    frames: int | None = Field(None, ge=1, le=1025, json_schema_extra=cel(_FRAMES))
+    duration_seconds: float | None = Field(None, gt=0, le=60)
+    fps: float | None = Field(None, ge=1, le=60)
+    steps: int | None = Field(None, ge=1, le=200)
+    guidance: float | None = Field(None, ge=0, le=30)
+    shift: float | None = Field(None, ge=0, le=100)
+    seed: int | None = Field(None, ge=0, le=SEED_MAX, json_schema_extra={"format": "int64"})
+    denoise: float | None = Field(None, ge=0, le=1)
+    control_strength: float | None = Field(None, ge=0, le=2)
+    control: Control | None = None
+    expand: Expand | None = None
+    preset: Preset | None = None
+
+
+class Output(ApiModel):
+    """How the result is delivered."""
+
+    format: Literal["MP4"] = "MP4"
+    width: int | None = Field(None, ge=2, le=4096, multiple_of=2)
+    height: int | None = Field(None, ge=2, le=4096, multiple_of=2)
+    fps: float | None = Field(None, ge=1, le=120)
+    crf: int | None = Field(None, ge=0, le=51)
+    audio: Audio = Audio.NONE
+    watermark: bool = False
+    key_prefix: Annotated[str, StringConstraints(max_length=256, pattern=r"^[-._/a-zA-Z0-9]*$")] | None = None
+
+
+class WorkflowFile(ApiModel):
+    """A file that a raw graph names, pinned by its hash."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=255)]
+    source: Source
+    sha256: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$", max_length=64)] | None = None
+
+
+class Workflow(ApiModel):
+    """A raw graph in ComfyUI's API format (arrives with the issue on tasks; refused as NotImplemented until then)."""
+
+    model_config = ConfigDict(json_schema_extra=cel(exactly_one("configMapRef", "inline")))
+
+    config_map_ref: ConfigMapSource | None = None
+    inline: Annotated[str, StringConstraints(min_length=2, max_length=65536)] | None = None
+    bindings: dict[str, Annotated[str, StringConstraints(max_length=256)]] = Field(default_factory=dict, max_length=64)
+    files: list[WorkflowFile] = Field(default_factory=list, max_length=16)
+
+
+class Webhook(ApiModel):
+    """Whom to tell at the end (arrives with the gateway; refused as NotImplemented until then)."""
+
+    url: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
+    secret_name: ObjectName | None = None
+
+
+def _needs(task: Task, present: str, field: str) -> dict[str, str]:
+    return rule(
+        f"!has(self.task) || self.task != '{task}' || (has(self.inputs) && {present})",
+        f"task {task} needs spec.inputs.{field}, which is not set",
+    )
+
+
+_IMAGE = "has(self.inputs.image)"
+_VIDEO = "has(self.inputs.video)"
+_REQUIRED_INPUTS = (
+    _needs(Task.IMAGE_TO_VIDEO, _IMAGE, "image"),
+    _needs(Task.REFERENCE_TO_VIDEO, "has(self.inputs.references) && size(self.inputs.references) > 0", "references"),
+    _needs(Task.VIDEO_TO_VIDEO, _VIDEO, "video"),
+    _needs(Task.INPAINT, f"{_VIDEO} && has(self.inputs.mask)", "video and spec.inputs.mask"),
+    _needs(Task.OUTPAINT, _VIDEO, "video"),
+    _needs(
+        Task.EXTEND,
+        "(has(self.inputs.firstClip) || has(self.inputs.lastClip) || has(self.inputs.firstFrame)"
+        " || has(self.inputs.lastFrame))",
+        "firstClip, lastClip, firstFrame or lastFrame",
+    ),
+    _needs(
+        Task.FIRST_LAST_FRAME, "has(self.inputs.firstFrame) && has(self.inputs.lastFrame)", "firstFrame and lastFrame"
+    ),
+    _needs(Task.EDIT, _VIDEO, "video"),
+)
+
+
+class VideoJobSpec(ApiModel):
+    """What is asked for. Immutable but for suspend, cancel, priority and ttlSecondsAfterFinished."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            exactly_one("model", "modelServerName"), exactly_one("task", "workflow"), *_REQUIRED_INPUTS
+        )
+    )
+
+    model: Annotated[str, StringConstraints(min_length=1, max_length=63)] | None = None
+    model_server_name: ObjectName | None = None
+    task: Task | None = None
+    workflow: Workflow | None = None
+    prompt: Annotated[str, StringConstraints(max_length=5000)] = ""
+    negative_prompt: Annotated[str, StringConstraints(max_length=5000)] | None = None
+    inputs: Inputs = Field(default_factory=Inputs)
+    parameters: Parameters = Field(default_factory=Parameters)
+    output: Output = Field(default_factory=Output)
+    queue: Annotated[str, StringConstraints(min_length=1, max_length=63)] = "default"
+    priority: int = Field(0, ge=-1000, le=1000)
+    suspend: bool = False
+    cancel: bool = Field(
+        False, json_schema_extra=cel(rule("!oldSelf || self", "cancel is one-way: it is true and cannot be unset"))
+    )
+    start_deadline_seconds: int | None = Field(None, ge=1)
+    ttl_seconds_after_finished: int | None = Field(None, ge=0)
+    active_deadline_seconds: int = Field(7200, ge=1)
+    backoff_limit: int = Field(2, ge=0, le=100)
+    disruption_limit: int = Field(6, ge=0, le=1000)
+    webhook: Webhook | None = None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# status
+
+
+class QueueStatus(ApiModel):
+    """Where the job stands in its queue (arrives with scheduling)."""
+
+    position: int | None = None
+    estimated_start_time: Time | None = None
+
+
+class Assignment(ApiModel):
+    """The bind: this job, this pod, this attempt. Identity is the UID, never the name."""
+
+    pod_name: ObjectName
+    pod_uid: Annotated[str, StringConstraints(max_length=64)] = Field(alias="podUID")
+    node_name: Annotated[str, StringConstraints(max_length=253)] = ""
+    pool: Annotated[str, StringConstraints(max_length=63)] = ""
+    prompt_id: Annotated[str, StringConstraints(max_length=36)] = Field("", alias="promptID")
+    bound_time: Time | None = None
+
+
+class Released(ApiModel):
+    """The agent gives this attempt up; the operator takes it from here."""
+
+    attempt: int
+    reason: Reason
+    time: Time
+
+
+class Progress(ApiModel):
+    """How far the render is."""
+
+    percent: int = Field(0, ge=0, le=100)
+    stage: Annotated[str, StringConstraints(max_length=32)] = ""
+    step: int | None = None
+    steps: int | None = None
+    last_update_time: Time | None = None
+
+
+class InputStatus(ApiModel):
+    """What was found in one input, and what was done to it."""
+
+    name: Annotated[str, StringConstraints(max_length=64)]
+    sha256: Annotated[str, StringConstraints(max_length=64)] | None = None
+    bytes: int | None = Field(None, json_schema_extra={"format": "int64"})
+    width: int | None = None
+    height: int | None = None
+    frames: int | None = None
+    fps: float | None = None
+    duration_seconds: float | None = None
+    actions: list[Annotated[str, StringConstraints(max_length=128)]] = Field(default_factory=list, max_length=16)
+
+
+class Artifact(ApiModel):
+    """A finished output with its proof, and the names by which the ComfyUI dialect lists it."""
+
+    uri: Annotated[str, StringConstraints(max_length=1024)]
+    content_type: Annotated[str, StringConstraints(max_length=128)]
+    bytes: int = Field(json_schema_extra={"format": "int64"})
+    sha256: Annotated[str, StringConstraints(max_length=64)]
+    width: int | None = None
+    height: int | None = None
+    frames: int | None = None
+    fps: float | None = None
+    duration_seconds: float | None = None
+    node: Annotated[str, StringConstraints(max_length=64)] = ""
+    list: Annotated[str, StringConstraints(max_length=32)] = ""
+    filename: Annotated[str, StringConstraints(max_length=255)] = ""
+    subfolder: Annotated[str, StringConstraints(max_length=255)] = ""
+    type: Annotated[str, StringConstraints(max_length=16)] = ""
+
+
+class LastFailure(ApiModel):
+    """Why the latest failed attempt failed."""
+
+    reason: Reason
+    message: Message
+    node: Annotated[str, StringConstraints(max_length=128)] = ""
+    attempt: int = 0
+    exit_code: int | None = None
+    time: Time | None = None
+
+
+class WebhookStatus(ApiModel):
+    """Delivery of the webhook (arrives with the gateway)."""
+
+    state: Annotated[str, StringConstraints(max_length=32)]
+    attempts: int = 0
+    next_attempt_time: Time | None = None
+    response_code: int | None = None
+
+
+class Timings(ApiModel):
+    """Seconds of each stage of the attempt that finished; queuedSeconds counts from creation."""
+
+    queued_seconds: float | None = None
+    staged_seconds: float | None = None
+    loaded_seconds: float | None = None
+    rendered_seconds: float | None = None
+    published_seconds: float | None = None
+    total_seconds: float | None = None
+
+
+_ONE_TERMINAL = rule(
+    "!(oldSelf in ['Succeeded', 'Failed', 'Cancelled']) || self == oldSelf",
+    "'phase is ' + oldSelf + ', which is terminal and never changes'",
+)
+
+
+class VideoJobStatus(ApiModel):
+    """What is known. At most 8 KiB; messages at most 1,024 characters; no traceback, path or presigned URL."""
+
+    observed_generation: int | None = None
+    phase: Phase = Field(Phase.PENDING, json_schema_extra=cel(_ONE_TERMINAL))
+    reason: Reason | None = None
+    message: Message | None = None
+    conditions: list[Condition] = Field(
+        default_factory=list,
+        max_length=16,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
+    submit_time: Time | None = None
+    start_time: Time | None = None
+    completion_time: Time | None = None
+    queue: QueueStatus | None = None
+    attempt: int | None = None
+    failures: int | None = None
+    disruptions: int | None = None
+    assignment: Assignment | None = None
+    released: Released | None = None
+    progress: Progress | None = None
+    inputs: list[InputStatus] | None = Field(None, max_length=16)
+    resolved: dict[str, object] | None = None
+    timings: Timings | None = None
+    artifacts: list[Artifact] | None = Field(None, max_length=8)
+    gpu_seconds: float | None = None
+    last_failure: LastFailure | None = None
+    webhook: WebhookStatus | None = None
+
+
+# The schema's default: a job that nobody has looked at yet must not count as done for GitOps tools (api.md).
+INITIAL_STATUS = {
+    "phase": "Pending",
+    "conditions": [
+        {"type": "Ready", "status": "Unknown", "reason": "Pending", "message": ""},
+        {"type": "Reconciling", "status": "True", "reason": "Pending", "message": ""},
+        {"type": "Succeeded", "status": "Unknown", "reason": "Pending", "message": ""},
+        {"type": "Finished", "status": "False", "reason": "Pending", "message": ""},
+    ],
+}
