@@ -1,0 +1,233 @@
+"""The life of a VideoJob as pure functions: (status, facts, now) -> the status patch of one transition.
+
+Operator and agent both write a job's status (api.md says who writes which transition); the shape of each write, its
+conditions and its counters stand here once. A patch is a merge patch of ``status``: None removes a field. The writer
+adds ``metadata.resourceVersion``, so that a stale one is refused.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import Any, Final
+
+from kinora.api import reasons
+from kinora.api.base import MESSAGE_LIMIT, integral
+from kinora.api.reasons import ASSIGNED, TERMINAL, Phase
+
+Status = Mapping[str, Any]
+Patch = dict[str, Any]
+
+_TRUE, _FALSE, _UNKNOWN = "True", "False", "Unknown"
+_UNFINISHED: Final = {
+    "Ready": _FALSE,
+    "Reconciling": _TRUE,
+    "Stalled": _FALSE,
+    "Succeeded": _UNKNOWN,
+    "Failed": _FALSE,
+    "Finished": _FALSE,
+}
+_FINISHED: Final[Mapping[Phase, Mapping[str, str]]] = {
+    Phase.SUCCEEDED: {"Ready": _TRUE, "Stalled": _FALSE, "Succeeded": _TRUE, "Failed": _FALSE},
+    Phase.FAILED: {"Ready": _FALSE, "Stalled": _TRUE, "Succeeded": _FALSE, "Failed": _TRUE},
+    Phase.CANCELLED: {"Ready": _TRUE, "Stalled": _FALSE, "Succeeded": _FALSE, "Failed": _FALSE},
+}
+
+
+def rfc3339(moment: dt.datetime) -> str:
+    """UTC with a Z and milliseconds, as every time in a status is written."""
+    return moment.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+def parse_time(text: str) -> dt.datetime:
+    """The moment that an RFC 3339 string names."""
+    return dt.datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+def phase_of(status: Status) -> Phase:
+    """The phase; a status without one, or with one of a newer version, reads as Pending."""
+    try:
+        return Phase(status.get("phase", Phase.PENDING))
+    except ValueError:
+        return Phase.PENDING
+
+
+def is_finished(status: Status) -> bool:
+    """Whether the phase is terminal."""
+    return phase_of(status) in TERMINAL
+
+
+def is_assigned(status: Status) -> bool:
+    """Whether an assignment stands (whatever became of its pod)."""
+    return phase_of(status) in ASSIGNED and bool(status.get("assignment"))
+
+
+def clip(message: str) -> str:
+    """A message within the limit, its cut shown."""
+    return message if len(message) <= MESSAGE_LIMIT else message[: MESSAGE_LIMIT - 3] + "..."
+
+
+def conditions(
+    phase: Phase, reason: str, message: str, *, previous: Status, generation: int, now: dt.datetime
+) -> list[dict[str, Any]]:
+    """All six conditions of a phase; the transition time of one whose status did not change stays."""
+    wanted = _UNFINISHED if phase not in TERMINAL else {**_FINISHED[phase], "Reconciling": _FALSE, "Finished": _TRUE}
+    known = {condition.get("type"): condition for condition in previous.get("conditions") or []}
+    out = []
+    for name, status in wanted.items():
+        old = known.get(name, {})
+        same = old.get("status") == status and old.get("lastTransitionTime")
+        out.append(
+            {
+                "type": name,
+                "status": status,
+                "reason": reason,
+                "message": clip(message),
+                "observedGeneration": generation,
+                "lastTransitionTime": old["lastTransitionTime"] if same else rfc3339(now),
+            }
+        )
+    return out
+
+
+def _enter(phase: Phase, reason: str, message: str, job: Status, now: dt.datetime) -> Patch:
+    generation = int(job["metadata"].get("generation", 1))
+    previous = job.get("status") or {}
+    return {
+        "phase": str(phase),
+        "reason": reason,
+        "message": clip(message),
+        "observedGeneration": generation,
+        "conditions": conditions(phase, reason, message, previous=previous, generation=generation, now=now),
+    }
+
+
+# --- the operator's transitions ---------------------------------------------------------------------------------------
+
+
+def queued(
+    job: Status, reason: str, message: str, now: dt.datetime, resolved: Mapping[str, Any] | None = None
+) -> Patch:
+    """Pending -> Queued, or another reason to wait."""
+    patch = _enter(Phase.QUEUED, reason, message, job, now)
+    patch["submitTime"] = job["metadata"]["creationTimestamp"]
+    if resolved is not None:
+        patch["resolved"] = integral(dict(resolved))
+    return patch
+
+
+def bound(
+    job: Status, assignment: Mapping[str, Any], now: dt.datetime, resolved: Mapping[str, Any] | None = None
+) -> Patch:
+    """Pending or Queued -> Scheduled: this pod, the next attempt."""
+    patch = _enter(Phase.SCHEDULED, reasons.BOUND, f"bound to {assignment['podName']}", job, now)
+    status = job.get("status") or {}
+    patch["attempt"] = int(status.get("attempt") or 0) + 1
+    patch["assignment"] = {**assignment, "boundTime": rfc3339(now)}
+    patch["released"] = None
+    patch["progress"] = None
+    patch["submitTime"] = job["metadata"]["creationTimestamp"]
+    if resolved is not None:
+        patch["resolved"] = integral(dict(resolved))
+    return patch
+
+
+def requeued(job: Status, reason: str, message: str, now: dt.datetime, *, disruption: bool) -> Patch:
+    """A lost, released or taken-back attempt -> Queued, its assignment removed."""
+    patch = _enter(Phase.QUEUED, reason, message, job, now)
+    patch.update({"assignment": None, "released": None, "progress": None, "startTime": None})
+    if disruption:
+        patch["disruptions"] = int((job.get("status") or {}).get("disruptions") or 0) + 1
+    return patch
+
+
+def ended_by_operator(job: Status, phase: Phase, reason: str, message: str, now: dt.datetime) -> Patch:
+    """Unassigned -> Failed or Cancelled; or an assigned one whose agent gave no verdict in time."""
+    patch = _enter(phase, reason, message, job, now)
+    patch["completionTime"] = rfc3339(now)
+    patch["submitTime"] = job["metadata"]["creationTimestamp"]
+    return patch
+
+
+# --- the agent's transitions ------------------------------------------------------------------------------------------
+
+
+def running(job: Status, now: dt.datetime, inputs: list[dict[str, Any]] | None = None) -> Patch:
+    """Scheduled -> Running, at the engine's execution_start."""
+    patch = _enter(Phase.RUNNING, reasons.RENDERING, "the engine renders", job, now)
+    patch["startTime"] = rfc3339(now)
+    patch["progress"] = {"percent": 0, "stage": "Load", "lastUpdateTime": rfc3339(now)}
+    if inputs:
+        patch["inputs"] = integral(inputs)
+    return patch
+
+
+def progressed(
+    job: Status, now: dt.datetime, *, percent: int, stage: str, step: int | None, steps: int | None
+) -> Patch:
+    """Progress inside Running; percent never falls within an attempt."""
+    before = (job.get("status") or {}).get("progress") or {}
+    return {
+        "progress": {
+            "percent": max(int(before.get("percent") or 0), min(percent, 100)),
+            "stage": stage,
+            "step": step,
+            "steps": steps,
+            "lastUpdateTime": rfc3339(now),
+        }
+    }
+
+
+def finalizing(job: Status, now: dt.datetime) -> Patch:
+    """Running -> Finalizing, inside a progress write: the engine is done and the output is being published."""
+    patch = _enter(Phase.FINALIZING, reasons.PUBLISHING, "the output is being published and proven", job, now)
+    patch["progress"] = {"percent": 100, "stage": "Publish", "lastUpdateTime": rfc3339(now)}
+    return patch
+
+
+def ended_by_agent(
+    job: Status,
+    phase: Phase,
+    reason: str,
+    message: str,
+    now: dt.datetime,
+    *,
+    artifacts: list[dict[str, Any]] | None = None,
+    timings: Mapping[str, float] | None = None,
+    gpu_seconds: float | None = None,
+    failure: Mapping[str, Any] | None = None,
+) -> Patch:
+    """-> Succeeded with proof, -> Failed for good, or -> Cancelled."""
+    patch = _enter(phase, reason, message, job, now)
+    patch["completionTime"] = rfc3339(now)
+    if phase == Phase.SUCCEEDED:
+        patch["progress"] = {"percent": 100, "stage": "Done", "lastUpdateTime": rfc3339(now)}
+        patch["artifacts"] = integral(artifacts or [])
+    if timings is not None:
+        patch["timings"] = integral({name: round(seconds, 3) for name, seconds in timings.items()})
+    if gpu_seconds is not None:
+        patch["gpuSeconds"] = integral(round(gpu_seconds, 3))
+    if failure is not None:
+        patch["lastFailure"] = _failure(failure, job, now)
+        patch["failures"] = int((job.get("status") or {}).get("failures") or 0) + 1
+    return patch
+
+
+def released(job: Status, reason: str, now: dt.datetime, failure: Mapping[str, Any] | None = None) -> Patch:
+    """The agent gives the attempt up; with ``failure`` it was an error and counts against backoffLimit."""
+    status = job.get("status") or {}
+    patch: Patch = {"released": {"attempt": status.get("attempt") or 0, "reason": reason, "time": rfc3339(now)}}
+    if failure is not None:
+        patch["failures"] = int(status.get("failures") or 0) + 1
+        patch["lastFailure"] = _failure(failure, job, now)
+    return patch
+
+
+def _failure(failure: Mapping[str, Any], job: Status, now: dt.datetime) -> dict[str, Any]:
+    attempt = (job.get("status") or {}).get("attempt") or 0
+    return {
+        **failure,
+        "message": clip(str(failure.get("message", ""))),
+        "attempt": attempt,
+        "time": rfc3339(now),
+    }
