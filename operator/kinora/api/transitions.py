@@ -15,7 +15,8 @@ from kinora.api import reasons
 from kinora.api.base import MESSAGE_LIMIT, integral
 from kinora.api.reasons import ASSIGNED, TERMINAL, Phase
 
-Status = Mapping[str, Any]
+Status = Mapping[str, Any]  # a VideoJob.status as stored
+Job = Mapping[str, Any]  # a whole VideoJob as stored
 Patch = dict[str, Any]
 
 _TRUE, _FALSE, _UNKNOWN = "True", "False", "Unknown"
@@ -90,7 +91,7 @@ def conditions(
     return out
 
 
-def _enter(phase: Phase, reason: str, message: str, job: Status, now: dt.datetime) -> Patch:
+def _enter(phase: Phase, reason: str, message: str, job: Job, now: dt.datetime) -> Patch:
     generation = int(job["metadata"].get("generation", 1))
     previous = job.get("status") or {}
     return {
@@ -106,7 +107,7 @@ def _enter(phase: Phase, reason: str, message: str, job: Status, now: dt.datetim
 
 
 def queued(
-    job: Status, reason: str, message: str, now: dt.datetime, resolved: Mapping[str, Any] | None = None
+    job: Job, reason: str, message: str, now: dt.datetime, resolved: Mapping[str, Any] | None = None
 ) -> Patch:
     """Pending -> Queued, or another reason to wait."""
     patch = _enter(Phase.QUEUED, reason, message, job, now)
@@ -117,7 +118,7 @@ def queued(
 
 
 def bound(
-    job: Status, assignment: Mapping[str, Any], now: dt.datetime, resolved: Mapping[str, Any] | None = None
+    job: Job, assignment: Mapping[str, Any], now: dt.datetime, resolved: Mapping[str, Any] | None = None
 ) -> Patch:
     """Pending or Queued -> Scheduled: this pod, the next attempt."""
     patch = _enter(Phase.SCHEDULED, reasons.BOUND, f"bound to {assignment['podName']}", job, now)
@@ -132,7 +133,7 @@ def bound(
     return patch
 
 
-def requeued(job: Status, reason: str, message: str, now: dt.datetime, *, disruption: bool) -> Patch:
+def requeued(job: Job, reason: str, message: str, now: dt.datetime, *, disruption: bool) -> Patch:
     """A lost, released or taken-back attempt -> Queued, its assignment removed."""
     patch = _enter(Phase.QUEUED, reason, message, job, now)
     patch.update({"assignment": None, "released": None, "progress": None, "startTime": None})
@@ -141,7 +142,7 @@ def requeued(job: Status, reason: str, message: str, now: dt.datetime, *, disrup
     return patch
 
 
-def ended_by_operator(job: Status, phase: Phase, reason: str, message: str, now: dt.datetime) -> Patch:
+def ended_by_operator(job: Job, phase: Phase, reason: str, message: str, now: dt.datetime) -> Patch:
     """Unassigned -> Failed or Cancelled; or an assigned one whose agent gave no verdict in time."""
     patch = _enter(phase, reason, message, job, now)
     patch["completionTime"] = rfc3339(now)
@@ -152,7 +153,7 @@ def ended_by_operator(job: Status, phase: Phase, reason: str, message: str, now:
 # --- the agent's transitions ------------------------------------------------------------------------------------------
 
 
-def running(job: Status, now: dt.datetime, inputs: list[dict[str, Any]] | None = None) -> Patch:
+def running(job: Job, now: dt.datetime, inputs: list[dict[str, Any]] | None = None) -> Patch:
     """Scheduled -> Running, at the engine's execution_start."""
     patch = _enter(Phase.RUNNING, reasons.RENDERING, "the engine renders", job, now)
     patch["startTime"] = rfc3339(now)
@@ -163,7 +164,7 @@ def running(job: Status, now: dt.datetime, inputs: list[dict[str, Any]] | None =
 
 
 def progressed(
-    job: Status, now: dt.datetime, *, percent: int, stage: str, step: int | None, steps: int | None
+    job: Job, now: dt.datetime, *, percent: int, stage: str, step: int | None, steps: int | None
 ) -> Patch:
     """Progress inside Running; percent never falls within an attempt."""
     before = (job.get("status") or {}).get("progress") or {}
@@ -178,7 +179,7 @@ def progressed(
     }
 
 
-def finalizing(job: Status, now: dt.datetime) -> Patch:
+def finalizing(job: Job, now: dt.datetime) -> Patch:
     """Running -> Finalizing, inside a progress write: the engine is done and the output is being published."""
     patch = _enter(Phase.FINALIZING, reasons.PUBLISHING, "the output is being published and proven", job, now)
     patch["progress"] = {"percent": 100, "stage": "Publish", "lastUpdateTime": rfc3339(now)}
@@ -186,7 +187,7 @@ def finalizing(job: Status, now: dt.datetime) -> Patch:
 
 
 def ended_by_agent(
-    job: Status,
+    job: Job,
     phase: Phase,
     reason: str,
     message: str,
@@ -213,7 +214,7 @@ def ended_by_agent(
     return patch
 
 
-def released(job: Status, reason: str, now: dt.datetime, failure: Mapping[str, Any] | None = None) -> Patch:
+def released(job: Job, reason: str, now: dt.datetime, failure: Mapping[str, Any] | None = None) -> Patch:
     """The agent gives the attempt up; with ``failure`` it was an error and counts against backoffLimit."""
     status = job.get("status") or {}
     patch: Patch = {"released": {"attempt": status.get("attempt") or 0, "reason": reason, "time": rfc3339(now)}}
@@ -223,7 +224,7 @@ def released(job: Status, reason: str, now: dt.datetime, failure: Mapping[str, A
     return patch
 
 
-def _failure(failure: Mapping[str, Any], job: Status, now: dt.datetime) -> dict[str, Any]:
+def _failure(failure: Mapping[str, Any], job: Job, now: dt.datetime) -> dict[str, Any]:
     attempt = (job.get("status") or {}).get("attempt") or 0
     return {
         **failure,

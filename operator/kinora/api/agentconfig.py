@@ -1,0 +1,35 @@
+"""What the operator tells an agent: one JSON document in the agent container's environment.
+
+It holds only what the ModelServer's spec says, so that a new operator version changes no pod template.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pydantic import Field
+
+from kinora.api.base import ApiModel
+from kinora.api.modelserver import VerifyLevel
+
+CONFIG_VARIABLE: Final = "KINORA_AGENT_CONFIG"
+# Downward-API variables beside it.
+POD_NAME_VARIABLE: Final = "KINORA_POD_NAME"
+POD_UID_VARIABLE: Final = "KINORA_POD_UID"
+NAMESPACE_VARIABLE: Final = "KINORA_NAMESPACE"
+NODE_NAME_VARIABLE: Final = "KINORA_NODE_NAME"
+# Set in every engine image: the command that starts its engine; Kinora appends the folders, the port, and engine.args.
+ENGINE_COMMAND_VARIABLE: Final = "KINORA_ENGINE_COMMAND"
+
+
+class AgentConfig(ApiModel):
+    """The part of a ModelServer's spec that its agents act on."""
+
+    model_server_name: str
+    model: str
+    verify: VerifyLevel = VerifyLevel.HEADER
+    drain_seconds: int = 1800
+    artifact_claim: str
+    input_claims: list[str] = Field(default_factory=list)
+    allowed_node_classes: list[str] | None = None
+    pool: str = ""
