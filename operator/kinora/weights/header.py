@@ -1,7 +1,7 @@
 """The header of a safetensors file, read without loading a tensor.
 
 Facts of the format (huggingface/safetensors, README "Format"): 8 bytes little-endian length N, N bytes of JSON that
-begin with `{` and may end in spaces, then the data; offsets count from the data's first byte; the tensors cover the data
+begin with `{` and may end in spaces, then the data; offsets count from its first byte; the tensors cover the data
 without holes or overlaps; keys are unique; `__metadata__` maps strings to strings. N is at most 100 MB.
 Nothing here trusts the file: every defect is a HeaderError, and its message never names a path.
 """

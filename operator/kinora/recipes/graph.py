@@ -1,0 +1,135 @@
+"""The parts of a ComfyUI graph in API format, and its hash. The pieces that several recipes share.
+
+A graph maps node ids to `{"class_type": ..., "inputs": {...}}`; an input is a value or a link
+`[node id, output index]`.
+Node ids keep the numbers of the documents' graphs, so that the two can be laid side by side.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kinora.api.base import integral
+from kinora.recipes.resolved import Resolved
+
+Node = dict[str, Any]
+Graph = dict[str, Node]
+Link = list[Any]
+
+#: Colours as EmptyImage takes them. Grey 127 is the fill of the official VACE code ("to be generated").
+GREY, BLACK, WHITE = 0x7F7F7F, 0x000000, 0xFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """What the model is told to show, and to avoid."""
+
+    prompt: str
+    negative: str
+
+
+@dataclass(frozen=True, slots=True)
+class StagedInput:
+    """An input where the engine finds it: `file` is relative to its input folder, forward slashes."""
+
+    file: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """All that a recipe is made from."""
+
+    resolved: Resolved
+    prompts: Prompts
+    staged: Mapping[str, StagedInput]
+    filename_prefix: str
+    files: Mapping[str, str]
+    "Weight file names by role, as a loader node takes them."
+
+
+def node(class_type: str, **inputs: object) -> Node:
+    """One node; integral floats become integers, so that equal graphs have equal text."""
+    return {"class_type": class_type, "inputs": integral(inputs)}
+
+
+def link(node_id: str, output: int = 0) -> Link:
+    """A link to an output of another node."""
+    return [node_id, output]
+
+
+def cover(image: Link, resolved: Resolved) -> Node:
+    """Scale to fill the frame and cut the overhang: node 22 of the first document (crop, centre).
+
+    Lanczos on the CPU instead of that document's nearest-exact: one picture costs nothing, and jagged edges in the
+    first frame stay in every frame. (The node has no lanczos on the GPU.)
+    """
+    return _resize(image, resolved, keep_proportion="crop", pad_color="0, 0, 0")
+
+
+def letterbox(image: Link, resolved: Resolved) -> Node:
+    """Scale to fit and pad with white, as the official code does with references: nothing of a reference is cut off."""
+    return _resize(image, resolved, keep_proportion="pad", pad_color="255, 255, 255")
+
+
+def _resize(image: Link, resolved: Resolved, *, keep_proportion: str, pad_color: str) -> Node:
+    return node(
+        "ImageResizeKJv2",
+        image=image,
+        width=resolved.width,
+        height=resolved.height,
+        upscale_method="lanczos",
+        keep_proportion=keep_proportion,
+        pad_color=pad_color,
+        crop_position="center",
+        divisible_by=2,
+        device="cpu",
+    )
+
+
+def load_image(staged: StagedInput) -> Node:
+    """The staged picture as IMAGE."""
+    return node("LoadImage", image=staged.file)
+
+
+def flat(resolved: Resolved, frames: int, color: int) -> Node:
+    """`frames` pictures of one colour in the render size."""
+    return node("EmptyImage", width=resolved.width, height=resolved.height, batch_size=frames, color=color)
+
+
+def deliver(frames: Link, order: Order, *, crop_id: str, combine_id: str) -> Graph:
+    """Cut to the delivered size where rounding up to 16 added something, and write the MP4 as both documents do."""
+    resolved, graph = order.resolved, Graph()
+    if (resolved.output_width, resolved.output_height) != (resolved.width, resolved.height):
+        graph[crop_id] = node(
+            "ImageCrop",
+            image=frames,
+            width=resolved.output_width,
+            height=resolved.output_height,
+            x=(resolved.width - resolved.output_width) // 2,
+            y=(resolved.height - resolved.output_height) // 2,
+        )
+        frames = link(crop_id)
+    graph[combine_id] = node(
+        "VHS_VideoCombine",
+        images=frames,
+        frame_rate=resolved.fps,
+        loop_count=0,
+        filename_prefix=order.filename_prefix,
+        format="video/h264-mp4",
+        pix_fmt="yuv420p",
+        crf=resolved.crf,
+        save_metadata=True,
+        trim_to_audio=False,
+        pingpong=False,
+        save_output=True,
+    )
+    return graph
+
+
+def graph_hash(graph: Mapping[str, Any]) -> str:
+    """sha256 (hex) of the graph's canonical JSON: keys sorted, no spaces, UTF-8, integral floats as integers."""
+    text = json.dumps(integral(dict(graph)), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,155 @@
+"""Which inputs a task works on, by name and kind: the one table that resolution, staging and the recipes read.
+
+Names of staged inputs: `image`, `video`, `references[0]`. What was found in a staged file is judged here too.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Protocol
+
+from kinora.api.videojob import Inputs, Source, Task, VideoJobSpec
+from kinora.recipes.faults import Fault
+from kinora.recipes.resolved import Resolved
+
+
+class MediaKind(StrEnum):
+    """What a staged file must be."""
+
+    IMAGE = "Image"
+    VIDEO = "Video"
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """One input of a task: its field in `spec.inputs`, and how many of them this release renders."""
+
+    field: str
+    kind: MediaKind
+    required: bool = True
+    at_most: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class NamedInput:
+    """One input of one job, to be staged under `name`. `source` is as the job gives it."""
+
+    name: str
+    kind: MediaKind
+    source: Source
+
+
+class MediaFacts(Protocol):
+    """What a probe tells of a staged file."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def frames(self) -> int: ...
+    @property
+    def fps(self) -> float: ...
+
+
+_IMAGE = Need("image", MediaKind.IMAGE)
+_VIDEO = Need("video", MediaKind.VIDEO)
+
+#: The tasks that this release renders. What is not here is NotImplemented.
+NEEDS: Mapping[Task, tuple[Need, ...]] = MappingProxyType(
+    {
+        Task.TEXT_TO_VIDEO: (),
+        Task.IMAGE_TO_VIDEO: (_IMAGE,),
+        Task.REFERENCE_TO_VIDEO: (Need("references", MediaKind.IMAGE),),
+        Task.VIDEO_TO_VIDEO: (_VIDEO, Need("references", MediaKind.IMAGE, required=False)),
+    }
+)
+
+INPUT_FIELDS: tuple[str, ...] = tuple(field.alias or name for name, field in Inputs.model_fields.items())
+
+
+def given_inputs(inputs: Inputs) -> Mapping[str, tuple[Source, ...]]:
+    """The sources of each field of `spec.inputs` that is set, by the field's name in the manifest."""
+    found: dict[str, tuple[Source, ...]] = {}
+    for attribute, field in type(inputs).model_fields.items():
+        value = getattr(inputs, attribute)
+        if isinstance(value, Source):
+            found[field.alias or attribute] = (value,)
+        elif isinstance(value, list) and value:
+            found[field.alias or attribute] = tuple(item.source for item in value)
+        elif value is not None and not isinstance(value, list):
+            found[field.alias or attribute] = (value.source,)
+    return found
+
+
+def named_inputs(spec: VideoJobSpec) -> tuple[NamedInput, ...]:
+    """What the agent stages for this job, in a stable order; empty for a task that this release does not render."""
+    given = given_inputs(spec.inputs)
+    return tuple(_named(NEEDS.get(spec.task, ()) if spec.task else (), given))
+
+
+def _named(needs: tuple[Need, ...], given: Mapping[str, tuple[Source, ...]]) -> Iterator[NamedInput]:
+    for need in needs:
+        for index, source in enumerate(given.get(need.field, ())[: need.at_most]):
+            yield NamedInput(input_name(need.field, index), need.kind, source)
+
+
+def input_name(field: str, index: int = 0) -> str:
+    """The name of an input: `references[1]` for fields that hold several, else the field."""
+    return f"{field}[{index}]" if field == "references" else field
+
+
+def kind_of(name: str) -> MediaKind:
+    """What the input of this name must be."""
+    return MediaKind.VIDEO if name in ("video", "firstClip", "lastClip") else MediaKind.IMAGE
+
+
+def staging_faults(resolved: Resolved, found: Mapping[str, MediaFacts]) -> tuple[Fault, ...]:
+    """Judge what was found in the staged inputs. A source video must have every frame that is asked for.
+
+    The engine would pad a short one with grey and let the model invent the rest, without a word.
+    """
+    faults = []
+    for name in resolved.inputs:
+        facts, expected = found.get(name), kind_of(name)
+        field = f"spec.inputs.{name}"
+        if facts is None:
+            faults.append(Fault(field, None, f"one {expected.lower()}"))
+        elif facts.kind != expected:
+            faults.append(Fault(field, f"a file of kind {facts.kind}", f"one {expected.lower()}"))
+        elif expected is MediaKind.VIDEO:
+            faults.extend(_length_faults(field, facts, resolved))
+    return tuple(faults)
+
+
+def _length_faults(field: str, facts: MediaFacts, resolved: Resolved) -> Iterator[Fault]:
+    available = frames_at_rate(facts.frames, facts.fps, resolved.fps)
+    if available < resolved.frames:
+        fitting = (available - 1) // 4 * 4 + 1
+        yield Fault(
+            field,
+            f"a video of {facts.frames} frames at {facts.fps:g} fps, which makes {available} at {resolved.fps:g} fps",
+            f"at least {resolved.frames} frames at {resolved.fps:g} fps",
+            f"set spec.parameters.frames to {fitting} or give a longer video"
+            if fitting >= 5
+            else "give a longer video",
+        )
+
+
+def frames_at_rate(frames: int, source_fps: float, fps: float) -> int:
+    """How many frames VHS_LoadVideo makes of a video when it forces the rate `fps`: its loop, in its own arithmetic."""
+    if frames <= 0 or source_fps <= 0 or fps <= 0:
+        return 0
+    base, target = 1 / source_fps, 1 / fps
+    count, read, offset = 0, 1, target
+    while True:
+        if offset < target:
+            if read == frames:
+                return count
+            read += 1
+            offset += base
+        if offset < target:
+            continue
+        offset -= target
+        count += 1
+        if count > 100_000:
+            return count

@@ -1,0 +1,77 @@
+"""Every parameter of a job, decided: the same for each attempt, and what `status.resolved` says. No prompts in it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Self, get_origin
+
+from pydantic.alias_generators import to_camel
+
+from kinora.api.base import integral
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """Sizes in pixels, rates in frames per second. `width`x`height` is rendered, `output_*` is what is delivered."""
+
+    model: str
+    task: str
+    width: int
+    height: int
+    frames: int
+    fps: float
+    steps: int
+    guidance: float
+    shift: float
+    seed: int
+    denoise: float
+    sampler: str
+    scheduler: str
+    weight_dtype: str
+    output_width: int
+    output_height: int
+    crf: int
+    control: str = "None"
+    control_strength: float = 1.0
+    format: str = "MP4"
+    inputs: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def duration_seconds(self) -> float:
+        """Length of the delivered video."""
+        return self.frames / self.fps
+
+    @property
+    def tokens(self) -> int:
+        """Transformer tokens of one render, the unit of its cost (design, section 8)."""
+        return ((self.frames - 1) // 4 + 1) * (self.height // 16) * (self.width // 16)
+
+    def to_status(self) -> dict[str, Any]:
+        """JSON-safe, camelCase, integral floats as integers; without prompts."""
+        pairs = ((to_camel(field.name), getattr(self, field.name)) for field in fields(self))
+        status = {name: list(value) if isinstance(value, tuple) else value for name, value in pairs}
+        result: dict[str, Any] = integral(status)
+        return result
+
+    @classmethod
+    def from_status(cls, status: Mapping[str, Any]) -> Self | None:
+        """What `to_status` wrote; None where it was written by a version whose fields differ: resolve again then."""
+        values: dict[str, Any] = {}
+        for field in fields(cls):
+            name = to_camel(field.name)
+            if name in status:
+                values[field.name] = _typed(status[name], field.type)
+                if values[field.name] is None:
+                    return None
+        try:
+            return cls(**values)
+        except TypeError:
+            return None
+
+
+def _typed(value: object, kind: Any) -> object:
+    if get_origin(kind) is tuple:
+        return tuple(value) if isinstance(value, list) and all(isinstance(item, str) for item in value) else None
+    if kind is float:
+        return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    return value if type(value) is kind else None

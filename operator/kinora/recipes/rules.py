@@ -1,0 +1,178 @@
+"""The rules that a spec is held to, each a small function from (spec, model) to faults. `resolve` runs them all."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+from kinora.api.videojob import Audio, Control, Preset, ReferenceRole, Task, VideoJobSpec
+from kinora.catalogue.model import FrameLimits, Model, Range
+from kinora.recipes import delivery
+from kinora.recipes.faults import Fault, not_yet
+from kinora.recipes.needs import NEEDS, given_inputs, input_name
+
+
+def task_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:
+    """The task must be one that the model can do and this release renders."""
+    if spec.workflow is not None:
+        yield not_yet("spec.workflow", "set", "spec.task instead")
+    elif spec.task is None:
+        yield Fault("spec.task", None, ", ".join(model.tasks))
+    elif spec.task not in model.tasks:
+        yield Fault("spec.task", spec.task, f"{', '.join(model.tasks)} for {model.name}")
+    elif spec.task not in NEEDS:
+        offered = ", ".join(task for task in NEEDS if task in model.tasks)
+        yield not_yet("spec.task", spec.task, f"{offered} for {model.name}")
+
+
+def input_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:
+    """Required inputs are there; nothing is given that the task would not look at; the model's limits hold."""
+    if spec.task is None or spec.task not in NEEDS:
+        return
+    needs, given = NEEDS[spec.task], given_inputs(spec.inputs)
+    used = ", ".join(f"spec.inputs.{need.field}" for need in needs) or "no inputs"
+    for field in given:
+        if field not in {need.field for need in needs}:
+            yield Fault(f"spec.inputs.{field}", "set", f"unset: task {spec.task} uses {used}")
+    for need in needs:
+        count = len(given.get(need.field, ()))
+        if need.required and not count:
+            yield Fault(f"spec.inputs.{need.field}", None, f"one {need.kind.lower()}: task {spec.task} needs it")
+        elif need.field == "references" and model.limits.references < count:
+            allowed = f"at most {model.limits.references} for {model.name}"
+            yield Fault(f"spec.inputs.{need.field}", f"a list of {count}", allowed)
+        elif count > need.at_most:
+            yield not_yet(f"spec.inputs.{need.field}", f"a list of {count}", f"at most {need.at_most}")
+
+
+def source_faults(spec: VideoJobSpec) -> Iterator[Fault]:
+    """Exactly one source an input, and of a kind that is fetched by now."""
+    for field, sources in given_inputs(spec.inputs).items():
+        for index, source in enumerate(sources):
+            path = f"spec.inputs.{input_name(field, index)}"
+            count = sum(value is not None for value in source.__dict__.values())
+            if count != 1:
+                yield Fault(path, f"{count} sources", "exactly one of url, artifact, upload, claim, configMap")
+            for kind in ("url", "upload"):
+                if getattr(source, kind) is not None:
+                    yield not_yet(f"{path}.{kind}", "set", "claim, configMap or artifact")
+    for index, reference in enumerate(spec.inputs.references):
+        if reference.role is not ReferenceRole.OBJECT:
+            yield not_yet(f"spec.inputs.references[{index}].role", reference.role, ReferenceRole.OBJECT)
+
+
+def prompt_faults(spec: VideoJobSpec) -> Iterator[Fault]:
+    """Without a picture to set in motion, the prompt is all that the model has."""
+    if spec.task not in (None, Task.IMAGE_TO_VIDEO) and not spec.prompt.strip():
+        yield Fault("spec.prompt", None, f"a text of 1 to 5000 characters for task {spec.task}")
+
+
+def size_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:
+    """Render size on the grid and within the model's limits; delivered size reachable by a crop."""
+    limits, size = model.limits.size, delivery.sizes(spec.parameters, spec.output, model.defaults)
+    for name, value in (("width", size.width), ("height", size.height)):
+        if value % limits.multiple:
+            below = value // limits.multiple * limits.multiple
+            nearest = f"{below} or {below + limits.multiple} are nearest"
+            yield Fault(f"spec.parameters.{name}", value, f"multiples of {limits.multiple}: {nearest}")
+        if not limits.min_side <= value <= limits.max_side:
+            yield Fault(f"spec.parameters.{name}", value, f"{limits.min_side} to {limits.max_side} for {model.name}")
+    if size.width * size.height > limits.max_pixels:
+        allowed = f"width x height of at most {limits.max_pixels} pixels for {model.name}, 832x480 for example"
+        yield Fault("spec.parameters", f"{size.width}x{size.height}", allowed)
+    yield from _delivered_faults(size)
+
+
+def _delivered_faults(size: delivery.Sizes) -> Iterator[Fault]:
+    pairs = (("width", size.width, size.output_width), ("height", size.height, size.output_height))
+    for name, rendered, delivered in pairs:
+        if delivered % 2:
+            yield Fault(
+                f"spec.output.{name}", delivered, f"even numbers: {delivered - 1} or {delivered + 1} are nearest"
+            )
+        if not delivery.crop_only(rendered, delivered):
+            lowest = max(rendered - 14, 2)
+            yield not_yet(f"spec.output.{name}", delivered, f"{lowest} to {rendered} where {rendered} are rendered")
+
+
+def frame_faults(spec: VideoJobSpec, model: Model, frames: int) -> Iterator[Fault]:
+    """Frames on the model's grid, told in the unit in which they were asked for."""
+    limits, asked = model.limits.frames, spec.parameters
+    if asked.frames is not None and asked.duration_seconds is not None:
+        yield Fault("spec.parameters.durationSeconds", asked.duration_seconds, "unset where frames is set")
+    if asked.duration_seconds is not None and not limits.minimum <= frames <= limits.maximum:
+        fps = asked.fps or model.defaults.fps
+        value = f"{asked.duration_seconds:g} ({frames} frames at {fps:g} fps)"
+        allowed = (
+            f"{limits.minimum} to {limits.maximum} frames: {limits.minimum / fps:.2f} to {limits.maximum / fps:.2f}"
+        )
+        yield Fault("spec.parameters.durationSeconds", value, allowed)
+    elif not _frames_allowed(frames, limits):
+        near = nearest_frames(frames, limits)
+        nearest = f"{near[0]} or {near[1]} are" if len(near) > 1 else f"{near[0]} is"
+        allowed = f"{limits.step}n+1 between {limits.minimum} and {limits.maximum}: {nearest} nearest"
+        yield Fault("spec.parameters.frames", frames, allowed, f"set it to {near[-1]}")
+
+
+def _frames_allowed(frames: int, limits: FrameLimits) -> bool:
+    return limits.minimum <= frames <= limits.maximum and frames % limits.step == 1
+
+
+def nearest_frames(frames: int, limits: FrameLimits) -> tuple[int, ...]:
+    """The one or two allowed counts nearest to `frames`."""
+    below = (frames - 1) // limits.step * limits.step + 1
+    clipped = {min(max(value, limits.minimum), limits.maximum) for value in (below, below + limits.step)}
+    return tuple(sorted(clipped))
+
+
+def frames_of_duration(duration_seconds: float, fps: float, step: int = 4) -> int:
+    """4*floor(durationSeconds*fps/4)+1, in exact arithmetic on the decimal numbers as written."""
+    return step * (Fraction(str(duration_seconds)) * Fraction(str(fps)) // step) + 1
+
+
+def number_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:
+    """Numbers that have a range in the catalogue."""
+    limits, asked = model.limits, spec.parameters
+    ranges: tuple[tuple[str, float | None, Range], ...] = (
+        ("fps", asked.fps, limits.fps),
+        ("steps", asked.steps, limits.steps),
+        ("guidance", asked.guidance, limits.guidance),
+        ("shift", asked.shift, limits.shift),
+        ("denoise", asked.denoise, limits.denoise),
+    )
+    for name, value, allowed in ranges:
+        if value is not None and value not in allowed:
+            text = f"{allowed.minimum:g} to {allowed.maximum:g}"
+            if allowed.minimum == allowed.maximum:
+                text = f"{allowed.minimum:g}"
+            yield Fault(f"spec.parameters.{name}", f"{value:g}", f"{text} for {model.name}")
+
+
+def control_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:
+    """Controls and strengths only where something is controlled."""
+    asked = spec.parameters
+    if asked.control not in (None, Control.NONE):
+        yield not_yet("spec.parameters.control", asked.control, Control.NONE)
+    if asked.control_strength is not None:
+        if not model.limits.control_strength:
+            yield Fault("spec.parameters.controlStrength", asked.control_strength, f"unset for {model.name}")
+        elif spec.task is Task.TEXT_TO_VIDEO:
+            yield Fault("spec.parameters.controlStrength", asked.control_strength, f"unset for task {spec.task}")
+    if asked.expand is not None and spec.task in NEEDS:
+        yield Fault("spec.parameters.expand", "set", f"unset: task {spec.task} does not use it")
+
+
+def later_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:
+    """What the API names and this release does not do: refused, never ignored."""
+    fps = spec.parameters.fps or model.defaults.fps
+    if spec.parameters.preset is Preset.FAST:
+        yield not_yet("spec.parameters.preset", Preset.FAST, Preset.QUALITY)
+    if spec.output.fps is not None and spec.output.fps != fps:
+        yield not_yet("spec.output.fps", f"{spec.output.fps:g}", f"{fps:g}, the rate that is generated, or unset")
+    if spec.output.audio is not Audio.NONE:
+        yield not_yet("spec.output.audio", spec.output.audio, Audio.NONE)
+    if spec.output.watermark:
+        yield not_yet("spec.output.watermark", "true", "false")
+    if spec.webhook is not None:
+        yield not_yet("spec.webhook", "set", "unset")
+    refused = delivery.key_prefix_fault(spec.output.key_prefix or "")
+    if refused:
+        yield Fault("spec.output.keyPrefix", spec.output.key_prefix, refused)

@@ -1,0 +1,72 @@
+"""Names of inputs, and what is made of the files that were found."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from kinora.api.videojob import VideoJobSpec
+from kinora.catalogue.load import load_catalogue
+from kinora.recipes.needs import frames_at_rate, named_inputs, staging_faults
+from kinora.recipes.resolve import resolve
+
+CLAIM = {"claim": {"name": "footage", "path": "a.mp4"}}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a probe would say."""
+
+    kind: str
+    frames: int = 1
+    fps: float = 0
+
+
+def _spec(**inputs: Any) -> VideoJobSpec:
+    return VideoJobSpec.model_validate(
+        {"model": "m", "task": "VideoToVideo", "prompt": "x", "inputs": inputs, "parameters": {"frames": 17}}
+    )
+
+
+def test_names_and_kinds() -> None:
+    spec = _spec(video=CLAIM, references=[{"source": CLAIM}])
+    assert [(item.name, item.kind) for item in named_inputs(spec)] == [("video", "Video"), ("references[0]", "Image")]
+    assert named_inputs(VideoJobSpec.model_validate({"model": "m", "workflow": {"inline": "{}"}})) == ()
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"video": Facts("Video", 17, 16)}, ""),
+        ({"video": Facts("Video", 40, 16)}, ""),
+        ({"video": Facts("Video", 34, 32)}, ""),
+        ({"video": Facts("Video", 16, 16)}, "at least 17 frames at 16 fps (set spec.parameters.frames to 13"),
+        ({"video": Facts("Video", 3, 16)}, "give a longer video"),
+        ({"video": Facts("Video", 20, 32)}, "makes 10 at 16 fps"),
+        ({"video": Facts("Video", 20, 0)}, "makes 0 at 16 fps"),
+        ({"video": Facts("Image")}, "a file of kind Image; allowed: one video"),
+        ({}, "not set"),
+    ],
+)
+def test_a_source_video_has_every_frame_that_is_asked_for(facts: dict[str, Facts], words: str) -> None:
+    model = load_catalogue().get("wan2.1-vace-1.3b")
+    assert model is not None
+    faults = staging_faults(resolve(_spec(video=CLAIM), model, "uid"), facts)
+    assert bool(faults) is bool(words)
+    assert all(words in str(fault) and fault.field == "spec.inputs.video" for fault in faults)
+
+
+@pytest.mark.parametrize(
+    ("frames", "source", "target", "expected"),
+    [
+        (81, 16, 16, 81),
+        (81, 30, 16, 43),
+        (150, 24, 16, 100),
+        (10, 8, 16, 19),
+        (1, 8, 16, 1),
+        (0, 16, 16, 0),
+        (9, 16, 0, 0),
+    ],
+)
+def test_frames_at_another_rate(frames: int, source: float, target: float, expected: int) -> None:
+    assert frames_at_rate(frames, source, target) == expected
