@@ -1,0 +1,73 @@
+"""H.264 in MP4 by PyAV: writing what was rendered, reading what was uploaded. Pure on frames and paths."""
+
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from kinora.engine.standin import STANDIN_NAME
+from kinora.engine.standin.values import Images, NodeError, Video
+
+BT709 = 1  # the number of BT.709 among FFmpeg's primaries, transfer functions and matrices
+MAX_PICTURES = 4096  # a loader stops here: what ComfyUI would read until its memory is full
+
+
+def write_mp4(
+    path: Path,
+    images: Images,
+    fps: float,
+    *,
+    crf: int,
+    pix_fmt: str = "yuv420p",
+    metadata: Mapping[str, str],
+    progress: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Writes images [frames, height, width, 3] (both sides even) as H.264. `progress` gets the count of frames done.
+
+    The file appears under its name when it is whole. The metadata always tell that this is the stand-in's work.
+    """
+    height, width = images.shape[1:3]
+    if height % 2 or width % 2:
+        raise NodeError(f"{'width' if width % 2 else 'height'} not divisible by 2 ({width}x{height})", "ValueError")
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        with av.open(str(partial), "w", format="mp4", options={"movflags": "faststart"}) as container:
+            container.metadata.update({"comment": STANDIN_NAME, **metadata, "description": STANDIN_NAME})
+            stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(100_000))
+            stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
+            stream.options = {"crf": str(crf), "preset": "veryfast"}
+            context = stream.codec_context
+            context.color_primaries = context.color_trc = context.colorspace = BT709
+            context.color_range = 1  # limited
+            context.thread_count = 2
+            for number, picture in enumerate(images, 1):
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+                frame = frame.reformat(format=pix_fmt, dst_colorspace=BT709, dst_color_range=1)
+                container.mux(stream.encode(frame))
+                progress(number)
+            container.mux(stream.encode(None))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_video(path: Path, limit: int = 0) -> Video:
+    """The frames of the first video stream and their rate. `limit` 0 reads all. NodeError when it is no video."""
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise NodeError(f"No video stream found in file '{path.name}'", "ValueError")
+            stream = container.streams.video[0]
+            fps = float(stream.average_rate or stream.guessed_rate or 1)
+            frames = []
+            for frame in container.decode(stream):
+                frames.append(frame.to_ndarray(format="rgb24"))
+                if len(frames) == limit or len(frames) >= MAX_PICTURES:
+                    break
+    except av.error.FFmpegError as exc:
+        raise NodeError(f"cannot decode {path.name!r}: {exc.strerror}", type(exc).__name__) from exc
+    if not frames:
+        raise NodeError(f"no frames in {path.name!r}", "ValueError")
+    return Video(np.stack(frames), fps)

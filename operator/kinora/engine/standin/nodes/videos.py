@@ -1,0 +1,135 @@
+"""Video nodes: loading, taking apart, putting together and saving. Encoding itself: encode.py."""
+
+import json
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from kinora.engine.standin.encode import read_video, write_mp4
+from kinora.engine.standin.nodes.images import SAVE_COUNTER
+from kinora.engine.standin.pictures import resize
+from kinora.engine.standin.registry import node
+from kinora.engine.standin.values import Context, Images, NodeError, Output, Video
+
+VHS_COUNTER = r"{name}_(\d+)\D*\..+"
+SAVEVIDEO_CRF = 23  # libx264's own default, which SaveVideo leaves alone
+
+
+@node("LoadVideo")
+def load_video(context: Context, *, file: str, **_more: Any) -> Output:
+    """VIDEO."""
+    return Output((read_video(context.folders.upload(file)),))
+
+
+@node("GetVideoComponents")
+def get_video_components(_context: Context, *, video: Video) -> Output:
+    """images, audio (none here), fps."""
+    return Output((video.images, None, video.fps))
+
+
+@node("VHS_LoadVideo")
+def vhs_load_video(
+    context: Context,
+    *,
+    video: str,
+    force_rate: float,
+    custom_width: int,
+    custom_height: int,
+    frame_load_cap: int,
+    skip_first_frames: int,
+    select_every_nth: int,
+    **_options: Any,
+) -> Output:
+    """IMAGE, frame count, audio (none), video info: resampled to force_rate, then skipped, thinned, capped, resized."""
+    loaded = read_video(context.folders.upload(video))
+    images, fps = loaded.images, loaded.fps
+    if force_rate > 0:
+        count = max(1, round(len(images) * force_rate / fps))
+        images = images[np.minimum((np.arange(count) * fps / force_rate).astype(int), len(images) - 1)]
+        fps = force_rate
+    images = images[skip_first_frames::select_every_nth]
+    if frame_load_cap:
+        images = images[:frame_load_cap]
+    if not len(images):
+        raise NodeError("No frames generated", "RuntimeError")
+    if custom_width or custom_height:
+        width = custom_width or round(images.shape[2] * custom_height / images.shape[1])
+        height = custom_height or round(images.shape[1] * custom_width / images.shape[2])
+        images = resize(images, width, height)
+    info = {"source_fps": loaded.fps, "source_frame_count": len(loaded.images)}
+    info |= {"loaded_fps": fps / select_every_nth, "loaded_frame_count": len(images)}
+    return Output((images, len(images), None, info))
+
+
+@node("CreateVideo")
+def create_video(_context: Context, *, images: Images, fps: float, **_more: Any) -> Output:
+    """VIDEO."""
+    return Output((Video(images, fps),))
+
+
+@node("SaveVideo")
+def save_video(context: Context, *, video: Video, filename_prefix: str, **_options: Any) -> Output:
+    """name_00001_.mp4 in the output folder, listed under "images"."""
+    place = context.folders.save_place(filename_prefix, "output", SAVE_COUNTER)
+    name = f"{place.name}_{place.counter:05}_.mp4"
+    metadata = {"prompt": json.dumps(context.graph)}
+    write_mp4(place.folder / name, video.images, video.fps, crf=SAVEVIDEO_CRF, metadata=metadata)
+    return Output(
+        ui={"images": [{"filename": name, "subfolder": place.subfolder, "type": "output"}], "animated": [True]}
+    )
+
+
+@node("VHS_VideoCombine")
+def vhs_video_combine(
+    context: Context,
+    *,
+    images: Images,
+    frame_rate: float,
+    loop_count: int,
+    filename_prefix: str,
+    format: str,
+    pingpong: bool,
+    save_output: bool,
+    crf: int = 19,
+    pix_fmt: str = "yuv420p",
+    save_metadata: bool = True,
+    **_options: Any,
+) -> Output:
+    """name_00001.mp4 and its first picture as name_00001.png, listed under "gifs". Odd sides are filled up to even."""
+    if format != "video/h264-mp4":
+        raise NodeError(f"the stand-in writes video/h264-mp4, not {format}", "NotImplementedError")
+    kind = "output" if save_output else "temp"
+    place = context.folders.save_place(filename_prefix, kind, VHS_COUNTER)
+    stem = f"{place.name}_{place.counter:05}"
+    if pingpong:
+        images = np.concatenate([images, images[-2:0:-1]])
+    info, metadata = PngInfo(), {}
+    if save_metadata:
+        info.add_text("prompt", json.dumps(context.graph))
+        metadata["comment"] = json.dumps({"prompt": context.graph})
+    Image.fromarray(np.ascontiguousarray(images[0])).save(place.folder / f"{stem}.png", pnginfo=info, compress_level=4)
+    height, width = images.shape[1:3]
+    if height % 2 or width % 2:
+        images = np.pad(images, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    count = len(images)
+    write_mp4(
+        place.folder / f"{stem}.mp4",
+        images if not loop_count else np.tile(images, (loop_count + 1, 1, 1, 1)),
+        frame_rate,
+        crf=crf,
+        pix_fmt=pix_fmt,
+        metadata=metadata,
+        progress=lambda done: context.progress(done, count) if done <= count else None,
+    )
+    entry = {
+        "filename": f"{stem}.mp4",
+        "subfolder": place.subfolder,
+        "type": kind,
+        "format": format,
+        "frame_rate": frame_rate,
+        "workflow": f"{stem}.png",
+        "fullpath": str(place.folder / f"{stem}.mp4"),
+    }
+    return Output(ui={"gifs": [entry]})
