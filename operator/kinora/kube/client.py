@@ -73,10 +73,10 @@ class UnreachableError(Exception):
 class KubeClient:
     """One session to one API server; use as an async context manager."""
 
-    def __init__(self, connection: Connection, *, user_agent: str = "kinora", observe: Observer | None = None) -> None:
+    def __init__(self, connection: Connection, *, user_agent: str = "kinora") -> None:
         self.connection = connection
         self.namespace = connection.namespace
-        self._observe = observe or _ignore
+        self.observe: Observer = _ignore  # a process with metrics sets its own
         self._user_agent = user_agent
         self._session: aiohttp.ClientSession | None = None
 
@@ -240,7 +240,7 @@ class KubeClient:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=150)
         url = self.connection.host + resource.path(namespace)
         async with self._open().get(url, params=query, headers=self._headers(), timeout=timeout) as response:
-            self._observe("watch", resource.plural, response.status, 0.0)
+            self.observe("watch", resource.plural, response.status, 0.0)
             if response.status != 200:
                 raise await _error(response)
             async for line in _lines(response.content):
@@ -290,13 +290,13 @@ class KubeClient:
                     headers=self._headers(content_type if data is not None else None),
                     timeout=aiohttp.ClientTimeout(total=30, sock_connect=10),
                 ) as response:
-                    self._observe(verb, resource.plural, response.status, time.monotonic() - started)
+                    self.observe(verb, resource.plural, response.status, time.monotonic() - started)
                     if response.status < 300:
                         answer: Object = json.loads(await response.read())
                         return answer
                     error = await _error(response)
             except (aiohttp.ClientError, TimeoutError) as broken:
-                self._observe(verb, resource.plural, 0, time.monotonic() - started)
+                self.observe(verb, resource.plural, 0, time.monotonic() - started)
                 last = broken
             else:
                 if error.status not in _RETRIED_STATUS:

@@ -16,12 +16,19 @@ from kubernetes import config as kubernetes_config
 
 @dataclass(frozen=True)
 class Connection:
-    """A server's address, its TLS context, the ``Authorization`` header of the moment, and the default namespace."""
+    """A server's address, its TLS context, the ``Authorization`` header of the moment, and the default namespace.
+
+    The files are for a library that builds its own TLS context from them (kopf).
+    """
 
     host: str
     tls: ssl.SSLContext | None
     authorization: Callable[[], str | None]
     namespace: str
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    verify_tls: bool = True
 
 
 def _tls(configuration: kubernetes_client.Configuration) -> ssl.SSLContext | None:
@@ -65,7 +72,16 @@ def _connection(configuration: kubernetes_client.Configuration, namespace: str) 
         header = configuration.get_api_key_with_prefix("authorization")  # refreshes a projected token when due
         return str(header) if header else None
 
-    return Connection(configuration.host.rstrip("/"), _tls(configuration), authorization, namespace)
+    return Connection(
+        host=configuration.host.rstrip("/"),
+        tls=_tls(configuration),
+        authorization=authorization,
+        namespace=namespace,
+        ca_file=configuration.ssl_ca_cert or None,
+        cert_file=configuration.cert_file or None,
+        key_file=configuration.key_file or None,
+        verify_tls=bool(configuration.verify_ssl),
+    )
 
 
 def _own_namespace() -> str:

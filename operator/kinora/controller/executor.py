@@ -1,0 +1,94 @@
+"""Carries out plans: the only place of the operator that writes to the cluster.
+
+Writes only what differs, one status patch at most a plan, and applies each answer to the store at once.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from kinora.controller.plan import Create, Note, Plan
+from kinora.controller.settings import Settings
+from kinora.kube import events
+from kinora.kube.client import ApiError, KubeClient
+from kinora.kube.resources import Resource
+
+log = logging.getLogger(__name__)
+Object = dict[str, Any]
+REPORTER = "kinora.dev/operator"
+
+
+class StaleError(Exception):
+    """The object changed since it was read: read again, decide again."""
+
+
+def differs(current: Any, patch: Any) -> bool:
+    """Whether a merge patch would change anything."""
+    if not isinstance(patch, Mapping):
+        return bool(current != patch)
+    if not isinstance(current, Mapping):
+        return True
+    return any(name in current if value is None else differs(current.get(name), value) for name, value in patch.items())
+
+
+class Executor:
+    """Writes plans with one API client."""
+
+    def __init__(self, client: KubeClient, settings: Settings) -> None:
+        self._client = client
+        self._settings = settings
+
+    async def run(self, resource: Resource, obj: Object, plan: Plan) -> Object | None:
+        """Carry out one plan; the object's new state if its status was written. Raises StaleError, ApiError."""
+        for create in plan.create:
+            await self._create(create)
+        for delete in plan.delete:
+            if await self._client.delete(delete.resource, delete.namespace, delete.name, uid=delete.uid):
+                log.info("deleted %s %s/%s", delete.resource.kind, delete.namespace, delete.name)
+        written = None
+        if plan.status and differs(obj.get("status") or {}, plan.status):
+            written = await self.patch_status(resource, obj, plan.status)
+        if written is not None or not plan.status:
+            for note in plan.notes:
+                await self._note(obj, note)
+        return written
+
+    async def patch_status(self, resource: Resource, obj: Object, status: Object) -> Object | None:
+        """One merge patch with the resourceVersion that was decided on; None when the object is gone."""
+        metadata = obj["metadata"]
+        body = {"metadata": {"resourceVersion": metadata["resourceVersion"], "uid": metadata["uid"]}, "status": status}
+        try:
+            return await self._client.patch(
+                resource, metadata["namespace"], metadata["name"], body, subresource="status"
+            )
+        except ApiError as error:
+            if error.is_not_found:
+                return None
+            if error.is_conflict:
+                raise StaleError(f"{resource.plural} {metadata['namespace']}/{metadata['name']}") from error
+            raise
+
+    async def _create(self, create: Create) -> None:
+        metadata = create.body["metadata"]
+        try:
+            await self._client.create(create.resource, metadata["namespace"], create.body)
+            log.info("created %s %s/%s", create.resource.kind, metadata["namespace"], metadata["name"])
+        except ApiError as error:
+            if not error.already_exists:
+                raise
+
+    async def _note(self, obj: Object, note: Note) -> None:
+        body = events.event_body(
+            obj,
+            kind=note.kind,
+            reason=note.reason,
+            note=note.message,
+            action=note.action,
+            reporter=REPORTER,
+            instance=self._settings.instance,
+            now=dt.datetime.now(dt.UTC),
+        )
+        await events.record(self._client, body)

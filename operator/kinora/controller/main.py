@@ -1,0 +1,179 @@
+"""Wiring of the operator process: client, store, kopf edge, reflectors, workers, HTTP, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import signal
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from kinora.api.names import COMPONENT_SERVER, LABEL_COMPONENT
+from kinora.catalogue.load import load_catalogue
+from kinora.controller import http
+from kinora.controller.edge import UNFINISHED, Edge
+from kinora.controller.operator import Operator
+from kinora.controller.settings import Settings, from_environment
+from kinora.kube.client import ApiError, KubeClient, UnreachableError
+from kinora.kube.config import Connection, connect
+from kinora.kube.resources import CLAIM, MODELSERVER, NODE, POD, VIDEOJOB, Resource
+from kinora.kube.watch import Reflector
+
+log = logging.getLogger(__name__)
+MINIMUM_VERSION = (1, 32)  # selectable fields, admission policies, native sidecars (api.md)
+
+
+class UnsupportedClusterError(Exception):
+    """The cluster is older than what the operator needs."""
+
+
+def run() -> None:
+    """Entry point of ``kinora operator``."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    asyncio.run(main(from_environment(), connect()))
+
+
+async def main(settings: Settings, connection: Connection, started: Callable[[Operator], None] | None = None) -> None:
+    """Run the operator until SIGTERM or SIGINT. ``started`` is told of the Operator once it is wired (for tests)."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await serve(settings, connection, stop, started)
+
+
+async def serve(
+    settings: Settings,
+    connection: Connection,
+    stop: asyncio.Event,
+    started: Callable[[Operator], None] | None = None,
+) -> None:
+    """Run the operator until ``stop`` is set, or one of its parts ends with an error, which is raised."""
+    async with KubeClient(connection, user_agent="kinora-operator") as client:
+        await check_version(connection)
+        operator = Operator(client, load_catalogue(), settings)
+        client.observe = operator.metrics.observe_api
+        runner = web.AppRunner(http.application(operator.metrics.registry, operator.store.ready.is_set))
+        await runner.setup()
+        await web.TCPSite(runner, port=settings.http_port).start()
+        if started:
+            started(operator)
+        try:
+            await _until(stop, _parts(operator, client, connection, settings))
+        finally:
+            await runner.cleanup()
+
+
+async def check_version(connection: Connection) -> None:
+    """Refuse a cluster below MINIMUM_VERSION. Raises UnsupportedClusterError."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(connection.host + "/version", ssl=connection.tls or False) as response,
+    ):
+        version: dict[str, Any] = await response.json(content_type=None)
+    found = (int(version["major"]), int(re.sub(r"\D.*", "", version["minor"])))
+    if found < MINIMUM_VERSION:
+        wanted = ".".join(str(part) for part in MINIMUM_VERSION)
+        raise UnsupportedClusterError(f"the cluster is Kubernetes {version['gitVersion']}; allowed: {wanted} and newer")
+
+
+def _parts(operator: Operator, client: KubeClient, connection: Connection, settings: Settings) -> list[Awaitable[None]]:
+    resync = asyncio.Event()
+    edge = Edge(connection, settings.namespaces, operator.deliver, resync.set)
+    scopes: tuple[str | None, ...] = settings.namespaces or (None,)
+    server_pods = f"{LABEL_COMPONENT}={COMPONENT_SERVER}"
+    reflectors = [_reflector(operator, client, NODE, None)]
+    for scope in scopes:
+        reflectors.append(_reflector(operator, client, POD, scope, server_pods))
+        reflectors.append(_reflector(operator, client, CLAIM, scope))
+    return [
+        edge.run(),
+        operator.work(),
+        _resync(operator, client, settings, resync),
+        *(reflector.run() for reflector in reflectors),
+    ]
+
+
+def _reflector(
+    operator: Operator, client: KubeClient, resource: Resource, scope: str | None, selector: str | None = None
+) -> Reflector:
+    kind, cache = {
+        POD: ("pod", operator.store.pods),
+        CLAIM: ("claim", operator.store.claims),
+        NODE: ("node", operator.store.nodes),
+    }[resource]
+    return Reflector(
+        client,
+        resource,
+        on_replace=lambda objects: cache.replace(objects, scope=scope),
+        on_event=lambda event_type, obj: operator.deliver(kind, event_type, obj),
+        namespace=scope,
+        label_selector=selector,
+    )
+
+
+async def _resync(operator: Operator, client: KubeClient, settings: Settings, now: asyncio.Event) -> None:
+    """List VideoJobs and ModelServers in full: at the start, every resync_seconds, and after kopf was down."""
+    while True:
+        now.clear()
+        try:
+            await _list_all(operator, client, settings)
+        except (ApiError, UnreachableError, aiohttp.ClientError, TimeoutError) as error:
+            log.warning("full list: %s; trying again", error)
+            await asyncio.sleep(1.0)
+            continue
+        operator.look_at_everything()
+        await _expire_finished(operator, client, settings)
+        try:
+            await asyncio.wait_for(now.wait(), settings.resync_seconds)
+        except TimeoutError:
+            continue
+        operator.metrics.edge_restarts.inc()
+
+
+async def _list_all(operator: Operator, client: KubeClient, settings: Settings) -> None:
+    for scope in settings.namespaces or (None,):
+        servers, version = await client.list(MODELSERVER, scope)
+        operator.store.servers.replace(servers, listed_version=int(version), scope=scope)
+        jobs, version = await client.list(VIDEOJOB, scope, field_selector=UNFINISHED)
+        operator.store.jobs.replace(jobs, listed_version=int(version), scope=scope)
+
+
+async def _expire_finished(operator: Operator, client: KubeClient, settings: Settings) -> None:
+    """Finished jobs with a time to live, page by page: they are in no watch."""
+    for scope in settings.namespaces or (None,):
+        for phase in ("Succeeded", "Failed", "Cancelled"):
+            token: str | None = None
+            while True:
+                try:
+                    page = await client.list_page(
+                        VIDEOJOB, scope, field_selector=f"status.phase={phase}", continue_token=token
+                    )
+                    for job in page.get("items") or []:
+                        await operator.expire(job)
+                except (ApiError, UnreachableError) as error:
+                    log.warning("looking for expired jobs: %s", error)
+                    break
+                token = page["metadata"].get("continue")
+                if not token:
+                    break
+
+
+async def _until(stop: asyncio.Event, parts: list[Awaitable[None]]) -> None:
+    """Run every part until ``stop``; a part that ends ends the process, so that its replacement starts clean."""
+    tasks = [asyncio.ensure_future(part) for part in parts]
+    stopper = asyncio.ensure_future(stop.wait())
+    try:
+        done, _ = await asyncio.wait([stopper, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            if task is not stopper:
+                await task
+                raise RuntimeError("a part of the operator ended by itself")
+    finally:
+        for task in [stopper, *tasks]:
+            task.cancel()
+        await asyncio.gather(stopper, *tasks, return_exceptions=True)

@@ -1,0 +1,1 @@
+"""Decisions about ModelServers: snapshot -> refuse, desired children, status. No I/O, clock or randomness."""

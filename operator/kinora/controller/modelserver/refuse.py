@@ -1,0 +1,72 @@
+"""What a ModelServer may not ask for: unknown models, fields that this release does not implement, a broken spec.
+
+A field is never silently ignored: each refusal names the field, the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from kinora.api import reasons
+from kinora.api.base import MESSAGE_LIMIT
+from kinora.api.modelserver import ModelServerSpec
+from kinora.catalogue.load import Catalogue
+from kinora.catalogue.model import Model
+from kinora.controller.modelserver.snapshot import Object
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why nothing is done for this ModelServer until its spec changes."""
+
+    reason: str
+    message: str
+
+
+def parse(server: Object) -> ModelServerSpec | Refusal:
+    """The spec as typed values, or why it cannot be read."""
+    try:
+        return ModelServerSpec.model_validate(server["spec"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in ("spec", *first["loc"]))
+        return Refusal(reasons.INVALID_SPEC, f"{field}: {first['msg']} (given: {first['input']!r})"[:MESSAGE_LIMIT])
+
+
+def check(spec: ModelServerSpec, catalogue: Catalogue, default_engine_image: str) -> Model | Refusal:
+    """The model to serve, or the first reason why not."""
+    model = catalogue.get(spec.model)
+    if model is None:
+        known = ", ".join(catalogue.names)
+        return Refusal(reasons.UNKNOWN_MODEL, f"spec.model is {spec.model!r}; allowed: {known}")
+    missing = _not_implemented(spec)
+    if missing:
+        return Refusal(reasons.NOT_IMPLEMENTED, f"{missing} is not implemented in this release; remove it")
+    if not spec.engine.image and not default_engine_image:
+        return Refusal(
+            reasons.INVALID_SPEC,
+            "spec.engine.image is not set, and the operator has no default; set it, or the chart value engine.image",
+        )
+    return model
+
+
+def _not_implemented(spec: ModelServerSpec) -> str:
+    given = {
+        "spec.autoscaling": spec.autoscaling is not None,
+        "spec.weights.sources": bool(spec.weights.sources),
+        "spec.weights.quantize": spec.weights.quantize,
+        "spec.warmup": spec.warmup,
+        "spec.recycle": spec.recycle is not None,
+        "spec.artifacts.s3": spec.artifacts.s3 is not None,
+        "spec.podTemplate": spec.pod_template is not None,
+        "more than one entry of spec.gpu.pools": len(spec.gpu.pools) > 1,
+        "spec.gpu.pools[0].maxReplicas": any(pool.max_replicas is not None for pool in spec.gpu.pools),
+        "spec.gpu.pools[0].gpuModel": any(pool.gpu_model is not None for pool in spec.gpu.pools),
+        "spec.gpu.pools[0].provider": any(pool.provider != "generic" for pool in spec.gpu.pools),
+        "spec.gpu.pools[0].capacity": any(pool.capacity != "OnDemand" for pool in spec.gpu.pools),
+        "spec.gpu.fallbackAfterSeconds": "fallback_after_seconds" in spec.gpu.model_fields_set
+        and spec.gpu.fallback_after_seconds != 300,
+    }
+    return next((field for field, is_given in given.items() if is_given), "")

@@ -1,0 +1,102 @@
+"""What the operator knows of one ModelServer at the moment of a decision: frozen facts, gathered elsewhere."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kinora.api.names import (
+    ANNOTATION_TEMPLATE_HASH,
+    CONDITION_ENGINE_READY,
+    LABEL_SLOT,
+)
+
+Object = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ServerPod:
+    """One server pod as seen in the watch."""
+
+    name: str
+    uid: str
+    slot: int
+    template_hash: str
+    phase: str
+    node: str
+    pool: str
+    terminating: bool
+    engine_ready: bool
+    engine_reason: str
+    engine_message: str
+    scheduled: bool
+    unscheduled_message: str
+    waiting_message: str
+    busy: bool
+
+    @property
+    def is_lost(self) -> bool:
+        """The pod ended by itself and will never serve again."""
+        return self.phase in {"Failed", "Succeeded"}
+
+    @property
+    def serves(self) -> bool:
+        """A job bound now would start."""
+        return self.engine_ready and not self.terminating and not self.is_lost
+
+
+@dataclass(frozen=True)
+class ServerSnapshot:
+    """One ModelServer with everything that its next decision rests on."""
+
+    server: Object
+    pods: tuple[ServerPod, ...]
+    claims: frozenset[str]  # names of the PVCs that exist in the namespace
+    backlog: int  # unfinished jobs of the namespace that only wait for this server
+    now: dt.datetime
+
+
+def _condition(pod: Object, kind: str) -> Object:
+    for condition in (pod.get("status") or {}).get("conditions") or []:
+        if condition.get("type") == kind:
+            found: Object = condition
+            return found
+    return {}
+
+
+def server_pod(pod: Object, *, busy: bool) -> ServerPod:
+    """The facts of one pod object."""
+    metadata = pod["metadata"]
+    status = pod.get("status") or {}
+    engine = _condition(pod, CONDITION_ENGINE_READY)
+    scheduled = _condition(pod, "PodScheduled")
+    slot = metadata.get("labels", {}).get(LABEL_SLOT, "")
+    return ServerPod(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        slot=int(slot) if slot.isdigit() else -1,
+        template_hash=metadata.get("annotations", {}).get(ANNOTATION_TEMPLATE_HASH, ""),
+        phase=status.get("phase", "Pending"),
+        node=pod["spec"].get("nodeName", ""),
+        pool=metadata.get("labels", {}).get("kinora.dev/pool", ""),
+        terminating=bool(metadata.get("deletionTimestamp")),
+        engine_ready=engine.get("status") == "True",
+        engine_reason=engine.get("reason", ""),
+        engine_message=engine.get("message", ""),
+        scheduled=scheduled.get("status") != "False",
+        unscheduled_message=scheduled.get("message", "") if scheduled.get("status") == "False" else "",
+        waiting_message=_waiting(status),
+        busy=busy,
+    )
+
+
+def _waiting(status: Object) -> str:
+    """Why a container does not start (image, mount), as kubelet says it; empty when all is well."""
+    statuses = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+    for container in statuses:
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason") not in {None, "PodInitializing", "ContainerCreating"}:
+            return f"container {container['name']}: {waiting['reason']}: {waiting.get('message', '')}".strip(": ")
+    return ""

@@ -1,0 +1,69 @@
+"""What a decision returns: children to create, objects to delete, one status, events, and when to look again.
+
+Plain frozen values; the executor is the only one that carries them out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from kinora.kube.resources import Resource
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Create:
+    """A child to make; AlreadyExists means that it was made before."""
+
+    resource: Resource
+    body: Object
+
+
+@dataclass(frozen=True)
+class Delete:
+    """An object to delete, only if it still has this UID; pods go gracefully."""
+
+    resource: Resource
+    namespace: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """An event on the decided object, recorded only after the status write succeeded."""
+
+    kind: str  # Normal | Warning
+    reason: str
+    message: str
+    action: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The outcome of one decision. ``status`` is a merge patch of the object's status."""
+
+    create: tuple[Create, ...] = ()
+    delete: tuple[Delete, ...] = ()
+    status: Object | None = None
+    notes: tuple[Note, ...] = ()
+    requeue_after: float | None = None  # seconds
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing to write."""
+        return not (self.create or self.delete or self.status or self.notes)
+
+
+NOTHING = Plan()
+
+
+@dataclass(frozen=True)
+class Ages:
+    """How long ago (seconds, the observer's monotonic clock) the operator saw what it decides on."""
+
+    seen: float = 0.0  # the object itself
+    changed: float = 0.0  # its phase or assignment
+    facts: dict[str, float] = field(default_factory=dict)

@@ -1,0 +1,68 @@
+"""The work queue: keys deduplicated, never the same key twice in flight, due times, backoff per key.
+
+The contract is that of controller-runtime's work queue. It knows keys and times, nothing of what they mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
+
+_BACKOFF_FIRST = 0.05  # seconds
+_BACKOFF_LIMIT = 30.0
+
+
+class WorkQueue(Generic[Key]):
+    """Keys wait until due; ``get`` hands out a due key that is not in flight; ``done`` ends its flight.
+
+    To be made and used within one running event loop, whose clock it keeps.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._due: dict[Key, float] = {}
+        self._ready: asyncio.Queue[tuple[float, Key]] = asyncio.Queue()
+        self._in_flight: set[Key] = set()
+        self._again: dict[Key, float] = {}
+        self._failures: dict[Key, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def add(self, key: Key, delay: float = 0.0) -> None:
+        """Have the key looked at in ``delay`` seconds at the latest; an earlier due time stays."""
+        due = self._loop.time() + max(delay, 0.0)
+        if key in self._in_flight:
+            self._again[key] = min(due, self._again.get(key, due))
+            return
+        if self._due.get(key, float("inf")) <= due:
+            return
+        self._due[key] = due
+        if delay > 0:
+            self._loop.call_at(due, self._ready.put_nowait, (due, key))
+        else:
+            self._ready.put_nowait((due, key))
+
+    async def get(self) -> Key:
+        """The next due key; it is in flight until ``done``."""
+        while True:
+            due, key = await self._ready.get()
+            if self._due.get(key) == due:  # else superseded by an earlier due time, and handed out already
+                del self._due[key]
+                self._in_flight.add(key)
+                return key
+
+    def done(self, key: Key, *, failed: bool = False) -> None:
+        """End the key's flight; a failed one comes back after a growing pause."""
+        self._in_flight.discard(key)
+        due = self._again.pop(key, None)
+        if failed:
+            count = self._failures[key] = self._failures.get(key, 0) + 1
+            self.add(key, min(_BACKOFF_FIRST * 2 ** min(count, 16), _BACKOFF_LIMIT))
+            return
+        self._failures.pop(key, None)
+        if due is not None:
+            self.add(key, due - self._loop.time())

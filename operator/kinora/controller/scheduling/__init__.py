@@ -1,0 +1,1 @@
+"""Which job goes to which pod: one pure function on typed values."""

@@ -1,0 +1,47 @@
+"""The operator's settings: environment variables that the chart sets, read once at the start."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting of the operator process.
+
+    Attributes:
+        agent_image: image of the agent and of the init container that brings the supervisor (KINORA_IMAGE).
+        engine_image: default of ModelServer.spec.engine.image (KINORA_ENGINE_IMAGE); empty: spec must name one.
+        image_pull_policy: pull policy of both (KINORA_IMAGE_PULL_POLICY).
+        namespaces: where to look; empty: everywhere (KINORA_NAMESPACES, comma-separated).
+        http_port: port of /metrics, /healthz and /readyz (KINORA_HTTP_PORT).
+        instance: this process's name in events and leases (POD_NAME).
+        resync_seconds: how often everything is listed anew, to prune what vanished unseen.
+        workers: decisions carried out side by side.
+    """
+
+    agent_image: str
+    engine_image: str = ""
+    image_pull_policy: str = "IfNotPresent"
+    namespaces: tuple[str, ...] = ()
+    http_port: int = 8080
+    instance: str = "kinora-operator"
+    resync_seconds: float = 300.0
+    workers: int = 16
+
+
+def from_environment() -> Settings:
+    """Settings of this process. Raises SystemExit naming the variable that is missing."""
+    env = os.environ
+    image = env.get("KINORA_IMAGE", "")
+    if not image:
+        raise SystemExit("KINORA_IMAGE is not set; it names the image of the agents (the chart sets it)")
+    return Settings(
+        agent_image=image,
+        engine_image=env.get("KINORA_ENGINE_IMAGE", ""),
+        image_pull_policy=env.get("KINORA_IMAGE_PULL_POLICY", "IfNotPresent"),
+        namespaces=tuple(name for name in env.get("KINORA_NAMESPACES", "").split(",") if name),
+        http_port=int(env.get("KINORA_HTTP_PORT", "8080")),
+        instance=env.get("POD_NAME", "kinora-operator"),
+    )

@@ -1,0 +1,210 @@
+"""What the operator has seen of the cluster: one cache a kind, filled by the watches and by the answers of own writes.
+
+Nothing is decided here. Objects are raw dicts, never changed in place. An older resourceVersion never replaces a newer
+one, so that an echo cannot undo the answer of an own write that was applied at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from kinora.api.names import LABEL_MODEL_SERVER, key
+from kinora.api.transitions import is_assigned
+
+Object = dict[str, Any]
+
+
+@dataclass
+class Entry:
+    """One object and since when (monotonic seconds) something about it has been seen."""
+
+    obj: Object
+    seen: float
+    since: dict[str, float] = field(default_factory=dict)
+    suspended_seconds: float = 0.0
+
+
+def _version(obj: Object) -> int:
+    version = obj["metadata"].get("resourceVersion", "0")
+    return int(version) if version.isdigit() else 0
+
+
+class Cache:
+    """Objects of one kind by key (``namespace/name``; ``name`` for cluster-scoped ones)."""
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        changed: Callable[[str, Object | None, Object | None], None],
+        replaced: Callable[[], None],
+    ) -> None:
+        self._clock = clock
+        self._changed = changed
+        self._replaced = replaced
+        self.entries: dict[str, Entry] = {}
+        self._gone: dict[str, int] = {}  # the newest version of what was deleted: a late echo must not revive it
+        self.synced = False
+
+    def get(self, name: str) -> Object | None:
+        """The object of that key."""
+        entry = self.entries.get(name)
+        return entry.obj if entry else None
+
+    def apply(self, obj: Object) -> None:
+        """Take in one object unless a newer state of it is known."""
+        name = _key(obj)
+        entry = self.entries.get(name)
+        if entry and entry.obj["metadata"]["uid"] == obj["metadata"]["uid"]:
+            if _version(obj) <= _version(entry.obj):
+                return
+            old = entry.obj
+            entry.obj = obj
+            self._changed(name, old, obj)
+            return
+        if self._gone.get(obj["metadata"]["uid"], -1) >= _version(obj):
+            return
+        before = entry.obj if entry else None
+        self.entries[name] = Entry(obj, self._clock())
+        self._changed(name, before, obj)
+
+    def remove(self, obj: Object) -> None:
+        """Forget one object (if the known one has its UID)."""
+        name = _key(obj)
+        entry = self.entries.get(name)
+        if entry and entry.obj["metadata"]["uid"] == obj["metadata"]["uid"]:
+            del self.entries[name]
+            self._remember_gone(obj["metadata"]["uid"], max(_version(obj), _version(entry.obj)))
+            self._changed(name, entry.obj, None)
+
+    def replace(
+        self, objects: Iterable[Object], *, listed_version: int | None = None, scope: str | None = None
+    ) -> None:
+        """A full list (of one namespace): take all in, forget what is not in it and is not newer than the list."""
+        listed = set()
+        for obj in objects:
+            listed.add(_key(obj))
+            self.apply(obj)
+        for name in [name for name in self.entries if name not in listed]:
+            if scope is not None and not name.startswith(f"{scope}/"):
+                continue
+            obj = self.entries[name].obj
+            if listed_version is None or _version(obj) <= listed_version:
+                self.remove(obj)
+        self.synced = True
+        self._replaced()
+
+    def _remember_gone(self, uid: str, version: int) -> None:
+        self._gone[uid] = version
+        while len(self._gone) > 4096:
+            del self._gone[next(iter(self._gone))]
+
+
+def _key(obj: Object) -> str:
+    return key(obj) if obj["metadata"].get("namespace") else str(obj["metadata"]["name"])
+
+
+class Store:
+    """The caches of the operator, and the indexes that its decisions need."""
+
+    def __init__(self, clock: Callable[[], float], notify: Callable[[str, str], None]) -> None:
+        """``notify(kind, key)`` is told of every change: kind is job, server, pod, claim or node."""
+        self._clock = clock
+        self._notify = notify
+        self.ready = asyncio.Event()  # set once a full list of each kind has replaced the store
+        self.jobs = Cache(clock, self._job_changed, self._replaced)
+        self.servers = Cache(clock, self._plain("server"), self._replaced)
+        self.pods = Cache(clock, self._pod_changed, self._replaced)
+        self.claims = Cache(clock, self._plain("claim"), self._replaced)
+        self.nodes = Cache(clock, self._node_changed, self._replaced)
+        self.pods_by_uid: dict[str, Object] = {}
+        self.pods_by_server: dict[str, dict[str, Object]] = defaultdict(dict)
+        self.jobs_by_pod: dict[str, set[str]] = defaultdict(set)  # pod UID -> keys of jobs assigned to it
+        self.waiting: dict[str, set[str]] = defaultdict(set)  # namespace -> keys of unassigned unfinished jobs
+        self.node_not_ready: dict[str, float] = {}  # name -> monotonic seconds since it was seen NotReady
+
+    def _replaced(self) -> None:
+        """Nothing is decided before a full list of each kind has replaced the store."""
+        if all(cache.synced for cache in (self.jobs, self.servers, self.pods, self.claims, self.nodes)):
+            self.ready.set()
+
+    def now(self) -> float:
+        """The monotonic clock that all ages run on."""
+        return self._clock()
+
+    def _plain(self, kind: str) -> Callable[[str, Object | None, Object | None], None]:
+        def changed(name: str, _old: Object | None, _new: Object | None) -> None:
+            self._notify(kind, name)
+
+        return changed
+
+    def _job_changed(self, name: str, old: Object | None, new: Object | None) -> None:
+        self._unindex(name, old)
+        if new is not None:
+            status = new.get("status") or {}
+            if is_assigned(status):
+                self.jobs_by_pod[status["assignment"]["podUID"]].add(name)
+            else:
+                self.waiting[new["metadata"]["namespace"]].add(name)
+            self._mark(self.jobs.entries[name], old, new)
+        self._notify("job", name)
+
+    def _unindex(self, name: str, old: Object | None) -> None:
+        if old is None:
+            return
+        uid = ((old.get("status") or {}).get("assignment") or {}).get("podUID")
+        for index, place in ((self.jobs_by_pod, uid), (self.waiting, old["metadata"]["namespace"])):
+            if place in index:
+                index[place].discard(name)
+                if not index[place]:
+                    del index[place]
+
+    def _mark(self, entry: Entry, old: Object | None, new: Object) -> None:
+        """Keep since when the job runs its attempt, is cancelled, is suspended: ages on this process's own clock."""
+        now = self._clock()
+        status = new.get("status") or {}
+        facts = {
+            f"running-{status.get('attempt')}": status.get("phase") in {"Running", "Finalizing"},
+            "cancel": bool(new["spec"].get("cancel")) and is_assigned(status),
+            "suspend": bool(new["spec"].get("suspend")),
+        }
+        if old is not None and "suspend" in entry.since and not facts["suspend"]:
+            entry.suspended_seconds += now - entry.since["suspend"]
+        entry.since = {name: entry.since.get(name, now) for name, holds in facts.items() if holds}
+
+    def age(self, entry: Entry, fact: str) -> float:
+        """Seconds since the fact was first seen to hold; 0 where it does not."""
+        return self._clock() - entry.since[fact] if fact in entry.since else 0.0
+
+    def _pod_changed(self, name: str, old: Object | None, new: Object | None) -> None:
+        if old is not None:
+            self.pods_by_uid.pop(old["metadata"]["uid"], None)
+            self.pods_by_server[_server_key(old)].pop(old["metadata"]["uid"], None)
+        if new is not None:
+            self.pods_by_uid[new["metadata"]["uid"]] = new
+            self.pods_by_server[_server_key(new)][new["metadata"]["uid"]] = new
+        self._notify("pod", name)
+
+    def _node_changed(self, name: str, _old: Object | None, new: Object | None) -> None:
+        if new is None or _node_ready(new):
+            self.node_not_ready.pop(name, None)
+        else:
+            self.node_not_ready.setdefault(name, self._clock())
+        self._notify("node", name)
+
+
+def _server_key(pod: Object) -> str:
+    return f"{pod['metadata']['namespace']}/{pod['metadata'].get('labels', {}).get(LABEL_MODEL_SERVER, '')}"
+
+
+def _node_ready(node: Object) -> bool:
+    """Whether the node may be relied on; a virtual node's conditions are ignored (decisions.md, 15)."""
+    if node["metadata"].get("labels", {}).get("type") == "virtual-kubelet":
+        return True
+    for condition in (node.get("status") or {}).get("conditions") or []:
+        if condition.get("type") == "Ready":
+            return bool(condition.get("status") == "True")
+    return True

@@ -1,0 +1,89 @@
+"""Whether a VideoJob can be rendered at all, before it is queued or takes a GPU (invariant 11).
+
+The answer rests on the spec, the catalogue and, for ``modelServerName``, the model that server serves; nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from kinora.api import reasons
+from kinora.api.base import MESSAGE_LIMIT
+from kinora.api.videojob import VideoJobSpec
+from kinora.catalogue.load import Catalogue
+from kinora.recipes.faults import Fault, InvalidSpec, not_yet
+from kinora.recipes.resolve import resolve
+
+Object = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The job can be rendered; ``resolved`` is what ``status.resolved`` will say."""
+
+    model: str
+    resolved: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The job can never be rendered as it is."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Undecided:
+    """``modelServerName`` names no ModelServer yet, so the model is not known."""
+
+    message: str
+
+
+Verdict = Accepted | Refused | Undecided
+
+
+def check(job: Object, catalogue: Catalogue, server_models: Mapping[str, str]) -> Verdict:
+    """Accept, refuse with every fault, or wait. ``server_models``: ModelServer name -> model, of the namespace."""
+    try:
+        spec = VideoJobSpec.model_validate(job["spec"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in ("spec", *first["loc"]))
+        return Refused(reasons.INVALID_SPEC, f"{field}: {first['msg']} (given: {first['input']!r})"[:MESSAGE_LIMIT])
+    name = spec.model
+    if spec.model_server_name is not None:
+        name = server_models.get(spec.model_server_name)
+        if name is None:
+            return Undecided(f"no ModelServer {spec.model_server_name!r} in the namespace yet")
+    model = catalogue.get(name)
+    if model is None:
+        fault = Fault("spec.model", name, ", ".join(catalogue.names))
+        return Refused(reasons.INVALID_SPEC, str(fault))
+    try:
+        resolved = resolve(spec, model, job["metadata"]["uid"])
+    except InvalidSpec as invalid:
+        return _refused(InvalidSpec((*invalid.faults, *_queue_faults(spec))))
+    later = _queue_faults(spec)
+    if later:
+        return _refused(InvalidSpec(later))
+    return Accepted(model.name, resolved.to_status())
+
+
+def _queue_faults(spec: VideoJobSpec) -> tuple[Fault, ...]:
+    """What belongs to the queue rather than to the picture, and arrives with scheduling and the gateway."""
+    faults = []
+    if spec.queue != "default":
+        faults.append(not_yet("spec.queue", spec.queue, "default"))
+    if spec.webhook is not None:
+        faults.append(not_yet("spec.webhook", spec.webhook.url, "nothing"))
+    return tuple(faults)
+
+
+def _refused(invalid: InvalidSpec) -> Refused:
+    reason = reasons.NOT_IMPLEMENTED if invalid.not_implemented else reasons.INVALID_SPEC
+    return Refused(reason, str(invalid)[:MESSAGE_LIMIT])

@@ -1,0 +1,50 @@
+"""What the operator knows of one VideoJob at the moment of a decision: frozen facts, gathered elsewhere."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kinora.controller.videojob.check import Verdict
+
+Object = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class PodState:
+    """The pod of an assignment as the watches tell it. ``exists`` is by UID: another UID is another pod."""
+
+    exists: bool
+    phase: str = ""
+    deletion_time: dt.datetime | None = None  # metadata.deletionTimestamp: when its grace ends
+    node_not_ready_seconds: float | None = None  # None: ready, unknown, or a virtual node
+
+    def lost(self, now: dt.datetime) -> str:
+        """Why the pod counts as lost; empty while it does not (api.md)."""
+        if not self.exists:
+            return "the pod is gone"
+        if self.phase in {"Failed", "Succeeded"}:
+            return f"the pod ended in phase {self.phase}"
+        if self.deletion_time is not None and (now - self.deletion_time).total_seconds() > 30:
+            return "the pod is still terminating 30 s after its grace period"
+        if self.node_not_ready_seconds is not None and self.node_not_ready_seconds > 60:
+            return f"the pod's node has been NotReady for {self.node_not_ready_seconds:.0f} s"
+        return ""
+
+
+@dataclass(frozen=True)
+class JobSnapshot:
+    """One VideoJob with everything that its next decision rests on. Seconds are on the observer's monotonic clock."""
+
+    job: Object
+    verdict: Verdict
+    pod: PodState
+    has_server: bool  # a ModelServer of the namespace serves its model
+    surplus: bool  # its pod holds two other bound jobs that go first
+    seen_seconds: float  # since the operator first saw the job
+    running_seconds: float  # since it saw this attempt run
+    cancel_seconds: float  # since it saw cancel on an assigned job
+    suspended_seconds: float  # how long it has been seen suspended, in all
+    now: dt.datetime
