@@ -49,6 +49,7 @@ ENGINE_EXITED: Final = "EngineExited"
 ENGINE_SILENT: Final = "EngineSilent"
 PROOF_FAILED: Final = "ProofFailed"
 STORE_FAILED: Final = "StoreFailed"
+AGENT_ERROR: Final = "AgentError"  # the agent itself failed with the attempt
 
 # --- why an attempt was released --------------------------------------------------------------------------------------
 RELEASED_DRAIN: Final = "Drain"

@@ -214,13 +214,19 @@ def ended_by_agent(
     return patch
 
 
-def released(job: Job, reason: str, now: dt.datetime, failure: Mapping[str, Any] | None = None) -> Patch:
-    """The agent gives the attempt up; with ``failure`` it was an error and counts against backoffLimit."""
+def released(
+    job: Job, reason: str, now: dt.datetime, failure: Mapping[str, Any] | None = None, *, counts: bool = True
+) -> Patch:
+    """The agent gives the attempt up; with ``failure`` it was an error and counts against backoffLimit.
+
+    With ``counts`` off the failure is only remembered (a first silence is a disruption, a second one is not).
+    """
     status = job.get("status") or {}
     patch: Patch = {"released": {"attempt": status.get("attempt") or 0, "reason": reason, "time": rfc3339(now)}}
     if failure is not None:
-        patch["failures"] = int(status.get("failures") or 0) + 1
         patch["lastFailure"] = _failure(failure, job, now)
+    if failure is not None and counts:
+        patch["failures"] = int(status.get("failures") or 0) + 1
     return patch
 
 
