@@ -61,7 +61,7 @@ class _Found(Exception):  # noqa: N818 - a verdict on the way out
 def verify(model: Model, root: Path, level: VerifyLevel) -> list[FileState]:
     """The state of each weight file of `model` on the volume at `root`, in the catalogue's order.
 
-    It never raises for a file. It reads: run it in a thread. With Hash it reads every byte of the files whose hash is known.
+    It never raises for a file. It reads, with Hash every byte of the files whose hash is known: run it in a thread.
     """
     return [_verify_file(weight, root, level) for weight in model.weights]
 

@@ -1,0 +1,130 @@
+"""Looking at untrusted files in a process that has nothing to lose: no token, no environment, little memory.
+
+The file is handed over open, at standard input; the answer comes back as JSON. A child that dies or takes too long is
+the fault of its file (MediaError, permanent), once it has said that its own code is loaded; before that it is ours
+(IsolationError).
+"""
+
+import asyncio
+import json
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any, BinaryIO
+
+from kinora.media.info import MediaError, MediaInfo, Normalised, Proof
+
+_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+_MAX_ANSWER = 64 * 1024
+_MiB = 1024 * 1024
+
+
+class IsolationError(Exception):
+    """The child could not be started: our own installation, not the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The child's resource limits. `file_bytes` bounds what it may write; `wall_seconds` is the parent's patience."""
+
+    wall_seconds: float = 180
+    address_bytes: int = 4096 * _MiB
+    data_bytes: int = 2048 * _MiB
+    cpu_seconds: int = 120
+    file_bytes: int = 512 * _MiB
+    open_files: int = 64
+
+
+async def probe(file: BinaryIO, limits: Limits | None = None) -> MediaInfo:
+    """What the open file is. Raises MediaError."""
+    return MediaInfo.from_dict(await run_isolated("probe", file, limits=limits))
+
+
+async def prove(file: BinaryIO, limits: Limits | None = None) -> Proof:
+    """Read a finished video back: frames, rate, size, length, codec, sha256, bytes. Raises MediaError."""
+    return Proof.from_dict(await run_isolated("prove", file, limits=limits))
+
+
+async def normalise_image(file: BinaryIO, output: BinaryIO, limits: Limits | None = None) -> Normalised:
+    """Write the picture in `file` to `output` (open for writing) as the PNG that an engine reads. Raises MediaError."""
+    answer = await run_isolated("normalise_image", file, output=output, limits=limits)
+    return Normalised(answer["width"], answer["height"], tuple(answer["actions"]))
+
+
+async def run_isolated(
+    function: str,
+    file: BinaryIO,
+    arguments: Mapping[str, Any] | None = None,
+    *,
+    output: BinaryIO | None = None,
+    limits: Limits | None = None,
+) -> dict[str, Any]:
+    """Run a function of worker.py on the open file in a child, for at most `limits.wall_seconds`; its result as a dict.
+
+    Raises MediaError (the file), IsolationError (the child did not start).
+    """
+    limits = limits or Limits()
+    descriptor = output.fileno() if output is not None else None
+    request = {
+        "function": function,
+        "arguments": dict(arguments or {}),
+        "limits": {name: value for name, value in asdict(limits).items() if name != "wall_seconds"},
+        "output": descriptor,
+    }
+    process = await _start(json.dumps(request), file, descriptor)
+    try:
+        async with asyncio.timeout(limits.wall_seconds):
+            answer = await _answer(process)
+    except TimeoutError:
+        raise MediaError(f"it was not decoded within {limits.wall_seconds:g} s") from None
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+    return answer
+
+
+async def _start(request: str, file: BinaryIO, output: int | None) -> Process:
+    try:
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-I", "-m", "kinora.media.worker", request,
+            stdin=file.fileno(), stdout=PIPE, stderr=PIPE, env=_ENVIRONMENT, cwd="/", start_new_session=True,
+            pass_fds=() if output is None else (output,), limit=_MAX_ANSWER,
+        )  # fmt: skip
+    except OSError as error:
+        raise IsolationError(f"the media child cannot be started: {error.strerror}") from None
+
+
+async def _answer(process: Process) -> dict[str, Any]:
+    assert process.stdout is not None
+    assert process.stderr is not None
+    complaint = asyncio.ensure_future(process.stderr.read(4096))
+    try:
+        ready = await process.stdout.readline()
+        if ready != b"ready\n":
+            said = (await complaint).decode("utf-8", "replace").strip().splitlines()
+            raise IsolationError(f"the media child did not start: {said[-1][:200] if said else 'no reason given'}")
+        try:
+            line = await process.stdout.readline()
+        except ValueError:
+            raise MediaError("its description is too long") from None
+    finally:
+        complaint.cancel()
+    if not line.endswith(b"\n"):
+        raise MediaError(f"its decoding was ended: {_death(await process.wait())}")
+    answer: dict[str, Any] = json.loads(line)
+    if "error" in answer:
+        raise MediaError(answer["error"])
+    result: dict[str, Any] = answer["result"]
+    return result
+
+
+def _death(code: int) -> str:
+    if code in (-signal.SIGXCPU, -signal.SIGKILL):
+        return "it used more processor time than allowed, or was killed"
+    if code == -signal.SIGXFSZ:
+        return "it would have written more than allowed"
+    return f"signal {-code}" if code < 0 else "out of memory or an error in the decoder"

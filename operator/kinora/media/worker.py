@@ -1,0 +1,59 @@
+"""The child's side of child.py: limits first, then one function on the file at standard input, the answer as JSON.
+
+`python -I -m kinora.media.worker REQUEST`, REQUEST being JSON {function, arguments, limits, output}. It prints a line
+"ready" when its own code is loaded, then one line of JSON: {"result": ...} or {"error": "..."}. It opens
+nothing by name.
+"""
+
+import json
+import os
+import resource
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+LIMITS = {
+    "address_bytes": resource.RLIMIT_AS,
+    "data_bytes": resource.RLIMIT_DATA,
+    "cpu_seconds": resource.RLIMIT_CPU,
+    "file_bytes": resource.RLIMIT_FSIZE,
+    "open_files": resource.RLIMIT_NOFILE,
+}
+
+
+def main() -> int:
+    """Run the request of the command line."""
+    request = json.loads(sys.argv[1])
+    _confine(request["limits"])
+    from kinora.media import images, inspect  # noqa: PLC0415 - under the limits
+    from kinora.media.info import MediaError  # noqa: PLC0415
+
+    functions: dict[str, Callable[..., Any]] = {"probe": inspect.probe, "prove": inspect.prove}
+    functions["normalise_image"] = images.normalise_image
+    function = functions[request["function"]]
+    os.lseek(0, 0, os.SEEK_SET)
+    arguments: dict[str, Any] = dict(request["arguments"])
+    print("ready", flush=True)
+    with os.fdopen(0, "rb", closefd=False) as file:
+        if request["output"] is not None:
+            arguments["output"] = os.fdopen(request["output"], "wb")
+        try:
+            answer = {"result": function(file, **arguments).to_dict()}
+        except MediaError as error:
+            answer = {"error": str(error)}
+    print(json.dumps(answer), flush=True)
+    return 0
+
+
+def _confine(limits: Mapping[str, int]) -> None:
+    for name, value in limits.items():
+        _, hard = resource.getrlimit(LIMITS[name])
+        bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(LIMITS[name], (bound, bound))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)  # libraries' exit handlers have nothing to do here
