@@ -101,7 +101,7 @@ class Painter:
         share = min(weight, 1.0)
         level = 0.5 + (1 - 0.72 * share) * (field - 0.5)
         if bright is not None:
-            level += weight * 1.05 * (bright - 0.5)
+            level += weight * 1.05 * (bright - 0.25 - 0.5 * bright.mean())
         painted = self._table[np.clip(level * palette.LEVELS, 0, palette.LEVELS - 1).astype(np.int32)]
         painted *= (1 + (1 - 0.6 * share) * shade)[..., None]
         if under is not None and bright is not None:
@@ -197,7 +197,7 @@ class _Pattern:
         self._phase = numbers.uniform(0, 2 * np.pi, 8)[:count]
         self._speed = numbers.uniform(0.7, 1.5, 8)[:count] * (0.8 + 0.06 * min(scene.shift, 10))
         self._warp = numbers.uniform(0, 2 * np.pi, 4)
-        self._contrast = 0.55 + 0.05 * min(scene.guidance, 10)
+        self._contrast = 0.28 + 0.035 * min(scene.guidance, 10)
         self._light = numbers.uniform(0, 2 * np.pi)
         self._last: tuple[int, Floats, Floats] | None = None
 
@@ -215,9 +215,10 @@ class _Pattern:
         for (across, down), phase, speed in zip(self._waves, self._phase, self._speed, strict=True):
             total += np.sin(across * x + down * y + phase + speed * seconds) / (1 + 0.25 * np.hypot(across, down) / 6)
         field = 0.5 + 0.5 * np.tanh(self._contrast * total)
-        slope_down, slope_across = np.gradient(total)
+        folds = total + 0.3 * np.sin(3.5 * total + self._warp[3])
+        slope_down, slope_across = np.gradient(folds)
         slope = (np.cos(self._light) * slope_across + np.sin(self._light) * slope_down) * 60 / self._size[1] * COARSE
-        shade = 0.3 * np.tanh(1.6 * slope)
+        shade = 0.34 * np.tanh(1.1 * slope)
         return self._grown(field), self._grown(shade)
 
     def _grown(self, values: npt.NDArray[np.floating]) -> Floats:

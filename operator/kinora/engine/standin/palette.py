@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 Colour = tuple[float, float, float]
 LEVELS = 1024  # entries of a colour table
-_STOP_VALUES = (0.14, 0.38, 0.66, 0.88, 1.0)  # brightness rises, so that a picture painted with it keeps its forms
-_STOP_SATURATIONS = (0.75, 0.82, 0.72, 0.55, 0.22)
+_STOP_VALUES = (0.20, 0.46, 0.74, 0.93, 1.0)  # brightness rises, so that a picture painted with it keeps its forms
+_STOP_SATURATIONS = (0.8, 0.85, 0.75, 0.55, 0.25)
 _SHARE_OF_REFERENCE = 0.9
 
 
@@ -24,12 +24,10 @@ def generator(seed: int, *texts: str) -> np.random.Generator:
 def prompt_colours(numbers: np.random.Generator) -> list[Colour]:
     """Five colours from dark to light that go together."""
     hue = float(numbers.random())
-    spread = float(numbers.uniform(0.06, 0.14)) * float(numbers.choice((-1.0, 1.0)))
-    accent = float(numbers.choice((0.42, 0.5, 0.58)))
-    hues = (hue, hue + spread, hue + 2 * spread, hue + accent, hue + accent + spread)
+    spread = float(numbers.uniform(0.06, 0.12)) * float(numbers.choice((-1.0, 1.0)))
     return [
-        colorsys.hsv_to_rgb(each % 1.0, saturation, value)
-        for each, saturation, value in zip(hues, _STOP_SATURATIONS, _STOP_VALUES, strict=True)
+        colorsys.hsv_to_rgb((hue + at * spread) % 1.0, saturation, value)
+        for at, (saturation, value) in enumerate(zip(_STOP_SATURATIONS, _STOP_VALUES, strict=True))
     ]
 
 
