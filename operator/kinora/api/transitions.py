@@ -106,9 +106,7 @@ def _enter(phase: Phase, reason: str, message: str, job: Job, now: dt.datetime) 
 # --- the operator's transitions ---------------------------------------------------------------------------------------
 
 
-def queued(
-    job: Job, reason: str, message: str, now: dt.datetime, resolved: Mapping[str, Any] | None = None
-) -> Patch:
+def queued(job: Job, reason: str, message: str, now: dt.datetime, resolved: Mapping[str, Any] | None = None) -> Patch:
     """Pending -> Queued, or another reason to wait."""
     patch = _enter(Phase.QUEUED, reason, message, job, now)
     patch["submitTime"] = job["metadata"]["creationTimestamp"]
@@ -163,9 +161,7 @@ def running(job: Job, now: dt.datetime, inputs: list[dict[str, Any]] | None = No
     return patch
 
 
-def progressed(
-    job: Job, now: dt.datetime, *, percent: int, stage: str, step: int | None, steps: int | None
-) -> Patch:
+def progressed(job: Job, now: dt.datetime, *, percent: int, stage: str, step: int | None, steps: int | None) -> Patch:
     """Progress inside Running; percent never falls within an attempt."""
     before = (job.get("status") or {}).get("progress") or {}
     return {
