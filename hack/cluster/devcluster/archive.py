@@ -60,6 +60,42 @@ def blob(layout: Path, digest: str) -> Path:
     return layout / "blobs" / digest.replace(":", "/", 1)
 
 
+def adopt(layout: Path, tag: str, config: str) -> bool:
+    """Add an image whose layers are all in the layout folder; False when one is missing."""
+    index_file = layout / "index.json"
+    if not index_file.exists():
+        return False
+    index = json.loads(index_file.read_text())
+    known = _layers(layout, index)
+    layers = [known.get(diff_id) for diff_id in json.loads(config)["rootfs"]["diff_ids"]]
+    if None in layers:
+        return False
+    kind = "application/vnd.oci.image.config.v1+json"
+    manifest = {"schemaVersion": 2, "mediaType": _MANIFEST, "config": _put(layout, config, kind), "layers": layers}
+    name = {"org.opencontainers.image.ref.name": tag}
+    entry = {**_put(layout, json.dumps(manifest), _MANIFEST), "annotations": name}
+    others = [item for item in index["manifests"] if item.get("annotations") != name]
+    index_file.write_text(json.dumps({**index, "manifests": [*others, entry]}))
+    return True
+
+
+def _put(layout: Path, text: str, kind: str) -> dict[str, Any]:
+    """Store a blob; returns its descriptor."""
+    digest = f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+    blob(layout, digest).write_text(text)
+    return {"mediaType": kind, "digest": digest, "size": len(text.encode())}
+
+
+def _layers(layout: Path, index: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Descriptors of the layers in a layout folder, by the digest of their uncompressed content."""
+    found: dict[str, dict[str, Any]] = {}
+    for entry in index["manifests"]:
+        manifest = json.loads(blob(layout, entry["digest"]).read_text())
+        config = json.loads(blob(layout, manifest["config"]["digest"]).read_text())
+        found.update(zip(config["rootfs"]["diff_ids"], manifest["layers"], strict=True))
+    return found
+
+
 def oci_archive(layout: Path, tag: str, references: Sequence[str], target: Path, *, present: Collection[str]) -> int:
     """Write an archive of one image without the blobs that the receiver has; returns its bytes.
 

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from . import packages
+from . import archive, packages
 from .paths import REPOSITORY, cache_root
 from .steps import ClusterError, run, step
 
@@ -120,9 +120,14 @@ def machine_paths(settings: Mapping[str, str]) -> list[str]:
 
 
 def export(reference: str, oci: Path, name: str) -> None:
-    """Copy an image to an OCI layout folder, its layers uncompressed: they stay on this machine."""
+    """Copy an image to an OCI layout folder."""
     oci.mkdir(parents=True, exist_ok=True)
-    _buildah("push", "--quiet", "--disable-compression", "--format=oci", reference, f"oci:{oci}:{name}")
+    told = json.loads(_buildah("inspect", "--type=image", reference))
+    # An image that only changes metadata has no layers of its own to copy, and
+    # buildah would write all of its parent's again to see that.
+    if archive.adopt(oci, name, str(told["Config"])):
+        return
+    _buildah("push", "--quiet", "--format=oci", reference, f"oci:{oci}:{name}")
 
 
 def push(reference: str) -> None:

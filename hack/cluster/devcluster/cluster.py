@@ -108,7 +108,7 @@ def _up_node(layout: Layout, binaries: Path, gpus: int) -> None:
     with step("containerd"):
         node.write_config(layout, plan)
         node.start_containerd(layout, plan, holder, starter)
-    with step(f"kubelet and kube-proxy ({gpus} GPUs advertised)"):
+    with step(f"kubelet, kube-proxy, DNS ({gpus} GPUs advertised)"):
         node.start_kubelet(layout, plan, starter)
     plan.save(layout)
 

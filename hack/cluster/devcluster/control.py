@@ -85,7 +85,7 @@ def prepare(layout: Layout, plan: Plan) -> None:
     run([plan.bin / "pki", layout.pki, plan.name, *dict.fromkeys(hosts)])
     layout.config.mkdir(parents=True, exist_ok=True)
     (layout.config / "audit-policy.json").write_text(json.dumps(AUDIT_POLICY))
-    for user in ("controller-manager", "scheduler", "proxy", "kubelet"):
+    for user in ("controller-manager", "scheduler", "proxy", "kubelet", "dns"):
         _write_secret(layout.config / f"{user}.kubeconfig", kubeconfig(plan.server, layout.pki, user, plan.name))
     _write_secret(layout.kubeconfig, kubeconfig(plan.server, layout.pki, "admin", f"kinora-dev-{plan.name}"))
 
@@ -193,6 +193,8 @@ def controller_manager_command(layout: Layout, plan: Plan) -> list[str | Path]:
         f"--kubeconfig={config}",
         "--secure-port=0",
         "--leader-elect=false",
+        # A claim made before its volume is bound by the next round: 15 s by default.
+        "--pvclaimbinder-sync-period=1s",
         "--use-service-account-credentials",
         f"--root-ca-file={layout.pki / 'ca.crt'}",
         f"--service-account-private-key-file={layout.pki / 'sa.key'}",

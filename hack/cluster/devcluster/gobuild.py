@@ -1,8 +1,8 @@
 """The Kubernetes binaries, built once from Go modules and kept in the cache.
 
 One binary holds every component and kubectl (it acts by the name that it is
-called by), helm is another, and two small ones make certificates and hold a
-pod's namespaces. The cache key covers everything that goes into them, so
+called by), helm and CoreDNS are others, and two small ones make certificates
+and hold a pod's namespaces. The cache key covers everything that goes into them, so
 changing the version of Kubernetes builds anew and nothing else does.
 """
 
@@ -48,7 +48,7 @@ def key(module: Path = GO_MODULE) -> str:
     version = kubernetes_version((module / "go.mod").read_text())
     for word in (linker_flags(version), HELM, repr(sorted(ENVIRONMENT.items())), os.uname().machine):
         digest.update(word.encode() + b"\0")
-    for path in sorted([*module.glob("go.*"), *module.rglob("*.go")]):
+    for path in sorted(path for path in module.rglob("*") if path.suffix in {".go", ".mod", ".sum"}):
         digest.update(f"{path.relative_to(module)}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
@@ -80,6 +80,9 @@ def ensure() -> Path:
             run(command, cwd=GO_MODULE, env=ENVIRONMENT, log=log, timeout=3600)
         with step("build helm"):
             run([*build, "-ldflags", "-s -w", "-o", out / "helm", HELM], cwd=GO_MODULE, env=ENVIRONMENT, log=log)
+        with step("build CoreDNS"):
+            dns = [*build, "-ldflags", "-s -w", "-o", out / "coredns", "."]
+            run(dns, cwd=GO_MODULE / "dns", env=ENVIRONMENT, log=log)
         (out / "cluster").rename(out / "kinora-k8s")
         for name in COMPONENTS:
             (out / name).symlink_to("kinora-k8s")

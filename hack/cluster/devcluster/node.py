@@ -1,4 +1,4 @@
-"""The node: containerd, kubelet, kube-proxy and the pod network.
+"""The node: containerd, kubelet, kube-proxy, DNS and the pod network.
 
 Paths below /run/kinora are the node's own (see sandbox.SETUP).
 """
@@ -49,6 +49,18 @@ disabled_plugins = [
         SystemdCgroup = false
 """
 
+# Names of Services and pods; any other name is refused at once, not after a while.
+COREFILE = """.:53 {{
+    errors
+    cache 5
+    kubernetes cluster.local in-addr.arpa {{
+        kubeconfig {kubeconfig}
+        pods insecure
+        ttl 5
+    }}
+}}
+"""
+
 
 def write_config(layout: Layout, plan: Plan) -> None:
     """Write the configuration of the node's programs."""
@@ -61,8 +73,9 @@ def write_config(layout: Layout, plan: Plan) -> None:
     (layout.config / "containerd.toml").write_text(
         CONTAINERD.format(socket=SOCKET, pause=PAUSE_IMAGE, plugins=plugins, config=network)
     )
-    # The machine's DNS is not the pods': there is none in this cluster.
+    # Pods ask the cluster's DNS only: nothing outside can be reached anyway.
     (layout.config / "resolv.conf").write_text("")
+    (layout.config / "Corefile").write_text(COREFILE.format(kubeconfig=layout.config / "dns.kubeconfig"))
     (layout.config / "kubelet.json").write_text(json.dumps(kubelet_config(layout, plan), indent=1))
     (layout.config / "proxy.json").write_text(json.dumps(proxy_config(layout, plan), indent=1))
 
@@ -103,6 +116,7 @@ def kubelet_config(layout: Layout, plan: Plan) -> dict[str, object]:
         "oomScoreAdj": 0,
         "protectKernelDefaults": False,
         "resolvConf": str(layout.config / "resolv.conf"),
+        "clusterDNS": [plan.address],
         "clusterDomain": "cluster.local",
         "volumePluginDir": "/run/kinora/volume-plugins",
         # A full disk is the developer's to see, not a reason to evict a test's pods.
@@ -154,7 +168,7 @@ def start_containerd(layout: Layout, plan: Plan, holder: procs.Process, starter:
 
 
 def start_kubelet(layout: Layout, plan: Plan, starter: Starter) -> None:
-    """Start kubelet and kube-proxy; wait until pods can be placed on the node."""
+    """Start kubelet, kube-proxy and DNS; wait until pods can be placed on the node."""
     config = layout.config
     kubelet = starter(
         "kubelet",
@@ -168,12 +182,13 @@ def start_kubelet(layout: Layout, plan: Plan, starter: Starter) -> None:
         ],
     )
     proxy = starter("kube-proxy", [plan.bin / "kube-proxy", f"--config={config / 'proxy.json'}"])
+    dns = starter("coredns", [plan.bin / "coredns", "-conf", config / "Corefile"])
     api = Api(plan.server, layout.pki)
     wait_for(
         f"node {plan.name} Ready",
         lambda: api.node_ready(plan.name),
         deadline=90,
-        failed=lambda: kubelet.why_dead() or proxy.why_dead(),
+        failed=lambda: kubelet.why_dead() or proxy.why_dead() or dns.why_dead(),
     )
     # Only now: the kubelet clears extended resources when it registers.
     api.set_gpus(plan.name, plan.gpus)

@@ -68,6 +68,7 @@ func write(dir, node string, hosts []string) error {
 		{"controller-manager", "system:kube-controller-manager", ""},
 		{"scheduler", "system:kube-scheduler", ""},
 		{"proxy", "system:kube-proxy", ""},
+		{"dns", "kinora-dev-dns", "system:masters"},
 		{"kubelet", "system:node:" + node, "system:nodes"},
 	} {
 		key, err := newKey(dir, id.file)
