@@ -1,11 +1,13 @@
 """What is delivered: render size and delivered size are two things, and a key prefix stays below its root."""
 
+import re
 from dataclasses import dataclass
 
 from kinora.api.videojob import Output, Parameters
 from kinora.catalogue.model import Defaults
 
 _GRID = 16
+_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +36,13 @@ def crop_only(rendered: int, delivered: int) -> bool:
     return 0 <= rendered - delivered < _GRID
 
 
+def is_plain_name(part: str) -> bool:
+    """Whether this may be one step of a key: ASCII letters, digits, `.`, `_`, `-`, not beginning with `.` or `-`."""
+    return _PLAIN.fullmatch(part) is not None
+
+
 def key_prefix_fault(prefix: str) -> str | None:
-    """Why a key prefix is refused, or None. It is a relative path of plain names."""
-    if not prefix:
+    """What is allowed instead of this key prefix, or None. It is a relative path of plain names; one `/` may end it."""
+    if not prefix or all(is_plain_name(part) for part in prefix.removesuffix("/").split("/")):
         return None
-    if prefix.startswith("/"):
-        return "a relative path"
-    if any(part in ("", ".", "..") for part in prefix.removesuffix("/").split("/")):
-        return "a path without empty, '.' or '..' parts"
-    if not prefix.isascii() or not all(character.isalnum() or character in "-._/" for character in prefix):
-        return "letters, digits, '-', '.', '_' and '/'"
-    return None
+    return "a relative path whose parts begin with a letter, a digit or '_' and hold only those, '-' and '.': no '..'"

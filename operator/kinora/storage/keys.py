@@ -1,0 +1,48 @@
+"""Where an artifact lies: its key is a function of job and attempt, so that no two attempts share one.
+
+Pure. Keys are relative paths of plain names with forward slashes, the same for every kind of store.
+"""
+
+import re
+
+from kinora.recipes.delivery import is_plain_name, key_prefix_fault
+
+MAX_KEY_BYTES = 1024  # S3's limit
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+
+
+class KeyRefused(ValueError):  # noqa: N818 - a verdict
+    """A part of a key that would lead elsewhere. The message names the part."""
+
+
+def artifact_key(
+    *, namespace: str, name: str, uid: str, attempt: int, filename: str, index: int = 0, prefix: str | None = None
+) -> str:
+    """`[prefix/]namespace/name/uid/attempt/index-filename`. Unusual characters of `filename` become `_`.
+
+    Raises KeyRefused for anything that is not a plain name, and for a prefix that is not a relative path of such names.
+    """
+    refused = key_prefix_fault(prefix or "")
+    if refused:
+        raise KeyRefused(f"key prefix {prefix!r}: allowed is {refused}")
+    if attempt < 1 or index < 0:
+        raise KeyRefused(f"attempt {attempt} or index {index} is out of range")
+    for identity in (namespace, name, uid):
+        if not is_plain_name(identity):
+            raise KeyRefused(f"{identity[:80]!r} is no plain name")
+    safe = _UNSAFE.sub("_", filename)[-100:]
+    parts = [namespace, name, uid, str(attempt), f"{index}-{safe}"]
+    if prefix:
+        parts.insert(0, prefix.removesuffix("/"))
+    return checked_key("/".join(parts))
+
+
+def checked_key(key: str) -> str:
+    """The key itself, if it is one: plain names that begin with a letter, a digit or `_`. Raises KeyRefused."""
+    parts = key.split("/")
+    if len(key) > MAX_KEY_BYTES:
+        raise KeyRefused(f"a key of {len(key)} bytes, at most {MAX_KEY_BYTES} are allowed")
+    for part in parts:
+        if not is_plain_name(part):
+            raise KeyRefused(f"{part[:80]!r} is no plain name")
+    return key
