@@ -156,8 +156,12 @@ class Expand(ApiModel):
     right: float = Field(1, ge=1, le=2)
 
 
-# The API server shows the value itself; a message that computes the nearest ones is over its cost limit.
-_FRAMES = rule("self % 4 == 1", "must be 4n+1 (..., 73, 77, 81, 85, ...): a video model works on groups of 4 frames")
+# `format`, not `+`: a concatenation that holds string(self) is over the API server's cost limit for messages.
+_FRAMES = rule(
+    "self % 4 == 1",
+    "'frames is %d; allowed: 4n+1, the nearest are %d and %d'"
+    ".format([self, self - (self + 3) % 4, self - (self + 3) % 4 + 4])",
+)
 
 
 class Parameters(ApiModel):

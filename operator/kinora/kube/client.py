@@ -250,6 +250,17 @@ class KubeClient:
                     raise ApiError(int(status.get("code", 500)), status.get("reason", ""), status.get("message", ""))
                 yield event
 
+    async def download(self, path: str) -> AsyncIterator[bytes]:
+        """The body of a GET of any path (a pod's proxy), in chunks. Raises ApiError."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
+        url = self.connection.host + path
+        async with self._open().get(url, headers=self._headers() | {"Accept": "*/*"}, timeout=timeout) as response:
+            self.observe("proxy", "pods", response.status, 0.0)
+            if response.status != 200:
+                raise await _error(response)
+            async for chunk in response.content.iter_any():
+                yield chunk
+
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             raise RuntimeError("KubeClient is used outside its context manager; write `async with KubeClient(...)`")

@@ -1,0 +1,232 @@
+"""`kinora fetch`: a finished job's video from a PVC store to a file here, through a short-lived reader pod.
+
+The reader mounts the claim read-only and serves one file; the API server proxies to it, so that nothing has to be
+reachable from outside. The bytes are checked against the sha256 in the job's status before the file appears.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import secrets
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+from aiohttp import web
+from kubernetes.config import ConfigException
+
+from kinora.api import names
+from kinora.kube.client import ApiError, KubeClient, UnreachableError
+from kinora.kube.config import connect
+from kinora.kube.resources import POD, VIDEOJOB
+from kinora.media.files import open_beneath
+
+PORT = 8781
+_CHUNK = 1024 * 1024
+
+
+class FetchError(Exception):
+    """Why the video could not be brought, and what to do."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to fetch."""
+
+    name: str
+    output: Path
+    namespace: str | None = None
+    context: str | None = None
+    index: int = 0
+    image: str | None = None
+    timeout_seconds: float = 120.0
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was fetched."""
+
+    path: Path
+    bytes: int
+    sha256: str
+
+
+def run(request: Request) -> Written:
+    """Fetch, synchronously. Raises FetchError."""
+    try:
+        return asyncio.run(fetch(request))
+    except ConfigException as error:
+        raise FetchError(f"no cluster: {error}") from error
+    except (ApiError, UnreachableError, aiohttp.ClientError) as error:
+        raise FetchError(str(error)) from error
+
+
+async def fetch(request: Request) -> Written:
+    """Fetch one artifact. Raises FetchError, ApiError."""
+    async with KubeClient(connect(context=request.context), user_agent="kinora-cli") as client:
+        namespace = request.namespace or client.namespace
+        artifact = await _artifact(client, namespace, request)
+        uri = urlsplit(artifact["uri"])
+        if uri.scheme != "pvc":
+            raise FetchError(f"{artifact['uri']} is not on a claim; fetch it with the tools of its store")
+        image = request.image or await _agent_image(client, namespace)
+        pod = reader_pod(namespace, claim=uri.netloc, path=uri.path.lstrip("/"), image=image)
+        name = pod["metadata"]["name"]
+        await client.create(POD, namespace, pod)
+        try:
+            async with asyncio.timeout(request.timeout_seconds):
+                await _wait_ready(client, namespace, name)
+            return await _download(client, namespace, name, artifact, request.output)
+        except TimeoutError as error:
+            raise FetchError(
+                f"reader pod {namespace}/{name} was not ready within {request.timeout_seconds:.0f} s;"
+                f" see `kubectl describe pod`, or raise --timeout"
+            ) from error
+        finally:
+            await client.delete(POD, namespace, name, grace_seconds=0)
+
+
+async def _artifact(client: KubeClient, namespace: str, request: Request) -> dict[str, Any]:
+    job = await client.find(VIDEOJOB, namespace, request.name)
+    if job is None:
+        raise FetchError(f"no VideoJob {request.name!r} in namespace {namespace!r}")
+    status = job.get("status") or {}
+    artifacts = status.get("artifacts") or []
+    if status.get("phase") != "Succeeded":
+        raise FetchError(
+            f"{request.name} is {status.get('phase')} ({status.get('reason', '')}); only a Succeeded job has a video"
+        )
+    if not 0 <= request.index < len(artifacts):
+        raise FetchError(f"--index is {request.index}; allowed: 0 to {len(artifacts) - 1}")
+    found: dict[str, Any] = artifacts[request.index]
+    return found
+
+
+async def _agent_image(client: KubeClient, namespace: str) -> str:
+    pods, _ = await client.list(POD, namespace, label_selector=f"{names.LABEL_COMPONENT}={names.COMPONENT_SERVER}")
+    for pod in pods:
+        for container in pod["spec"]["containers"]:
+            if container["name"] == names.CONTAINER_AGENT:
+                return str(container["image"])
+    raise FetchError(f"no server pod in namespace {namespace!r} tells the image of the reader; give it by --image")
+
+
+def reader_pod(namespace: str, *, claim: str, path: str, image: str) -> dict[str, Any]:
+    """A pod that serves one file of a claim, and ends by itself within 10 minutes."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": f"kinora-fetch-{secrets.token_hex(4)}",
+            "namespace": namespace,
+            "labels": {names.LABEL_NAME: "kinora", names.LABEL_COMPONENT: "reader"},
+        },
+        "spec": {
+            "restartPolicy": "Never",
+            "activeDeadlineSeconds": 600,
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": names.AGENT_UID,
+                "runAsGroup": names.SHARED_GID,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [
+                {
+                    "name": "reader",
+                    "image": image,
+                    "command": ["kinora", "serve-file", names.ARTIFACTS_DIR, path],
+                    "ports": [{"containerPort": PORT}],
+                    "readinessProbe": {"httpGet": {"path": "/", "port": PORT, "scheme": "HTTP"}, "periodSeconds": 1},
+                    "securityContext": {
+                        "allowPrivilegeEscalation": False,
+                        "readOnlyRootFilesystem": True,
+                        "capabilities": {"drop": ["ALL"]},
+                    },
+                    "volumeMounts": [{"name": "artifacts", "mountPath": names.ARTIFACTS_DIR, "readOnly": True}],
+                    "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
+                }
+            ],
+            "volumes": [
+                {"name": "artifacts", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}},
+            ],
+        },
+    }
+
+
+async def _wait_ready(client: KubeClient, namespace: str, name: str) -> None:
+    pods, version = await client.list(POD, namespace, field_selector=f"metadata.name={name}")
+    if any(_is_ready(pod) for pod in pods):
+        return
+    while True:
+        async for event in client.stream(
+            POD, namespace, resource_version=version, field_selector=f"metadata.name={name}"
+        ):
+            pod = event["object"]
+            version = pod["metadata"]["resourceVersion"]
+            if event["type"] == "BOOKMARK":
+                continue
+            if _is_ready(pod):
+                return
+            if event["type"] == "DELETED" or (pod.get("status") or {}).get("phase") in {"Failed", "Succeeded"}:
+                raise FetchError(f"reader pod {namespace}/{name} ended: the file is not on the claim, or unreadable")
+
+
+def _is_ready(pod: dict[str, Any]) -> bool:
+    conditions = (pod.get("status") or {}).get("conditions") or []
+    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+
+
+async def _download(client: KubeClient, namespace: str, pod: str, artifact: dict[str, Any], output: Path) -> Written:
+    """Stream to a temporary file beside the target; only proven bytes get the target's name."""
+    path = f"/api/v1/namespaces/{namespace}/pods/{pod}:{PORT}/proxy/file"
+    digest = hashlib.sha256()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            async for chunk in client.download(path):
+                digest.update(chunk)
+                file.write(chunk)
+            size = file.tell()
+        if digest.hexdigest() != artifact["sha256"]:
+            raise FetchError(
+                f"{artifact['uri']}: sha256 is {digest.hexdigest()} ({size} bytes),"
+                f" the job's status says {artifact['sha256']} ({artifact['bytes']} bytes)"
+            )
+        os.replace(temporary, output)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return Written(output, size, digest.hexdigest())
+
+
+def serve(root: Path, name: str, port: int) -> None:
+    """The reader pod's process: one file, opened beneath its root, at /file; anything else is 404."""
+    opened = open_beneath(root, name)  # held open for as long as the process serves
+    file = opened.fileno()
+
+    async def content(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
+        response.content_length = os.fstat(file).st_size
+        await response.prepare(request)
+        offset = 0
+        while chunk := os.pread(file, _CHUNK, offset):
+            await response.write(chunk)
+            offset += len(chunk)
+        await response.write_eof()
+        return response
+
+    async def alive(_: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    app = web.Application()
+    app.add_routes([web.get("/file", content), web.get("/", alive)])
+    with opened:
+        web.run_app(app, port=port, print=None)

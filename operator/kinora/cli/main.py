@@ -1,0 +1,96 @@
+"""The kinora command: subcommands for people, and the entry points of the images.
+
+Each subcommand's module is imported when it runs, so that none pays for another's libraries.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import click
+
+from kinora import __version__
+
+
+@click.group()
+@click.version_option(__version__)
+def main() -> None:
+    """Render videos on a GPU cluster the way Kubernetes runs pods."""
+
+
+@main.command()
+@click.argument("job")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write (default: NAME.mp4).")
+@click.option("-n", "--namespace", help="Namespace (default: the kubeconfig's).")
+@click.option("--context", help="Context of the kubeconfig (default: its current one).")
+@click.option("--index", default=0, show_default=True, help="Which artifact of the job.")
+@click.option("--image", help="Image of the reader pod (default: the image of the namespace's agents).")
+@click.option("--timeout", default=120.0, show_default=True, help="Seconds to wait for the reader pod.")
+def fetch(  # noqa: PLR0917 - click passes options by name
+    job: str,
+    output: Path | None,
+    namespace: str | None,
+    context: str | None,
+    index: int,
+    image: str | None,
+    timeout: float,
+) -> None:
+    """Bring the video of a finished JOB (vj/NAME or NAME) here, and check its sha256."""
+    from kinora.cli import fetch as command
+
+    name = job.rpartition("/")[2]
+    try:
+        written = command.run(
+            command.Request(
+                name=name,
+                output=output or Path(f"{name}.mp4"),
+                namespace=namespace,
+                context=context,
+                index=index,
+                image=image,
+                timeout_seconds=timeout,
+            )
+        )
+    except command.FetchError as error:
+        click.echo(f"kinora fetch: {error}", err=True)
+        sys.exit(1)
+    click.echo(f"{written.path}  {written.bytes} bytes  sha256 {written.sha256}")
+
+
+@main.command()
+def operator() -> None:
+    """Run the operator (in its pod; settings come from the environment)."""
+    from kinora.controller.main import run
+
+    run()
+
+
+@main.command()
+def agent() -> None:
+    """Run the agent (in a server pod; settings come from the environment)."""
+    from kinora.agent.main import run
+
+    run()
+
+
+@main.command("install-supervisor", hidden=True)
+@click.argument("destination", type=click.Path(path_type=Path))
+def install_supervisor(destination: Path) -> None:
+    """Copy the engine's supervisor into the folder that it shares with the engine container."""
+    with as_file(files("kinora.engine") / "supervisor.py") as source:
+        shutil.copyfile(source, destination)
+    destination.chmod(0o644)
+
+
+@main.command("serve-file", hidden=True)
+@click.argument("root", type=click.Path(path_type=Path))
+@click.argument("name")
+@click.option("--port", default=8781)
+def serve_file(root: Path, name: str, port: int) -> None:
+    """Serve one file of a volume over HTTP (in the reader pod of `kinora fetch`)."""
+    from kinora.cli import fetch as command
+
+    command.serve(root, name, port)
