@@ -5,7 +5,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kinora.media.files import FileNotThere, FileRefused, open_beneath
@@ -76,6 +76,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("empty")
 
 
+@settings(deadline=None)
 @given(path=st.text(max_size=30) | st.lists(st.sampled_from(["..", ".", "", "etc", "passwd"])).map("/".join))
 def test_any_text_opens_nothing_outside(empty: Path, path: str) -> None:
     with pytest.raises(FileRefused):

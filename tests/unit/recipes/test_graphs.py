@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kinora.api.videojob import VideoJobSpec
@@ -274,6 +274,7 @@ def test_planned_hash_depends_on_what_is_rendered_only() -> None:
     assert planned_hash(model, resolved, Prompts("b", "")) != planned_hash(model, resolved, prompts)
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(CASES), st.text(max_size=50), st.text(max_size=50), st.integers(1, 20), st.integers(0, 2**53 - 1)
 )

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kinora.api.videojob import VideoJobSpec
@@ -290,6 +290,7 @@ _JOB = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(_JOB, st.sampled_from(["vace", "i2v"]), st.text(max_size=40))
 def test_resolve_is_total(job: dict[str, Any], short: str, uid: str) -> None:
     model = _model(short)

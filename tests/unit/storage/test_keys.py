@@ -1,7 +1,7 @@
 """Keys: a function of job and attempt, and no way out of the store."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kinora.storage.keys import KeyRefused, artifact_key, checked_key
@@ -42,6 +42,7 @@ def test_numbers_are_in_range(attempt: int, index: int) -> None:
         artifact_key(**JOB, attempt=attempt, index=index)  # type: ignore[arg-type]
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_any_text_is_refused_or_plain(key: str) -> None:
     try:

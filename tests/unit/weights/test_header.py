@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kinora.weights.header import Header, HeaderError, Tensor, header_from_bytes, read_header
@@ -98,6 +98,7 @@ def _only_header_errors(raw: bytes, data_bytes: int) -> None:
     assert sum(tensor.end - tensor.start for tensor in header.tensors.values()) == data_bytes
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.integers(0, 100))
 def test_bytes_never_crash(raw: bytes, data_bytes: int) -> None:
     _only_header_errors(b"{" + raw, data_bytes)
@@ -113,6 +114,7 @@ _ENTRY = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["a", "b", "__metadata__"]), _ENTRY | _ODD), st.integers(0, 20))
 def test_entries_never_crash(entries: object, data_bytes: int) -> None:
     _only_header_errors(json.dumps(entries).encode(), data_bytes)
