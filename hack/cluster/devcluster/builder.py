@@ -51,8 +51,11 @@ def _buildah(*words: str | Path, log: Path | None = None) -> str:
     scratch = home / "tmp"
     scratch.mkdir(parents=True, exist_ok=True)
     store = [f"--root={home / 'storage'}", f"--runroot={home / 'run'}", "--storage-driver=overlay"]
+    # Without this it leaves a lock file in /etc/cni.
+    config = home / "containers.conf"
+    config.write_text(f'[network]\nnetwork_config_dir = "{home / "network"}"\n')
     command = ["unshare", "--mount", "--propagation", "slave", "--", "buildah", *store, *words]
-    return run(command, env={"TMPDIR": str(scratch)}, log=log)
+    return run(command, env={"TMPDIR": str(scratch), "CONTAINERS_CONF": str(config)}, log=log)
 
 
 def prepare() -> None:

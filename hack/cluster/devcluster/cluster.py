@@ -154,5 +154,7 @@ def remove(layout: Layout) -> None:
         if mounts:
             raise ClusterError(f"not removing {layout.root}: something is mounted in it ({', '.join(mounts)}); umount it")
         shutil.rmtree(layout.root)
+    if os.geteuid() == 0:
+        sandbox.remove_host_folders()
 
 

@@ -198,6 +198,7 @@ def controller_manager_command(layout: Layout, plan: Plan) -> list[str | Path]:
         "--use-service-account-credentials",
         f"--root-ca-file={layout.pki / 'ca.crt'}",
         f"--service-account-private-key-file={layout.pki / 'sa.key'}",
+        f"--flex-volume-plugin-dir={layout.root / 'volume-plugins'}",
         "--profiling=false",
     ]
     if plan.mode == "control-plane":

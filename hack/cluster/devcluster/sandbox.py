@@ -21,7 +21,7 @@ from pathlib import Path
 
 from . import procs
 from .packages import find
-from .paths import Layout
+from .paths import Layout, state_root
 from .steps import ClusterError, run, tail, wait_for
 
 HOLDER = "sandbox"
@@ -39,15 +39,22 @@ KUBELET_WANTS = {
     "kernel/keys/root_maxbytes": "25000000",
 }
 
+# Folders that the kubelet and containerd's CNI library write to, whatever they
+# are told. The node sees folders of its own there; but a mount needs a place.
+HOST_FOLDERS = (Path("/var/lib/kubelet"), Path("/var/lib/cni"))
+
 # Runs as process 1 of the namespaces, then becomes the holder.
 SETUP = """set -eu
 state=$1 containerd=$2 holder=$3
-mount -t proc proc /proc
-mount -t tmpfs -o mode=755,size=256m tmpfs /run
+mount -n -t proc proc /proc
+mount -n -t tmpfs -o mode=755,size=256m tmpfs /run
 # Short paths, because a socket's path must have fewer than 108 characters.
 mkdir -p /run/kinora/kubelet /run/kinora/containerd /run/netns
 mount --bind "$state/kubelet" /run/kinora/kubelet
 mount --bind "$containerd" /run/kinora/containerd
+mkdir -p "$state/var-lib-kubelet" "$state/var-lib-cni"
+mount --bind "$state/var-lib-kubelet" /var/lib/kubelet
+mount --bind "$state/var-lib-cni" /var/lib/cni
 # The kubelet writes pod logs to fixed places below /var/log.
 mount --bind "$state/var-log" /var/log
 find "$state/sysctl" -type f | while read -r file; do
@@ -88,6 +95,7 @@ def create(layout: Layout, holder: Path, containerd_root: Path) -> procs.Process
     for folder in ("kubelet", "var-log"):
         (layout.root / folder).mkdir(exist_ok=True)
     containerd_root.mkdir(parents=True, exist_ok=True)
+    _make_host_folders()
     for name, value in KUBELET_WANTS.items():
         path = layout.root / "sysctl" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,6 +109,31 @@ def create(layout: Layout, holder: Path, containerd_root: Path) -> procs.Process
     if len(children) != 1:
         raise ClusterError(f"the namespaces' first process was not found; the end of its log:\n{tail(outer.log)}")
     return procs.record(layout, HOLDER, children[0], outer.log)
+
+
+def _made() -> Path:
+    """Where the folders of this machine that we made are written down, for all clusters."""
+    return state_root() / "host-folders.json"
+
+
+def _make_host_folders() -> None:
+    known = json.loads(_made().read_text()) if _made().exists() else []
+    made = [str(folder) for folder in HOST_FOLDERS if not folder.exists()]
+    if made:
+        # Before they are made: what is written down too much is harmless.
+        _made().write_text(json.dumps(sorted({*known, *made})))
+    for folder in HOST_FOLDERS:
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def remove_host_folders() -> None:
+    """Remove the folders that we made, once no node is left that has mounts on them."""
+    if not _made().exists() or any((state_root() / "clusters").glob(f"*/run/{HOLDER}.json")):
+        return
+    for folder in json.loads(_made().read_text()):
+        with contextlib.suppress(OSError):  # somebody uses it now, or removed it
+            Path(folder).rmdir()
+    _made().unlink()
 
 
 def children_of(parent: int) -> list[int]:
