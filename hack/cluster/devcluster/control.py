@@ -193,6 +193,9 @@ def controller_manager_command(layout: Layout, plan: Plan) -> list[str | Path]:
         f"--kubeconfig={config}",
         "--secure-port=0",
         "--leader-elect=false",
+        # It makes dozens of objects before its controllers run: 4 s at the default 20/s.
+        "--kube-api-qps=400",
+        "--kube-api-burst=800",
         # A claim made before its volume is bound by the next round: 15 s by default.
         "--pvclaimbinder-sync-period=1s",
         "--use-service-account-credentials",
