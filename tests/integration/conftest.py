@@ -1,0 +1,232 @@
+"""Fixtures on a real API server (a control plane of its own: make integration-up): chart applied, namespace fresh."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from kinora.controller.main import serve
+from kinora.controller.operator import Operator
+from kinora.controller.settings import Settings
+from kinora.kube.client import KubeClient
+from kinora.kube.config import Connection, connect
+from kinora.kube.resources import CLAIM, NAMESPACE, POD, VIDEOJOB, Resource
+from kinora_cluster import ROOT, Cluster
+from kinora_cluster import cluster as find_cluster
+
+Object = dict[str, Any]
+DEADLINE = 20.0  # seconds for any condition
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Cluster:
+    """The control plane, with CRDs, RBAC and admission policies of the chart (no operator pod runs there)."""
+    found = find_cluster("kinora-it")
+    manifests = found.run(
+        "helm",
+        "template",
+        "kinora",
+        str(ROOT / "charts/kinora"),
+        "--namespace",
+        "kinora-system",
+        "--kube-version",
+        "1.34.0",
+    )
+    found.run("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=_namespace("kinora-system") + manifests)
+    found.run("wait", "--for=condition=Established", "crd", "videojobs.kinora.dev", "modelservers.kinora.dev")
+    return found
+
+
+def _namespace(name: str) -> str:
+    return f"apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n---\n"
+
+
+@pytest.fixture
+def connection(cluster: Cluster) -> Connection:
+    return connect(kubeconfig=cluster.kubeconfig)
+
+
+@pytest.fixture
+async def kube(connection: Connection) -> AsyncIterator[KubeClient]:
+    async with KubeClient(connection) as client:
+        yield client
+
+
+@pytest.fixture
+async def namespace(kube: KubeClient) -> AsyncIterator[str]:
+    name = f"it-{secrets.token_hex(4)}"
+    await kube.create(NAMESPACE, None, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    yield name
+    await kube.delete(NAMESPACE, None, name)
+
+
+def free_port() -> int:
+    """A loopback port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+async def start_operator(
+    connection: Connection, namespace: str
+) -> AsyncIterator[Callable[[], Awaitable[Callable[[], Awaitable[None]]]]]:
+    """``stop = await start_operator()``: the real operator on this loop, watching the test's namespace."""
+    stops: list[Callable[[], Awaitable[None]]] = []
+
+    async def start() -> Callable[[], Awaitable[None]]:
+        settings = Settings(
+            agent_image="kinora:test",
+            engine_image="standin:test",
+            namespaces=(namespace,),
+            http_port=free_port(),
+            instance="operator-under-test",
+        )
+        stop_event, wired = asyncio.Event(), asyncio.Event()
+        operators: list[Operator] = []
+
+        def started(operator: Operator) -> None:
+            operators.append(operator)
+            wired.set()
+
+        task = asyncio.create_task(serve(settings, connection, stop_event, started))
+        await asyncio.wait({task, asyncio.create_task(wired.wait())}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            await task
+        await asyncio.wait_for(operators[0].store.ready.wait(), DEADLINE)
+
+        async def stop() -> None:
+            stop_event.set()
+            await task
+
+        stops.append(stop)
+        return stop
+
+    yield start
+    for stop in stops:
+        await stop()
+
+
+@pytest.fixture
+async def operator(start_operator: Callable[[], Awaitable[Any]]) -> None:
+    """An operator that runs for the whole test."""
+    await start_operator()
+
+
+async def wait_for(
+    kube: KubeClient,
+    resource: Resource,
+    namespace: str,
+    name: str,
+    holds: Callable[[Object | None], bool],
+    deadline: float = DEADLINE,
+) -> Object:
+    """Follow one object by a watch until it is as wanted; the failure shows it as it is."""
+    obj = await kube.find(resource, namespace, name)
+    if holds(obj):
+        return obj or {}
+    selector = f"metadata.name={name}"
+    try:
+        async with asyncio.timeout(deadline):
+            while True:
+                items, version = await kube.list(resource, namespace, field_selector=selector)
+                obj = items[0] if items else None
+                if holds(obj):
+                    return obj or {}
+                async for event in kube.stream(resource, namespace, resource_version=version, field_selector=selector):
+                    if event["type"] == "BOOKMARK":
+                        continue
+                    obj = None if event["type"] == "DELETED" else event["object"]
+                    if holds(obj):
+                        return obj or {}
+    except TimeoutError:
+        raise AssertionError(f"{resource.kind} {name} is not as wanted after {deadline} s: {obj}") from None
+
+
+async def wait_for_pods(
+    kube: KubeClient, namespace: str, holds: Callable[[list[Object]], bool], deadline: float = DEADLINE
+) -> list[Object]:
+    """Follow the namespace's pods by a watch until they are as wanted."""
+    pods: dict[str, Object] = {}
+    try:
+        async with asyncio.timeout(deadline):
+            items, version = await kube.list(POD, namespace)
+            pods = {item["metadata"]["uid"]: item for item in items}
+            if holds(list(pods.values())):
+                return list(pods.values())
+            async for event in kube.stream(POD, namespace, resource_version=version):
+                if event["type"] == "BOOKMARK":
+                    continue
+                uid = event["object"]["metadata"]["uid"]
+                if event["type"] == "DELETED":
+                    pods.pop(uid, None)
+                else:
+                    pods[uid] = event["object"]
+                if holds(list(pods.values())):
+                    return list(pods.values())
+    except TimeoutError:
+        pass
+    raise AssertionError(f"pods are not as wanted after {deadline} s: {[pod['metadata'] for pod in pods.values()]}")
+
+
+def model_server(name: str = "vace", model: str = "wan2.1-vace-1.3b", **spec: Any) -> Object:
+    """A ModelServer whose claims are ``weights`` and ``artifacts``."""
+    return {
+        "apiVersion": "kinora.dev/v1alpha1",
+        "kind": "ModelServer",
+        "metadata": {"name": name},
+        "spec": {
+            "model": model,
+            "weights": {"claimName": "weights"},
+            "artifacts": {"claimName": "artifacts"},
+            "gpu": {"count": 0},
+            **spec,
+        },
+    }
+
+
+def video_job(name: str = "job", **spec: Any) -> Object:
+    """A small text-to-video job."""
+    return {
+        "apiVersion": "kinora.dev/v1alpha1",
+        "kind": "VideoJob",
+        "metadata": {"name": name},
+        "spec": {
+            "model": "wan2.1-vace-1.3b",
+            "task": "TextToVideo",
+            "prompt": "a lighthouse at dusk",
+            "parameters": {"width": 128, "height": 128, "frames": 9, "steps": 2},
+            **spec,
+        },
+    }
+
+
+@pytest.fixture
+async def claims(kube: KubeClient, namespace: str) -> None:
+    """The claims that ``model_server`` names (nothing binds them here)."""
+    for name in ("weights", "artifacts"):
+        await kube.create(
+            CLAIM,
+            namespace,
+            {
+                "apiVersion": "v1",
+                "kind": "PersistentVolumeClaim",
+                "metadata": {"name": name},
+                "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}},
+            },
+        )
+
+
+def phase(*wanted: str) -> Callable[[Object | None], bool]:
+    """The object exists and its phase is one of these."""
+    return lambda obj: obj is not None and (obj.get("status") or {}).get("phase") in wanted
+
+
+async def job_status(kube: KubeClient, namespace: str, name: str, status: Object) -> Object:
+    """Patch a job's status as an administrator would."""
+    return await kube.patch(VIDEOJOB, namespace, name, {"status": status}, subresource="status")
