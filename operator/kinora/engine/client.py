@@ -8,7 +8,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 from websockets.asyncio.client import connect
@@ -17,6 +17,7 @@ from websockets.exceptions import WebSocketException
 from kinora.engine.base import (
     Connected,
     Disconnected,
+    Engine,
     EngineEvent,
     EngineUnavailable,
     GraphRefused,
@@ -165,3 +166,7 @@ def _event(message: str | bytes) -> EngineEvent | None:
     except ValueError:
         return None
     return event_of(decoded) if isinstance(decoded, dict) else None
+
+
+if TYPE_CHECKING:
+    _: type[Engine] = ComfyClient  # it keeps the promise of the protocol

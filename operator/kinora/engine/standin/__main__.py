@@ -1,6 +1,6 @@
 """Command line of the stand-in: `python -m kinora.engine.standin --port 8188 ...`. Parses, logs what it is, serves.
 
-No behaviour of the engine lives here. Flags that ComfyUI knows and the stand-in has no use for are accepted.
+No behaviour of the engine lives here. Other flags, such as ComfyUI has many, are logged and have no effect.
 """
 
 import argparse
@@ -15,14 +15,9 @@ from typing import NoReturn
 from kinora.engine.standin import STANDIN_NAME
 from kinora.engine.standin.folders import Folders
 from kinora.engine.standin.pace import Pace
-from kinora.engine.standin.server import serve
+from kinora.engine.standin.server import Server, serve
 
 log = logging.getLogger("kinora.standin")
-
-IGNORED_SWITCHES = (
-    "--cpu", "--disable-metadata", "--disable-auto-launch", "--log-stdout", "--offline", "--dont-print-server",
-    "--cache-none", "--cache-classic", "--disable-all-custom-nodes", "--disable-assets", "--highvram", "--fast",
-)  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:
@@ -52,9 +47,7 @@ def parser() -> argparse.ArgumentParser:
         default=_env("KINORA_STANDIN_NODE_SECONDS"),
         help="each node takes at least this long, uninterruptibly",
     )
-    flags.add_argument("--preview-method", default="none", help="accepted, not used")
-    for switch in IGNORED_SWITCHES:
-        flags.add_argument(switch, action="store_true", help=argparse.SUPPRESS)
+    flags.add_argument("--disable-metadata", action="store_true", help="SaveImage and SaveVideo leave the graph out")
     return flags
 
 
@@ -72,7 +65,9 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(message)s")
-    flags = parser().parse_args()
+    flags, others = parser().parse_known_args()
+    if others:
+        log.info("without effect here: %s", " ".join(others))
     log.info("%s: pictures are painted from the graph's inputs by arithmetic", STANDIN_NAME)
     folders = Folders(
         input=flags.input_directory,
@@ -81,7 +76,7 @@ def main() -> None:
         models=flags.models_directory,
     )
     pace = Pace(speed=flags.speed, step_seconds=flags.step_seconds, node_seconds=flags.node_seconds)
-    serve(flags.listen, flags.port, folders, pace)
+    serve(flags.listen, flags.port, Server(folders, pace, metadata=not flags.disable_metadata))
 
 
 if __name__ == "__main__":

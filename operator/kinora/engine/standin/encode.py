@@ -1,5 +1,6 @@
 """H.264 in MP4 by PyAV: writing what was rendered, reading what was uploaded. Pure on frames and paths."""
 
+import math
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -53,18 +54,23 @@ def write_mp4(
         partial.unlink(missing_ok=True)
 
 
-def read_video(path: Path, limit: int = 0) -> Video:
-    """The frames of the first video stream and their rate. `limit` 0 reads all. NodeError when it is no video."""
+def read_video(path: Path, seconds: float = 0, size: tuple[int, int] | None = None) -> Video:
+    """The frames of the first video stream and their rate. NodeError when it is no video.
+
+    `seconds` ends the reading there (0: at the end); `size` (width, height) scales while reading, to save memory.
+    """
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise NodeError(f"No video stream found in file '{path.name}'", "ValueError")
             stream = container.streams.video[0]
             fps = float(stream.average_rate or stream.guessed_rate or 1)
+            limit = min(MAX_PICTURES, math.ceil(seconds * fps) + 1 if seconds else MAX_PICTURES)
+            width, height = size or (None, None)
             frames = []
             for frame in container.decode(stream):
-                frames.append(frame.to_ndarray(format="rgb24"))
-                if len(frames) == limit or len(frames) >= MAX_PICTURES:
+                frames.append(frame.reformat(width, height, "rgb24").to_ndarray())
+                if len(frames) == limit:
                     break
     except av.error.FFmpegError as exc:
         raise NodeError(f"cannot decode {path.name!r}: {exc.strerror}", type(exc).__name__) from exc

@@ -55,10 +55,11 @@ class _Progress:
 class Executor:
     """Executes prompts one after another; `current_node` is told to a socket that takes another's place."""
 
-    def __init__(self, folders: Folders, pace: Pace, send: Send) -> None:
+    def __init__(self, folders: Folders, pace: Pace, send: Send, *, metadata: bool = True) -> None:
         self._folders = folders
         self._pace = pace
         self._send = send
+        self._metadata = metadata
         self._cache: dict[str, _Cached] = {}
         self.client_id: str | None = None
         self.current_node: str | None = None
@@ -71,7 +72,7 @@ class Executor:
         """Runs a prompt to its end; never raises for what a node does."""
         self._pace.forget_interrupt()
         self.client_id = prompt.extra_data.get("client_id")
-        run = _Run(self, prompt, self._folders, self._pace)
+        run = _Run(self, prompt, self._folders, self._pace, self._metadata)
         try:
             return run.execute()
         finally:
@@ -101,12 +102,13 @@ class Executor:
 
 
 class _Run:
-    def __init__(self, executor: Executor, prompt: QueuedPrompt, folders: Folders, pace: Pace) -> None:
+    def __init__(self, executor: Executor, prompt: QueuedPrompt, folders: Folders, pace: Pace, metadata: bool) -> None:
         self._executor = executor
         self._prompt = prompt
         self._graph: Mapping[str, Any] = prompt.graph
         self._folders = folders
         self._pace = pace
+        self._metadata = metadata
         self._progress = _Progress(prompt.prompt_id)
         self._messages: list[tuple[str, dict[str, Any]]] = []
         self._executed: list[str] = []
@@ -200,7 +202,11 @@ class _Run:
         self._pace.boundary()
         inputs = self._inputs(node_id)
         context = Context(
-            self._folders, self._pace, lambda value, maximum: self._step(node_id, value, maximum), self._graph
+            folders=self._folders,
+            pace=self._pace,
+            progress=lambda value, maximum: self._step(node_id, value, maximum),
+            graph=self._graph,
+            metadata=self._metadata,
         )
         if implementation.lists:
             return _collected([implementation.run(context, **inputs)], lists=True)

@@ -34,13 +34,13 @@ MAX_UPLOAD = 100 * 2**20  # bytes; ComfyUI's --max-upload-size
 class Server:
     """One engine: queue, worker thread, sockets and routes."""
 
-    def __init__(self, folders: Folders, pace: Pace) -> None:
+    def __init__(self, folders: Folders, pace: Pace, *, metadata: bool = True) -> None:
         nodes.load()
         self._folders = folders
         self._pace = pace
         self._sockets = Sockets()
         self._queue = PromptQueue(self._announce)
-        self._executor = Executor(folders, pace, self._sockets.send)
+        self._executor = Executor(folders, pace, self._sockets.send, metadata=metadata)
         self._number = 0
 
     def application(self) -> web.Application:
@@ -222,13 +222,13 @@ class Server:
         return web.json_response(stored)
 
 
-def serve(host: str, port: int, folders: Folders, pace: Pace) -> None:
+def serve(host: str, port: int, server: Server) -> None:
     """Serves on `host`:`port` (0: a free port, which is printed) until the process is ended."""
-    asyncio.run(_serve(host, port, folders, pace))
+    asyncio.run(_serve(host, port, server))
 
 
-async def _serve(host: str, port: int, folders: Folders, pace: Pace) -> None:
-    runner = web.AppRunner(Server(folders, pace).application(), access_log=None)
+async def _serve(host: str, port: int, server: Server) -> None:
+    runner = web.AppRunner(server.application(), access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, host, port)
     await site.start()

@@ -79,12 +79,16 @@ class Video:
 
 @dataclass
 class Context:
-    """What a node may use besides its inputs. `progress(value, max)` raises Interrupted when that was asked for."""
+    """What a node may use besides its inputs. `progress(value, max)` raises Interrupted when that was asked for.
+
+    `metadata` is False when files are not to hold the graph.
+    """
 
     folders: Folders
     pace: Pace
     progress: Callable[[int, int], None]
     graph: Mapping[str, Any] = field(default_factory=dict)
+    metadata: bool = True
 
 
 @dataclass(frozen=True)

@@ -197,7 +197,8 @@ def preview_image(context: Context, *, images: Images) -> Output:
 def _saved(context: Context, images: Images, prefix: str, kind: str, compress_level: int) -> Output:
     place = context.folders.save_place(prefix, kind, SAVE_COUNTER)
     info = PngInfo()
-    info.add_text("prompt", json.dumps(context.graph))
+    if context.metadata:
+        info.add_text("prompt", json.dumps(context.graph))
     entries = []
     for number, picture in enumerate(images, place.counter):
         name = f"{place.name}_{number:05}_.png"

@@ -43,7 +43,10 @@ def vhs_load_video(
     **_options: Any,
 ) -> Output:
     """IMAGE, frame count, audio (none), video info: resampled to force_rate, then skipped, thinned, capped, resized."""
-    loaded = read_video(context.folders.upload(video))
+    wanted = skip_first_frames + frame_load_cap * select_every_nth
+    seconds = wanted / force_rate if frame_load_cap and force_rate > 0 else 0.0
+    size = (custom_width, custom_height) if custom_width and custom_height else None
+    loaded = read_video(context.folders.upload(video), seconds, size)
     images, fps = loaded.images, loaded.fps
     if force_rate > 0:
         count = max(1, round(len(images) * force_rate / fps))
@@ -74,7 +77,7 @@ def save_video(context: Context, *, video: Video, filename_prefix: str, **_optio
     """name_00001_.mp4 in the output folder, listed under "images"."""
     place = context.folders.save_place(filename_prefix, "output", SAVE_COUNTER)
     name = f"{place.name}_{place.counter:05}_.mp4"
-    metadata = {"prompt": json.dumps(context.graph)}
+    metadata = {"prompt": json.dumps(context.graph)} if context.metadata else {}
     write_mp4(place.folder / name, video.images, video.fps, crf=SAVEVIDEO_CRF, metadata=metadata)
     return Output(
         ui={"images": [{"filename": name, "subfolder": place.subfolder, "type": "output"}], "animated": [True]}
