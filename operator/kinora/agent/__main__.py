@@ -1,0 +1,5 @@
+"""``python -m kinora.agent``."""
+
+from kinora.agent.main import run
+
+run()

@@ -1,0 +1,320 @@
+"""One attempt of one job, from bound to its last write: stage, wait for the engine, render, publish, prove, conclude.
+
+It reads top to bottom in `_work`. Whatever ends it early is an exception that carries a verdict; what is written then
+is verdict.py's. Which attempt gets the engine is decided elsewhere (jobs.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import logging
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from kinora.agent import verdict as verdicts
+from kinora.agent.drive import Drive, Ticket
+from kinora.agent.events import EventPump
+from kinora.agent.follow import Follow
+from kinora.agent.graphcheck import graph_faults
+from kinora.agent.health import Health
+from kinora.agent.jobs import Hold, Key
+from kinora.agent.manifest import Manifest, read_manifest, write_manifest
+from kinora.agent.metrics import Metrics
+from kinora.agent.publish import Publisher
+from kinora.agent.reporter import Reporter
+from kinora.agent.settings import Settings
+from kinora.agent.staging import Stager
+from kinora.agent.stop import Stop, Stopped, StopSignal
+from kinora.agent.verdict import Kind, Refusal, Verdict, permanent
+from kinora.agent.writer import Lost, StatusWriter
+from kinora.api import names, reasons, transitions
+from kinora.api.reasons import Phase
+from kinora.api.videojob import VideoJobSpec
+from kinora.catalogue.model import Model
+from kinora.engine.base import Engine, OutputFile
+from kinora.media.child import IsolationError
+from kinora.recipes.build import build
+from kinora.recipes.faults import InvalidSpec
+from kinora.recipes.needs import named_inputs
+from kinora.recipes.resolve import prompts_of, resolve
+from kinora.recipes.resolved import Resolved
+from kinora.storage.store import StoreError
+
+log = logging.getLogger(__name__)
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What every attempt works with."""
+
+    settings: Settings
+    now: Callable[[], dt.datetime]
+    model: Model
+    engine: Engine
+    health: Health
+    pump: EventPump
+    writer: StatusWriter
+    stager: Stager
+    publisher: Publisher
+    metrics: Metrics
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that rendering needs."""
+
+    resolved: Resolved
+    graph: Mapping[str, Mapping[str, Any]]
+    inputs: list[Object]
+    staged_seconds: float
+
+
+class Attempt:
+    """One attempt. `hold` says how far it is; `changed` is called when that changes."""
+
+    def __init__(self, key: Key, job: Object, tools: Tools, changed: Callable[[], None]) -> None:
+        self.key = key
+        self.hold = Hold.WAITING
+        self.stop = StopSignal()
+        self._first = job
+        self._tools = tools
+        self._changed = changed
+        self._folder = names.job_folder(key.uid, key.attempt)
+        self._resumed = transitions.phase_of(job["status"]) in (Phase.RUNNING, Phase.FINALIZING)
+        self._granted = asyncio.Event()
+        self._reporter: Reporter | None = None
+        self._follow: Follow | None = None
+        self._drive: Drive | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def grant(self) -> None:
+        """The engine is this attempt's."""
+        if self.hold is Hold.WAITING:
+            self.hold = Hold.ENGINE
+            self._granted.set()
+
+    def hand_back(self) -> None:
+        """Drain: give it up unless the engine has it already."""
+        if not self._resumed and (self._drive is None or not self._drive.submitted):
+            self.stop.set(Stop.HAND_BACK)
+
+    async def run(self) -> None:
+        """Everything, to the last write. Only a cancelled task leaves something to be resumed."""
+        name = f"{self._first['metadata']['name']} attempt {self.key.attempt}"
+        result = "Lost"
+        try:
+            verdict = await self._judged()
+            self._free_engine()
+            if self._reporter is not None:
+                await self._reporter.close()
+            if verdict is None:
+                result = "Succeeded"
+            elif self.stop.why is not Stop.LOST:
+                log.info("%s: %s: %s: %s", name, verdict.kind, verdict.reason, verdict.message)
+                await self._conclude(verdict)
+                result = str(verdict.kind)
+        except Lost as lost:
+            log.info("%s: %s", name, lost)
+            self._free_engine()
+            if self._reporter is not None:
+                await self._reporter.close()
+        self._tools.metrics.attempts.labels(result=result).inc()
+        await self._tidy()
+
+    async def _judged(self) -> Verdict | None:
+        """Work; None when it succeeded and that is written."""
+        try:
+            await self._work()
+        except Stopped as stopped:
+            return verdicts.CANCELLED if stopped.why is Stop.CANCEL else verdicts.HANDED_BACK
+        except Refusal as refusal:
+            return refusal.verdict
+        except (StoreError, IsolationError, OSError) as error:
+            log.exception("attempt %s", self.key)
+            reason = reasons.STORE_FAILED if isinstance(error, StoreError) else reasons.AGENT_ERROR
+            words = (error.strerror or type(error).__name__) if isinstance(error, OSError) else str(error)
+            return Verdict(Kind.FAILURE, reason, f"the agent could not go on: {words}")
+        except Lost:
+            raise
+        except Exception as error:  # whatever it is, the job must not hang
+            log.exception("attempt %s", self.key)
+            return Verdict(Kind.FAILURE, reasons.AGENT_ERROR, f"the agent failed: {type(error).__name__}")
+        return None
+
+    async def _work(self) -> None:
+        plan = await self.stop.unless(self._plan())
+        await self.stop.unless(self._turn())
+        outputs = await self._render(plan)
+        self._free_engine()
+        began = self._loop.time()
+        artifacts = await self._publish(plan, outputs)
+        await self._succeed(plan, artifacts, self._loop.time() - began)
+
+    # --- staging ------------------------------------------------------------------------------------------------------
+
+    async def _plan(self) -> Plan:
+        model, job = self._tools.model, self._first
+        try:
+            spec = VideoJobSpec.model_validate(job["spec"])
+            resolved = Resolved.from_status(job["status"].get("resolved") or {}) or resolve(spec, model, self.key.uid)
+        except (InvalidSpec, ValidationError) as invalid:
+            raise permanent(reasons.INVALID_SPEC, str(invalid)) from None
+        manifest = await self._staged(spec, resolved)
+        prefix = f"{self._folder}/{self._folder}"
+        graph = build(model, resolved, prompts_of(spec, model), manifest.staged.files, prefix)
+        allowed = self._tools.settings.config.allowed_node_classes or model.required_node_classes
+        faults = graph_faults(graph, allowed, self._folder)
+        if faults:
+            raise permanent(reasons.NOT_ALLOWED, "; ".join(faults))
+        return Plan(resolved, graph, list(manifest.staged.facts), manifest.seconds)
+
+    async def _staged(self, spec: VideoJobSpec, resolved: Resolved) -> Manifest:
+        folder = self._tools.settings.paths.input / self._folder
+        known = await asyncio.to_thread(read_manifest, folder)
+        if known is not None:
+            return known
+        began = self._loop.time()
+        staged = await self._tools.stager.stage(named_inputs(spec), resolved, self._folder)
+        manifest = Manifest(staged, self._loop.time() - began)
+        await asyncio.to_thread(write_manifest, folder, manifest)
+        self._tools.metrics.stage_seconds.labels(stage="staged").observe(manifest.seconds)
+        return manifest
+
+    # --- the engine ---------------------------------------------------------------------------------------------------
+
+    async def _turn(self) -> None:
+        await self._granted.wait()
+        if not self._resumed:
+            await self._tools.health.until_ready()
+
+    async def _render(self, plan: Plan) -> tuple[OutputFile, ...]:
+        tools, spec = self._tools, self._first["spec"]
+        self._follow = Follow(plan.graph, plan.resolved.tokens, self._loop.time(), tools.settings.times.silence_scale)
+        self._reporter = Reporter(
+            self.key, tools.writer, now=tools.now, times=tools.settings.times, inputs=plan.inputs, on_lost=self._lost
+        )
+        if self._resumed:
+            self._follow.resumed(self._loop.time(), self._running_since())
+            self._reporter.started()
+        ticket = Ticket(
+            prompt_id=names.prompt_id(self.key.uid, self.key.attempt),
+            client_id=tools.settings.identity.client_id,
+            graph=plan.graph,
+            job=self._first,
+            resumed=self._resumed,
+            deadline_seconds=float(spec.get("activeDeadlineSeconds", 7200)),
+        )
+        self._drive = Drive(
+            ticket,
+            self._follow,
+            self._reporter,
+            self.stop,
+            engine=tools.engine,
+            health=tools.health,
+            pump=tools.pump,
+            times=tools.settings.times,
+            metrics=tools.metrics,
+        )
+        return await self._drive.run()
+
+    def _running_since(self) -> float:
+        """Seconds since the status went to Running, by the wall clock: the monotonic one began anew with this agent."""
+        started = self._first["status"].get("startTime")
+        if not started:
+            return 0.0
+        return max(0.0, (self._tools.now() - transitions.parse_time(started)).total_seconds())
+
+    def _lost(self) -> None:
+        self.stop.set(Stop.LOST)
+
+    def _free_engine(self) -> None:
+        if self.hold is not Hold.AFTER:
+            self.hold = Hold.AFTER
+            self._changed()
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    async def _publish(self, plan: Plan, outputs: tuple[OutputFile, ...]) -> list[Object]:
+        if self._reporter is not None:
+            self._reporter.publishing()
+        job = self._tools.writer.store.get(self.key.uid) or self._first
+        work = self._tools.publisher.publish(job, self.key.attempt, plan.resolved, outputs, self._folder)
+        return await self.stop.unless(work)
+
+    async def _succeed(self, plan: Plan, artifacts: list[Object], published: float) -> None:
+        if self._reporter is not None:
+            await self._reporter.close()
+        resolved, seconds = plan.resolved, self._stage_seconds(plan, published)
+        size = f"{resolved.output_width}x{resolved.output_height}"
+        message = f"{resolved.frames} frames of {size} at {resolved.fps:g} fps, read back from the store and proven"
+
+        def succeeded(job: Object) -> Object:
+            now = self._tools.now()
+            if job["spec"].get("cancel"):
+                return verdicts.patch(job, verdicts.CANCELLED, now, self._gpu_seconds())
+            timings = {**self._queued(job, now), **seconds}
+            return transitions.ended_by_agent(
+                job,
+                Phase.SUCCEEDED,
+                reasons.COMPLETED,
+                message,
+                now,
+                artifacts=artifacts,
+                timings=timings,
+                gpu_seconds=self._gpu_seconds(),
+            )
+
+        await self._tools.writer.write(self.key, "Succeeded", succeeded)
+        for name in ("loaded", "rendered", "published"):
+            self._tools.metrics.stage_seconds.labels(stage=name).observe(seconds[f"{name}Seconds"])
+        self._tools.metrics.gpu_seconds.inc(self._gpu_seconds() or 0.0)
+
+    async def _conclude(self, verdict: Verdict) -> None:
+        self._tools.metrics.gpu_seconds.inc(self._gpu_seconds() or 0.0)
+
+        def concluded(job: Object) -> Object:
+            return verdicts.patch(job, verdict, self._tools.now(), self._gpu_seconds())
+
+        await self._tools.writer.write(self.key, str(verdict.kind), concluded)
+
+    def _stage_seconds(self, plan: Plan, published: float) -> dict[str, float]:
+        follow = self._follow
+        if follow is None or follow.started_at is None or follow.ended_at is None:
+            return {}
+        sampling = follow.sampling_at if follow.sampling_at is not None else follow.started_at
+        return {
+            "stagedSeconds": plan.staged_seconds,
+            "loadedSeconds": sampling - follow.started_at,
+            "renderedSeconds": follow.ended_at - sampling,
+            "publishedSeconds": published,
+        }
+
+    @staticmethod
+    def _queued(job: Object, now: dt.datetime) -> dict[str, float]:
+        created = transitions.parse_time(job["metadata"]["creationTimestamp"])
+        bound = transitions.parse_time(job["status"]["assignment"].get("boundTime") or transitions.rfc3339(now))
+        return {
+            "queuedSeconds": max(0.0, (bound - created).total_seconds()),
+            "totalSeconds": max(0.0, (now - created).total_seconds()),
+        }
+
+    def _gpu_seconds(self) -> float | None:
+        follow = self._follow
+        if follow is None or follow.started_at is None:
+            return None
+        return (follow.ended_at or self._loop.time()) - follow.started_at
+
+    async def _tidy(self) -> None:
+        """Remove the attempt's folders (comfy.md, Files: the engine never does)."""
+        paths = self._tools.settings.paths
+        for root in (paths.input, paths.output):
+            with suppress(OSError):
+                await asyncio.to_thread(shutil.rmtree, root / self._folder, ignore_errors=True)

@@ -1,0 +1,135 @@
+"""The condition kinora.dev/EngineReady on the agent's own pod: one write a change, tried until the API server takes it.
+
+What the condition says is decided in readiness.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from kinora.agent.readiness import Readiness
+from kinora.agent.settings import Identity, Times
+from kinora.api import names
+from kinora.api.transitions import rfc3339
+from kinora.kube.client import STRATEGIC, ApiError, KubeClient, UnreachableError
+from kinora.kube.resources import POD
+
+log = logging.getLogger(__name__)
+
+_SETTLE = 1.0  # seconds a new agent waits before it says Starting: an engine that runs already must not seem to fail
+_KUBELET_LOOKS, _KUBELET_PAUSE = 5, 0.5
+
+
+def engine_termination(pod: dict[str, Any]) -> dict[str, Any] | None:
+    """How the engine's container ended last, as the kubelet has written it."""
+    status = pod.get("status") or {}
+    for container in (status.get("initContainerStatuses") or []) + (status.get("containerStatuses") or []):
+        if container.get("name") == names.CONTAINER_ENGINE:
+            for state in (container.get("state") or {}, container.get("lastState") or {}):
+                if state.get("terminated"):
+                    terminated: dict[str, Any] = state["terminated"]
+                    return terminated
+    return None
+
+
+class ConditionWriter:
+    """Brings what was last wanted to the pod. `on_pod` sees the pod as each write's answer has it."""
+
+    def __init__(
+        self,
+        client: KubeClient,
+        identity: Identity,
+        times: Times,
+        now: Callable[[], dt.datetime],
+        on_pod: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self._client = client
+        self._identity = identity
+        self._times = times
+        self._now = now
+        self._on_pod = on_pod
+        self._wanted: Readiness | None = None
+        self._written: Readiness | None = None
+        self._since = ""
+        self._wake = asyncio.Event()
+        self._progress = asyncio.Event()
+        self.writes = 0
+
+    async def engine_was_oom_killed(self) -> bool:
+        """Whether the kubelet says that the engine's container was killed for memory.
+
+        An agent may not read pods; the answer of a write that changes nothing tells (under cgroup v2 the whole
+        container goes at once, supervisor and all). The kubelet is given a moment to say it.
+        """
+        for _ in range(_KUBELET_LOOKS):
+            if self._written is None:
+                return False
+            with suppress(ApiError, UnreachableError):
+                terminated = engine_termination(await self._write(self._written))
+                if terminated is not None:
+                    return terminated.get("reason") == "OOMKilled"
+            await asyncio.sleep(_KUBELET_PAUSE)
+        return False
+
+    def want(self, readiness: Readiness) -> None:
+        """This is how it is now."""
+        self._wanted = readiness
+        self._wake.set()
+
+    async def settled(self) -> None:
+        """Wait until what is wanted is written."""
+        while self._wanted != self._written:
+            self._progress.clear()
+            await self._progress.wait()
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        delay = self._times.write_retry
+        await self._settle()
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            wanted = self._wanted
+            if wanted is None or wanted == self._written:
+                continue
+            try:
+                self._on_pod(await self._write(wanted))
+                delay = self._times.write_retry
+            except (ApiError, UnreachableError) as error:
+                log.warning("the condition %s could not be written: %s", names.CONDITION_ENGINE_READY, error)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, self._times.write_retry_limit)
+                self._wake.set()
+
+    async def _settle(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLE):
+                while self._wanted is None or not self._wanted.ready:
+                    await self._wake.wait()
+                    self._wake.clear()
+        self._wake.set()
+
+    async def _write(self, wanted: Readiness) -> dict[str, Any]:
+        if self._written is None or self._written.ready != wanted.ready:
+            self._since = rfc3339(self._now())[:-5] + "Z"  # a pod's times have whole seconds
+        condition = {
+            "type": names.CONDITION_ENGINE_READY,
+            "status": "True" if wanted.ready else "False",
+            "reason": wanted.reason,
+            "message": wanted.message,
+            "lastTransitionTime": self._since,
+        }
+        body = {"metadata": {"uid": self._identity.pod_uid}, "status": {"conditions": [condition]}}
+        pod = await self._client.patch(
+            POD, self._identity.namespace, self._identity.pod_name, body, subresource="status", content_type=STRATEGIC
+        )
+        self._written = wanted
+        self._progress.set()
+        self.writes += 1
+        log.info("EngineReady is %s: %s: %s", condition["status"], wanted.reason, wanted.message)
+        return pod

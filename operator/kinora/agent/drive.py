@@ -1,0 +1,282 @@
+"""Drives one prompt through the engine: submit, follow, judge; and stops it when it has to be stopped.
+
+Everything that can happen to a prompt arrives in one mailbox, and every wait has its due time from `Follow`, so that
+the loop reads top to bottom. A websocket's silence or end is never a verdict: `outcome` and the process are asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from kinora.agent import verdict as verdicts
+from kinora.agent.events import EventPump
+from kinora.agent.follow import Follow
+from kinora.agent.health import Health
+from kinora.agent.metrics import Metrics
+from kinora.agent.reporter import Reporter
+from kinora.agent.settings import Times
+from kinora.agent.stop import Stop, Stopped, StopSignal
+from kinora.agent.verdict import Refusal
+from kinora.api import reasons
+from kinora.engine import base
+from kinora.engine.base import Engine, EngineUnavailable, GraphRefused
+from kinora.engine.supervisor_client import EngineProcess
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """What is to be rendered."""
+
+    prompt_id: str
+    client_id: str
+    graph: Mapping[str, Mapping[str, Any]]
+    job: Mapping[str, Any]
+    resumed: bool  # it had reached Running before this agent came
+    deadline_seconds: float
+
+
+class Drive:
+    """One prompt, once."""
+
+    def __init__(
+        self,
+        ticket: Ticket,
+        follow: Follow,
+        reporter: Reporter,
+        stop: StopSignal,
+        *,
+        engine: Engine,
+        health: Health,
+        pump: EventPump,
+        times: Times,
+        metrics: Metrics,
+    ) -> None:
+        self._ticket = ticket
+        self._follow = follow
+        self._reporter = reporter
+        self._stop = stop
+        self._engine = engine
+        self._health = health
+        self._pump = pump
+        self._times = times
+        self._metrics = metrics
+        self._loop = asyncio.get_running_loop()
+        self._mailbox: asyncio.Queue[base.EngineEvent | EngineProcess | Stop | None] = asyncio.Queue()
+        self._process: tuple[str, int] | None = None
+        self._ask_at = 0.0
+        self.submitted = False
+
+    async def run(self) -> tuple[base.OutputFile, ...]:
+        """The prompt's outputs. Raises Refusal (a verdict) or Stopped; then the engine is free of it."""
+        self._health.listen(self._mailbox.put_nowait)
+        self._pump.follow(self._ticket.prompt_id, self._mailbox.put_nowait)
+        self._stop.listen(self._mailbox.put_nowait)
+        try:
+            await self._submit()
+            return await self._watch()
+        except Stopped as stopped:
+            if self.submitted:
+                await self.halt(stopped.why.name.lower())
+            raise
+        finally:
+            self._pump.leave(self._ticket.prompt_id)
+            self._health.unlisten(self._mailbox.put_nowait)
+
+    # --- submission ---------------------------------------------------------------------------------------------------
+
+    async def _submit(self) -> None:
+        """Hand the graph over. An engine that dies before it has started on it costs nothing: the next one gets it."""
+        while True:
+            self._process = await self._stop.unless(self._health.until_serving())
+            try:
+                if self._ticket.resumed:
+                    await self._must_be_known()
+                else:
+                    self.submitted = True
+                    await self._engine.submit(self._ticket.graph, self._ticket.prompt_id, self._ticket.client_id)
+                break
+            except EngineUnavailable as error:
+                log.info("prompt %s: %s; trying again", self._ticket.prompt_id, error)
+                await self._stop.unless(asyncio.sleep(self._times.engine_probe))
+            except GraphRefused as refused:
+                message = f"the engine refuses the graph: {refused.message}"
+                raise verdicts.permanent(reasons.GRAPH_REFUSED, message) from None
+        self.submitted = True
+        self._follow.submitted_at = self._now()
+        self._ask_at = self._now() + (0 if self._ticket.resumed else self._times.outcome)
+
+    async def _must_be_known(self) -> None:
+        """A prompt that had started before this agent came, and that the engine does not know, died with an engine."""
+        if isinstance(await self._engine.outcome(self._ticket.prompt_id), base.Unknown):
+            process = self._health.process
+            last = next((ended for ended in reversed(process.exits) if not ended.requested), None) if process else None
+            raise Refusal(verdicts.of_exit(last))
+
+    # --- following ----------------------------------------------------------------------------------------------------
+
+    async def _watch(self) -> tuple[base.OutputFile, ...]:
+        while True:
+            news = await self._next()
+            if isinstance(news, Stop):
+                if news is not Stop.HAND_BACK:  # too late for that: the engine has it
+                    raise Stopped(news)
+            elif isinstance(news, EngineProcess):
+                await self._judge_process()
+            elif news is not None:
+                self._note(news)
+            now = self._now()
+            if now >= self._ask_at:
+                self._ask_at = now + self._times.outcome
+                outputs = await self._ask()
+                if outputs is not None:
+                    return outputs
+            await self._check_times(now)
+
+    async def _next(self) -> base.EngineEvent | EngineProcess | Stop | None:
+        """The next message, or None when something is due."""
+        due = [self._ask_at, self._follow.silent_at()]
+        nudge = self._follow.nudge_at()
+        if nudge is not None:
+            due.append(nudge)
+        if self._follow.started_at is not None:
+            due.append(self._follow.started_at + self._ticket.deadline_seconds)
+        if not self._mailbox.empty():
+            return self._mailbox.get_nowait()
+        try:
+            async with asyncio.timeout_at(min(due)):
+                return await self._mailbox.get()
+        except TimeoutError:
+            return None
+
+    def _note(self, event: base.EngineEvent) -> None:
+        now, follow = self._now(), self._follow
+        match event:
+            case base.ExecutionStart():
+                follow.started(now)
+            case base.NodeStarted(node=node):
+                follow.node_started(node, now)
+            case base.Progress(node=node, value=value, max=maximum):
+                follow.progressed(node, value, maximum, now)
+            case base.Connected():
+                self._ask_at = now  # what happened before is told by nobody else
+            case base.ExecutionSuccess() | base.ExecutionError() | base.ExecutionInterrupted():
+                follow.ended(now)
+                self._ask_at = now
+            case _:
+                pass
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._follow.started_at is not None:
+            self._reporter.started()
+            self._reporter.progress(self._follow.view())
+
+    async def _ask(self) -> tuple[base.OutputFile, ...] | None:
+        """The truth. The outputs when it is done; None while it is not, or while the engine is too busy to answer."""
+        try:
+            outcome = await self._engine.outcome(self._ticket.prompt_id)
+        except EngineUnavailable:
+            return None
+        now = self._now()
+        if not isinstance(outcome, base.Pending | base.Unknown):
+            self._follow.started(now)
+            self._tell()
+        match outcome:
+            case base.Succeeded(outputs=outputs):
+                self._follow.ended(now)
+                return outputs
+            case base.Failed(error=error):
+                self._follow.ended(now)
+                await self._after_error(error)
+                raise Refusal(verdicts.of_engine_error(error))
+            case base.Interrupted():
+                self._follow.ended(now)
+                raise Refusal(verdicts.INTERRUPTED)
+            case base.Unknown():
+                await self._judge_unknown()
+        return None
+
+    async def _after_error(self, error: base.EngineError) -> None:
+        """One bad job cannot poison the next (invariant 9)."""
+        if error.is_cuda_fault:
+            self._health.latch_cuda_fault(f"{error.class_type}: {error.message}")
+        elif error.is_oom:
+            with suppress(EngineUnavailable):
+                await self._engine.free(unload_models=True, free_memory=True)
+
+    async def _judge_unknown(self) -> None:
+        """The engine has forgotten the prompt: it died, and its supervisor will say so, or its queue was cleared."""
+        process = self._health.process
+        if process is None or process.identity != self._process or not process.is_running:
+            return  # the process's own story follows
+        raise Refusal(verdicts.INTERRUPTED)
+
+    async def _judge_process(self) -> None:
+        """Whether the engine that has the prompt is still the one that runs."""
+        process = self._health.process
+        if process is None or self._process is None:
+            return
+        if process.identity == self._process and process.phase in ("Running", "Stopping"):
+            return
+        ended = process.exit_of(self._process)
+        verdict = verdicts.of_exit(ended, container_oom=ended is None and await self._health.ask_container_oom())
+        if self._follow.started_at is None and not self._ticket.resumed:
+            log.info("prompt %s had not started: %s", self._ticket.prompt_id, verdict.message)
+            await self._submit()
+            return
+        self._follow.ended(self._now())
+        raise Refusal(verdict)
+
+    async def _check_times(self, now: float) -> None:
+        follow = self._follow
+        if follow.started_at is not None and now >= follow.started_at + self._ticket.deadline_seconds:
+            await self.halt("deadline")
+            raise Refusal(verdicts.of_deadline(self._ticket.deadline_seconds))
+        nudge = follow.nudge_at()
+        if nudge is not None and now >= nudge:
+            follow.nudged()
+            self._pump.reconnect()
+        if now >= follow.silent_at():
+            silence = follow.silence()
+            await self._health.restart_engine("silent")
+            follow.ended(self._now())
+            raise Refusal(verdicts.of_silence(silence, self._ticket.job))
+
+    # --- stopping -----------------------------------------------------------------------------------------------------
+
+    async def halt(self, why: str) -> None:
+        """Free the engine of the prompt: interrupt, and restart it when that has not worked in time (invariant 8)."""
+        began = self._now()
+        try:
+            async with asyncio.timeout(self._times.interrupt):
+                await self._interrupt()
+        except TimeoutError:
+            await self._health.restart_engine(why)
+        self._follow.ended(self._now())
+        self._metrics.cancel_seconds.observe(self._now() - began)
+
+    async def _interrupt(self) -> None:
+        """Until the engine says that it is over; it takes effect at the next step."""
+        while True:
+            with suppress(EngineUnavailable):
+                await self._engine.delete_pending(self._ticket.prompt_id)
+                await self._engine.interrupt(self._ticket.prompt_id)
+                outcome = await self._engine.outcome(self._ticket.prompt_id)
+                if not isinstance(outcome, base.Pending | base.Running):
+                    return
+            process = self._health.process
+            if process is not None and process.identity != self._process:
+                return  # it died of something else
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await self._mailbox.get()
+
+    def _now(self) -> float:
+        return self._loop.time()

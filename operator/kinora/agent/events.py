@@ -1,0 +1,62 @@
+"""One event stream from the engine for the whole agent, shared out by prompt id. It judges nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+
+from kinora.engine import base
+from kinora.engine.base import Engine, EngineEvent
+
+Listener = Callable[[EngineEvent], None]
+
+
+class EventPump:
+    """Keeps the stream up; listeners get the events of their prompt, and every Connected and Disconnected."""
+
+    def __init__(self, engine: Engine, client_id: str) -> None:
+        self._engine = engine
+        self._client_id = client_id
+        self._listeners: dict[str, Listener] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._again = False
+
+    def follow(self, prompt_id: str, listener: Listener) -> None:
+        """Tell this listener of that prompt."""
+        self._listeners[prompt_id] = listener
+
+    def leave(self, prompt_id: str) -> None:
+        """No more."""
+        self._listeners.pop(prompt_id, None)
+
+    def reconnect(self) -> None:
+        """Open the stream anew: one that says nothing may be dead without having ended."""
+        if self._task is not None:
+            self._again = True
+            self._task.cancel()
+
+    async def run(self) -> None:
+        """Pump until cancelled."""
+        try:
+            while True:
+                self._again = False
+                self._task = asyncio.create_task(self._pump())
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait({self._task})
+                    self._task.result()
+                if not self._again:
+                    raise asyncio.CancelledError
+        finally:
+            if self._task is not None:
+                self._task.cancel()
+
+    async def _pump(self) -> None:
+        async for event in self._engine.events(self._client_id):
+            if isinstance(event, base.Connected | base.Disconnected):
+                for listener in tuple(self._listeners.values()):
+                    listener(event)
+            else:
+                listener_of = self._listeners.get(event.prompt_id)
+                if listener_of is not None:
+                    listener_of(event)

@@ -1,0 +1,37 @@
+"""The agent's three endpoints: /healthz for the kubelet, /readyz, /metrics. Nothing else is served, nobody is asked.
+
+They answer while the loop turns; a stalled engine must not have the agent restarted (comfy.md, probes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+
+def application(registry: CollectorRegistry, obstacle: Callable[[], str | None]) -> web.Application:
+    """`obstacle` says why the agent is not ready, or None."""
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def readyz(_: web.Request) -> web.Response:
+        reason = obstacle()
+        return web.Response(text="ok\n") if reason is None else web.Response(status=503, text=reason + "\n")
+
+    app = web.Application()
+    app.add_routes([web.get("/metrics", metrics), web.get("/healthz", healthz), web.get("/readyz", readyz)])
+    return app
+
+
+async def serve(app: web.Application, host: str, port: int) -> web.AppRunner:
+    """Start serving; `cleanup` of what is returned ends it."""
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, host, port).start()
+    return runner

@@ -1,0 +1,74 @@
+"""The agent's entry point: settings, login, the real parts, signals, HTTP. No behaviour of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+from kinora.agent.agent import Agent, Parts
+from kinora.agent.http import application, serve
+from kinora.agent.settings import Settings, SettingsError, settings_from
+from kinora.agent.token import TOKEN_PATH, token_fault
+from kinora.catalogue.load import load_catalogue
+from kinora.engine.client import ComfyClient
+from kinora.engine.supervisor_client import SupervisorClient
+from kinora.kube.client import KubeClient
+from kinora.kube.config import connect
+from kinora.storage.pvc import PvcStore
+
+log = logging.getLogger(__name__)
+
+
+def run() -> None:
+    """Run the agent of a server pod until it is drained."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    os.umask(0o002)  # the engine shares the folders by its group
+    try:
+        settings = settings_from(os.environ)
+    except SettingsError as error:
+        sys.exit(f"kinora agent: {error}")
+    asyncio.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    model = load_catalogue().get(settings.config.model)
+    if model is None:
+        raise SystemExit(f"kinora agent: model {settings.config.model!r} is not in the catalogue")
+    async with (
+        KubeClient(connect(), user_agent="kinora-agent") as client,
+        ComfyClient(settings.engine_url) as engine,
+    ):
+        agent = Agent(
+            Parts(
+                settings=settings,
+                client=client,
+                engine=engine,
+                supervisor=SupervisorClient(settings.paths.supervisor),
+                store=PvcStore(settings.paths.artifacts, settings.config.artifact_claim),
+                model=model,
+                token_fault=_token_fault(settings),
+            )
+        )
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, agent.drain)
+        runner = await serve(
+            application(agent.metrics.registry, agent.obstacle), settings.listen_host, settings.listen_port
+        )
+        try:
+            await agent.run()
+        finally:
+            await runner.cleanup()
+    log.info("drained")
+
+
+def _token_fault(settings: Settings) -> str | None:
+    try:
+        token = Path(TOKEN_PATH).read_text(encoding="ascii")
+    except OSError as error:
+        return f"there is no service account token: {error.strerror}"
+    return token_fault(token, settings.identity.pod_uid)

@@ -1,0 +1,120 @@
+"""Brings an engine's output into the artifact store and proves it: read back, hashed, decoded, measured.
+
+Succeeded means proven (invariant 4): what is returned here was found in the store, not believed of the engine.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+from collections.abc import Mapping
+from typing import Any, BinaryIO, Final
+
+from kinora.agent.settings import Settings
+from kinora.agent.staging import Media
+from kinora.agent.verdict import failure
+from kinora.api import reasons
+from kinora.engine.base import OutputFile
+from kinora.media.files import FileRefused, open_beneath
+from kinora.media.info import MediaError, Proof
+from kinora.recipes.resolved import Resolved
+from kinora.storage.keys import artifact_key
+from kinora.storage.store import ArtifactStore, StoreError
+
+MAX_ARTIFACTS: Final = 8  # in a status
+_VIDEO_SUFFIXES: Final = (".mp4", ".webm", ".mkv", ".mov")
+
+
+class Publisher:
+    """Publishes the outputs of one attempt after another."""
+
+    def __init__(self, settings: Settings, store: ArtifactStore, media: Media) -> None:
+        self._settings = settings
+        self._store = store
+        self._media = media
+
+    async def publish(
+        self, job: Mapping[str, Any], attempt: int, resolved: Resolved, outputs: tuple[OutputFile, ...], folder: str
+    ) -> list[dict[str, Any]]:
+        """The artifacts as status has them. Raises Refusal (ProofFailed, StoreFailed)."""
+        videos = [output for output in outputs if output.filename.lower().endswith(_VIDEO_SUFFIXES)]
+        if not videos:
+            raise failure(reasons.PROOF_FAILED, "the engine succeeded and made no video")
+        return [
+            await self._publish(job, attempt, resolved, output, index=index, folder=folder)
+            for index, output in enumerate(videos[:MAX_ARTIFACTS])
+        ]
+
+    async def _publish(
+        self,
+        job: Mapping[str, Any],
+        attempt: int,
+        resolved: Resolved,
+        output: OutputFile,
+        *,
+        index: int,
+        folder: str,
+    ) -> dict[str, Any]:
+        metadata = job["metadata"]
+        key = artifact_key(
+            namespace=metadata["namespace"],
+            name=metadata["name"],
+            uid=metadata["uid"],
+            attempt=attempt,
+            filename=output.filename,
+            index=index,
+            prefix=((job.get("spec") or {}).get("output") or {}).get("keyPrefix"),
+        )
+        try:
+            with self._open(output, folder) as file:
+                stored = await self._store.put(key, file)
+            with await self._store.open_read(key) as file:
+                proof = await self._media.prove(file)
+        except StoreError as error:
+            raise failure(reasons.STORE_FAILED, str(error)) from None
+        except MediaError as error:
+            raise failure(reasons.PROOF_FAILED, f"{output.filename} cannot be read back: {error}") from None
+        faults = proof_faults(proof, resolved)
+        if (proof.sha256, proof.bytes) != (stored.sha256, stored.bytes):
+            faults.append(f"{proof.bytes} bytes with sha256 {proof.sha256} came back of {stored.bytes} bytes written")
+        if faults:
+            raise failure(reasons.PROOF_FAILED, f"{output.filename}: " + "; ".join(faults))
+        return _artifact(stored.uri, proof, output)
+
+    def _open(self, output: OutputFile, folder: str) -> BinaryIO:
+        if output.subfolder.split("/")[0] != folder:
+            raise failure(reasons.PROOF_FAILED, f"{output.filename} is not in the job's own folder")
+        try:
+            return open_beneath(self._settings.paths.output, f"{output.subfolder}/{output.filename}")
+        except FileRefused as refused:
+            raise failure(reasons.PROOF_FAILED, f"the engine's output cannot be read: {refused}") from None
+
+
+def proof_faults(proof: Proof, resolved: Resolved) -> list[str]:
+    """In what the video is not the one that was asked for."""
+    faults = []
+    if proof.frames != resolved.frames:
+        faults.append(f"{proof.frames} frames instead of {resolved.frames}")
+    if (proof.width, proof.height) != (resolved.output_width, resolved.output_height):
+        faults.append(f"{proof.width}x{proof.height} instead of {resolved.output_width}x{resolved.output_height}")
+    if abs(proof.fps - resolved.fps) > 0.01 * resolved.fps:
+        faults.append(f"{proof.fps:g} fps instead of {resolved.fps:g}")
+    return faults
+
+
+def _artifact(uri: str, proof: Proof, output: OutputFile) -> dict[str, Any]:
+    return {
+        "uri": uri,
+        "contentType": mimetypes.guess_type(output.filename)[0] or "application/octet-stream",
+        "bytes": proof.bytes,
+        "sha256": proof.sha256,
+        "width": proof.width,
+        "height": proof.height,
+        "frames": proof.frames,
+        "fps": proof.fps,
+        "durationSeconds": proof.duration_seconds,
+        "node": output.node,
+        "list": output.list,
+        "filename": output.filename,
+        "subfolder": output.subfolder,
+        "type": output.type,
+    }

@@ -1,0 +1,240 @@
+"""Brings a job's inputs into the engine's input folder, looked at and normalised. What they are judged by is recipes'.
+
+Sources are files on claims, keys of ConfigMaps and artifacts of finished jobs. Every file is untrusted: opened beneath
+its root without following links, copied, and read only by the media child. A fault of an input is permanent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import io
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, Final, Protocol
+
+from kinora.agent.settings import Settings
+from kinora.agent.verdict import Refusal, permanent
+from kinora.api import reasons, transitions
+from kinora.api.reasons import Phase
+from kinora.api.videojob import ArtifactSource, ClaimSource, ConfigMapSource
+from kinora.kube.client import KubeClient
+from kinora.kube.resources import CONFIGMAP, VIDEOJOB
+from kinora.media import child
+from kinora.media.files import FileRefused, open_beneath
+from kinora.media.info import MediaError, MediaInfo, Normalised, Proof
+from kinora.recipes.graph import StagedInput
+from kinora.recipes.needs import MediaKind, NamedInput, staging_faults
+from kinora.recipes.resolved import Resolved
+from kinora.storage.keys import KeyRefused
+from kinora.storage.store import ArtifactStore, NotStoredError
+
+MAX_INPUT_BYTES: Final = 2 * 1024**3
+MAX_CONFIGMAP_BYTES: Final = 1024**2
+_CHUNK: Final = 1 << 20
+# What VHS_LoadVideo lists; another name would not be found.
+_VIDEO_SUFFIXES: Final = frozenset({".mp4", ".webm", ".mkv", ".mov"})
+
+
+class Media(Protocol):
+    """The media child; a hollow agent has none."""
+
+    async def probe(self, file: BinaryIO) -> MediaInfo: ...
+    async def prove(self, file: BinaryIO) -> Proof: ...
+    async def normalise_image(self, file: BinaryIO, output: BinaryIO) -> Normalised: ...
+
+
+class MediaChild:
+    """PyAV and Pillow in a child without token or credentials (kinora.media.child)."""
+
+    async def probe(self, file: BinaryIO) -> MediaInfo:
+        """See child.probe."""
+        return await child.probe(file)
+
+    async def prove(self, file: BinaryIO) -> Proof:
+        """See child.prove."""
+        return await child.prove(file)
+
+    async def normalise_image(self, file: BinaryIO, output: BinaryIO) -> Normalised:
+        """See child.normalise_image."""
+        return await child.normalise_image(file, output)
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A job's inputs, ready: where the engine finds each, and what status says of it."""
+
+    files: Mapping[str, StagedInput]
+    facts: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class _Copied:
+    path: Path
+    sha256: str
+    size: int
+
+
+class Stager:
+    """Stages the inputs of one job after another; holds nothing between them."""
+
+    def __init__(self, settings: Settings, client: KubeClient, store: ArtifactStore, media: Media) -> None:
+        self._settings = settings
+        self._client = client
+        self._store = store
+        self._media = media
+
+    async def stage(self, inputs: tuple[NamedInput, ...], resolved: Resolved, folder: str) -> Staged:
+        """Fetch, look at and normalise all inputs into `folder` of the input folder. Raises Refusal (InvalidInput)."""
+        root = self._settings.paths.input / folder
+        root.mkdir(mode=0o2775, parents=True, exist_ok=True)
+        files: dict[str, StagedInput] = {}
+        found: dict[str, MediaInfo] = {}
+        facts = []
+        for one in inputs:
+            copied = await self._fetch(one, root)
+            found[one.name] = await self._look(one, copied)
+            path, entry = await self._prepare(one, copied, found[one.name])
+            files[one.name] = StagedInput(f"{folder}/{path.name}", one.kind)
+            facts.append(entry)
+        faults = staging_faults(resolved, found)
+        if faults:
+            raise permanent(reasons.INVALID_INPUT, "; ".join(str(fault) for fault in faults))
+        return Staged(files, tuple(facts))
+
+    # --- sources ------------------------------------------------------------------------------------------------------
+
+    async def _fetch(self, one: NamedInput, root: Path) -> _Copied:
+        source, target = one.source, root / f"{_safe(one.name)}.part"
+        if source.claim is not None:
+            file, suffix = self._open_claim(one.name, source.claim), PurePosixPath(source.claim.path).suffix
+        elif source.config_map is not None:
+            file, suffix = await self._open_config_map(one.name, source.config_map), ""
+        elif source.artifact is not None:
+            file, expected = await self._open_artifact(one.name, source.artifact)
+            copied = await self._copy(one.name, file, target, ".mp4")
+            if copied.sha256 != expected:
+                artifact = f"artifact {source.artifact.index} of {source.artifact.video_job_name}"
+                raise _bad(f"{one.name}.artifact", f"{artifact} with sha256 {copied.sha256}", f"sha256 {expected}")
+            return copied
+        else:
+            given = "url" if source.url is not None else "upload"
+            raise _bad(f"{one.name}.{given}", "given", "claim, configMap or artifact (url and upload: not implemented)")
+        return await self._copy(one.name, file, target, suffix)
+
+    def _open_claim(self, name: str, claim: ClaimSource) -> BinaryIO:
+        known = self._settings.config.input_claims
+        if claim.name not in known:
+            allowed = ", ".join(known) or "none (the ModelServer has no inputClaims)"
+            raise _bad(f"{name}.claim.name", claim.name, allowed)
+        try:
+            return open_beneath(self._settings.paths.claims / claim.name, claim.path)
+        except FileRefused as refused:
+            raise _bad(f"{name}.claim.path", str(refused), "a regular file on the claim") from None
+
+    async def _open_config_map(self, name: str, source: ConfigMapSource) -> BinaryIO:
+        found = await self._client.find(CONFIGMAP, self._settings.identity.namespace, source.name)
+        if found is None:
+            raise _bad(f"{name}.configMap.name", source.name, "a ConfigMap of the job's namespace")
+        texts, binaries = found.get("data") or {}, found.get("binaryData") or {}
+        if source.key not in texts and source.key not in binaries:
+            keys = sorted([*texts, *binaries])
+            raise _bad(f"{name}.configMap.key", source.key, ", ".join(keys[:8]) or "the ConfigMap is empty")
+        try:
+            text = texts.get(source.key)
+            content = text.encode() if text is not None else base64.b64decode(binaries[source.key], validate=True)
+        except binascii.Error:
+            raise _bad(f"{name}.configMap.key", source.key, "base64 in binaryData") from None
+        if len(content) > MAX_CONFIGMAP_BYTES:
+            raise _bad(f"{name}.configMap.key", f"{len(content)} bytes", f"at most {MAX_CONFIGMAP_BYTES}")
+        return io.BytesIO(content)
+
+    async def _open_artifact(self, name: str, source: ArtifactSource) -> tuple[BinaryIO, str]:
+        field = f"{name}.artifact"
+        found = await self._client.find(VIDEOJOB, self._settings.identity.namespace, source.video_job_name)
+        if found is None:
+            raise _bad(f"{field}.videoJobName", source.video_job_name, "a VideoJob of the same namespace")
+        status = found.get("status") or {}
+        if transitions.phase_of(status) is not Phase.SUCCEEDED:
+            shown = f"{source.video_job_name}, which is {status.get('phase', 'Pending')}"
+            raise _bad(f"{field}.videoJobName", shown, "a VideoJob that has Succeeded")
+        artifacts = status.get("artifacts") or []
+        if source.index >= len(artifacts):
+            raise _bad(f"{field}.index", source.index, f"0 to {len(artifacts) - 1}")
+        artifact = artifacts[source.index]
+        root = self._store.uri("k")[:-1]
+        uri = str(artifact.get("uri", ""))
+        if not uri.startswith(root):
+            raise _bad(f"{field}.videoJobName", "an artifact of another store", "one in this ModelServer's store")
+        try:
+            return await self._store.open_read(uri.removeprefix(root)), str(artifact.get("sha256", ""))
+        except (NotStoredError, KeyRefused) as error:
+            raise _bad(f"{field}.videoJobName", str(error), "an artifact that is still in the store") from None
+
+    async def _copy(self, name: str, source: BinaryIO, target: Path, suffix: str) -> _Copied:
+        def copy() -> _Copied:
+            digest, size = hashlib.sha256(), 0
+            with source, open(target, "wb") as file:
+                while chunk := source.read(_CHUNK):
+                    digest.update(chunk)
+                    size += len(chunk)
+                    if size > MAX_INPUT_BYTES:
+                        raise _bad(name, "larger", f"at most {MAX_INPUT_BYTES} bytes")
+                    file.write(chunk)
+            return _Copied(target.with_suffix(suffix.lower() or ".bin"), digest.hexdigest(), size)
+
+        copied = await asyncio.to_thread(copy)
+        os.replace(target, copied.path)
+        return copied
+
+    # --- looking ------------------------------------------------------------------------------------------------------
+
+    async def _look(self, one: NamedInput, copied: _Copied) -> MediaInfo:
+        try:
+            with copied.path.open("rb") as file:
+                return await self._media.probe(file)
+        except MediaError as error:
+            raise _bad(one.name, f"a file of {copied.size} bytes: {error}", f"one {one.kind.lower()}") from None
+
+    async def _prepare(self, one: NamedInput, copied: _Copied, info: MediaInfo) -> tuple[Path, dict[str, Any]]:
+        entry: dict[str, Any] = {"name": one.name, "sha256": copied.sha256, "bytes": copied.size}
+        if one.kind is MediaKind.IMAGE and info.kind == MediaKind.IMAGE:
+            path, normalised = await self._normalise(one, copied)
+            entry |= {"width": normalised.width, "height": normalised.height, "actions": list(normalised.actions)}
+            return path, entry
+        path = copied.path
+        if path.suffix not in _VIDEO_SUFFIXES:
+            path = path.with_suffix(".mp4")  # readers go by the content
+            os.replace(copied.path, path)
+        entry |= {"width": info.width, "height": info.height, "frames": info.frames, "fps": info.fps}
+        entry["durationSeconds"] = info.duration_seconds
+        return path, entry
+
+    async def _normalise(self, one: NamedInput, copied: _Copied) -> tuple[Path, Normalised]:
+        path = copied.path.with_suffix(".png")
+        partial = path.with_suffix(".normalised")
+        try:
+            with copied.path.open("rb") as file, partial.open("wb") as output:
+                normalised = await self._media.normalise_image(file, output)
+        except MediaError as error:
+            raise _bad(one.name, str(error), "one image") from None
+        with suppress(FileNotFoundError):
+            os.unlink(copied.path)
+        os.replace(partial, path)
+        return path, normalised
+
+
+def _bad(field: str, value: object, allowed: str) -> Refusal:
+    text = str(value)
+    shown = text if len(text) <= 300 else text[:297] + "..."
+    return permanent(reasons.INVALID_INPUT, f"spec.inputs.{field} is {shown}; allowed: {allowed}")
+
+
+def _safe(name: str) -> str:
+    """`references[0]` as a file name."""
+    return name.replace("[", "-").replace("]", "")

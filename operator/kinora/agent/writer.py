@@ -1,0 +1,148 @@
+"""Status writes of the jobs bound to this pod: compare-and-set, and nothing for a job that is this pod's no more.
+
+Holds what is known of those jobs (the watch and every answer feed it). What a write says is the caller's function of
+the job as it stands; a stale write is decided again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from kinora.agent.jobs import Key, is_ours, key_of
+from kinora.agent.metrics import Metrics
+from kinora.agent.settings import Identity, Times
+from kinora.kube.client import ApiError, KubeClient, UnreachableError
+from kinora.kube.resources import VIDEOJOB
+
+log = logging.getLogger(__name__)
+
+Object = dict[str, Any]
+Build = Callable[[Object], Object | None]  # None: it says so already
+
+
+class Lost(Exception):  # noqa: N818 - it reads as a state
+    """The attempt is this pod's no more: taken back, ended by somebody else, or deleted. Nothing may be written."""
+
+
+class JobStore:
+    """The newest known version of each job that was bound here. `changed` is called after each change."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._jobs: dict[str, Object] = {}
+        self._changed = changed
+
+    def put(self, job: Object) -> None:
+        """Keep it unless a newer one is known."""
+        uid = job["metadata"]["uid"]
+        known = self._jobs.get(uid)
+        if known is None or _version(job) >= _version(known):
+            self._jobs[uid] = job
+            self._changed()
+
+    def drop(self, uid: str) -> None:
+        """It is gone."""
+        if self._jobs.pop(uid, None) is not None:
+            self._changed()
+
+    def get(self, uid: str) -> Object | None:
+        """The job, if it is known."""
+        return self._jobs.get(uid)
+
+    def all(self) -> list[Object]:
+        """Every job known."""
+        return list(self._jobs.values())
+
+
+def _version(job: Object) -> int:
+    """Versions of one object on one API server grow."""
+    text = str(job["metadata"].get("resourceVersion", "0"))
+    return int(text) if text.isdigit() else 0
+
+
+class StatusWriter:
+    """The one way to a job's status."""
+
+    def __init__(self, client: KubeClient, identity: Identity, times: Times, store: JobStore, metrics: Metrics) -> None:
+        self._client = client
+        self._identity = identity
+        self._times = times
+        self._metrics = metrics
+        self.store = store
+
+    async def write(self, key: Key, kind: str, build: Build, *, persist: bool = True) -> bool:
+        """Write what `build` makes of the job. With `persist`, until the API server has taken it; else one try.
+
+        Raises Lost. False when the one try did not get through.
+        """
+        delay = self._times.write_retry
+        fresh = False
+        while True:
+            try:
+                job = await self._current(key, fresh=fresh)
+                status = build(job)
+                if status is not None:
+                    self.store.put(await self._patch(job, status))
+                    self._metrics.writes.labels(kind=kind).inc()
+                return True
+            except UnreachableError as error:
+                log.warning("status of %s (%s): %s", key.uid, kind, error)
+            except ApiError as error:
+                fresh = True  # whatever it was, it was decided on what may be stale
+                if error.is_conflict:
+                    self._metrics.conflicts.inc()
+                    continue
+                if error.is_not_found:
+                    self.store.drop(key.uid)
+                    raise Lost("the job was deleted") from None
+                log.warning("status of %s (%s): %s", key.uid, kind, error)
+            if not persist:
+                return False
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, self._times.write_retry_limit)
+
+    async def look(self, uid: str) -> None:
+        """Read a job that left the selection, and keep or drop it (DELETED in a watch may mean either)."""
+        known = self.store.get(uid)
+        if known is None:
+            return
+        delay = self._times.write_retry
+        while True:
+            try:
+                found = await self._read(known)
+            except (ApiError, UnreachableError) as error:
+                log.warning("job %s left the selection and cannot be read: %s", uid, error)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, self._times.write_retry_limit)
+                continue
+            if found is None:
+                self.store.drop(uid)
+            else:
+                self.store.put(found)
+            return
+
+    async def _current(self, key: Key, *, fresh: bool) -> Object:
+        job = self.store.get(key.uid)
+        if job is not None and fresh:
+            job = await self._read(job)
+            if job is None:
+                self.store.drop(key.uid)
+            else:
+                self.store.put(job)
+        if job is None:
+            raise Lost("the job was deleted")
+        if not is_ours(job, self._identity.pod_uid) or key_of(job) != key:
+            raise Lost("the attempt is no longer this pod's")
+        return job
+
+    async def _read(self, known: Object) -> Object | None:
+        metadata = known["metadata"]
+        found = await self._client.find(VIDEOJOB, metadata["namespace"], metadata["name"])
+        return found if found is not None and found["metadata"]["uid"] == metadata["uid"] else None
+
+    async def _patch(self, job: Object, status: Object) -> Object:
+        metadata = job["metadata"]
+        body = {"metadata": {"resourceVersion": metadata["resourceVersion"], "uid": metadata["uid"]}, "status": status}
+        return await self._client.patch(VIDEOJOB, metadata["namespace"], metadata["name"], body, subresource="status")
