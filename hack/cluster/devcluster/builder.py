@@ -17,7 +17,13 @@ from .steps import ClusterError, run, step
 BASE_NAME = "localhost/kinora-base"
 BASE_PACKAGES = ("python3", "python3-venv", "ca-certificates")
 # Nobody reads manuals in a container.
-BASE_EXCLUDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/lintian/*")
+BASE_EXCLUDED = (
+    "/usr/share/doc/*",
+    "/usr/share/man/*",
+    "/usr/share/info/*",
+    "/usr/share/locale/*",
+    "/usr/share/lintian/*",
+)
 # What pip on this machine is told, the image build is told too.
 PIP_SETTINGS = (
     "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_CERT", "PIP_FIND_LINKS", "PIP_DEFAULT_TIMEOUT",
@@ -31,7 +37,9 @@ def codename(os_release: Path = Path("/etc/os-release")) -> str:
     """The Debian release of this machine: the base image is of the same."""
     values = dict(line.split("=", 1) for line in os_release.read_text().splitlines() if "=" in line)
     if values.get("ID", "").strip('"') != "debian":
-        raise ClusterError("the base image is made from Debian's packages, and this machine is no Debian: use Docker with kind")
+        raise ClusterError(
+            "the base image is made from Debian's packages, and this machine is no Debian: use Docker with kind"
+        )
     return values["VERSION_CODENAME"].strip('"')
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 
@@ -31,13 +32,21 @@ def parser() -> argparse.ArgumentParser:
         return sub
 
     up = command("up", "start the cluster, or see that it is up")
-    up.add_argument("--control-plane-only", action="store_true", help="no node: API server and controllers on 127.0.0.1")
     up.add_argument(
-        "--nodes-gpus", type=int, default=cluster.DEFAULT_GPUS, metavar="N", help="GPUs that the node advertises (default: 4)"
+        "--control-plane-only", action="store_true", help="no node: API server and controllers on 127.0.0.1"
+    )
+    up.add_argument(
+        "--nodes-gpus",
+        type=int,
+        default=cluster.DEFAULT_GPUS,
+        metavar="N",
+        help="GPUs that the node advertises (default: 4)",
     )
     command("down", "stop the cluster and remove what it made; caches stay")
     build = command("images", "build the images and load those that changed into the cluster")
-    build.add_argument("--only", action="append", choices=sorted(images.IMAGES), help="this image and what it is made from")
+    build.add_argument(
+        "--only", action="append", choices=sorted(images.IMAGES), help="this image and what it is made from"
+    )
     command("env", "print paths, tools and image references as JSON")
     command("status", "say what runs")
     gc = command("gc", "remove cached binaries and images that this version does not use")
@@ -52,6 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(COMMANDS[arguments.command](layout, arguments) or 0)
     except (ClusterError, ValueError) as error:
         warn(f"{error}")
+        return 1
+    except BrokenPipeError:
+        # Whoever reads the output has seen enough (head, a pager).
+        sys.stdout = None
         return 1
     except KeyboardInterrupt:
         warn("stopped; run the command again to go on, or down to clean up")
@@ -146,7 +159,7 @@ def _gc(layout: Layout, arguments: argparse.Namespace) -> None:
         shutil.rmtree(cache, ignore_errors=True)
         say(f"removed {cache}")
         return
-    for path in (cache / "bin").glob("*"):
+    for path in (cache / "bin").glob("*/"):
         if path != gobuild.folder() and not clusters:
             shutil.rmtree(path)
             say(f"removed {path}")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import ipaddress
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +14,7 @@ from . import control, gobuild, node, packages, procs, sandbox
 from .api import Api
 from .control import Plan
 from .paths import Layout, cache_root
-from .steps import ClusterError, say, step
+from .steps import ClusterError, file_lock, step
 
 DEFAULT_GPUS = 4
 
@@ -22,13 +22,7 @@ DEFAULT_GPUS = 4
 @contextmanager
 def locked(layout: Layout) -> Iterator[None]:
     """One `up`, `down` or `images` at a time for each cluster; the others wait."""
-    layout.root.parent.mkdir(parents=True, exist_ok=True)
-    with layout.lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"waiting for another command that works on cluster {layout.name}")
-            fcntl.flock(file, fcntl.LOCK_EX)
+    with file_lock(layout.lock, f"another command that works on cluster {layout.name}"):
         yield
 
 
@@ -38,7 +32,8 @@ def up(layout: Layout, mode: str, gpus: int) -> None:
     if plan and healthy(layout, plan):
         if plan.mode != mode:
             raise ClusterError(
-                f"cluster {layout.name} is up in {plan.mode} mode: run down --name {layout.name} first, or use another name"
+                f"cluster {layout.name} is up in {plan.mode} mode: "
+                f"run down --name {layout.name} first, or use another name"
             )
         if mode == "node" and plan.gpus != gpus:
             Api(plan.server, layout.pki).set_gpus(plan.name, gpus)
@@ -72,13 +67,22 @@ def _check_root(layout: Layout) -> None:
             "or set KINORA_CLUSTER to a context, or add --control-plane-only"
         )
     if str(layout.root).startswith("/run/"):
-        raise ClusterError(f"state in {layout.root} is hidden from the node, which has a /run of its own: set KINORA_STATE")
+        raise ClusterError(
+            f"state in {layout.root} is hidden from the node, which has a /run of its own: set KINORA_STATE"
+        )
 
 
 def _up_control_plane(layout: Layout, binaries: Path) -> None:
     api_port, etcd_port, peer_port = control.free_ports(3)
     plan = Plan(
-        layout.name, "control-plane", str(binaries), "127.0.0.1", api_port, etcd_port, peer_port, services="10.96.0.0/16"
+        layout.name,
+        "control-plane",
+        str(binaries),
+        "127.0.0.1",
+        api_port,
+        etcd_port,
+        peer_port,
+        services="10.96.0.0/16",
     )
 
     def starter(name: str, command: Sequence[str | Path]) -> procs.Process:
@@ -152,9 +156,22 @@ def remove(layout: Layout) -> None:
     if layout.root.exists():
         mounts = sandbox.mounts_below(layout.root)
         if mounts:
-            raise ClusterError(f"not removing {layout.root}: something is mounted in it ({', '.join(mounts)}); umount it")
-        shutil.rmtree(layout.root)
+            raise ClusterError(
+                f"not removing {layout.root}: something is mounted in it ({', '.join(mounts)}); umount it"
+            )
+        _remove_tree(layout.root)
     if os.geteuid() == 0:
         sandbox.remove_host_folders()
 
 
+def _remove_tree(folder: Path) -> None:
+    """Remove a folder; what a process that is just ending writes to it is removed the next time."""
+    for attempt in range(20):
+        try:
+            shutil.rmtree(folder)
+        except OSError:
+            if attempt == 19:
+                raise
+            time.sleep(0.1)
+        else:
+            return

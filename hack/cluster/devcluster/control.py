@@ -110,7 +110,7 @@ def start(layout: Layout, plan: Plan, starter: Starter) -> list[Process]:
     def failed() -> str | None:
         return etcd.why_dead() or apiserver.why_dead()
 
-    wait_for("API server ready", lambda: api.answers("/readyz"), deadline=120, failed=failed)
+    wait_for("API server ready", lambda: api.answers("/readyz"), deadline=120, failed=failed, log=apiserver.log)
     processes = [etcd, apiserver, starter("kube-controller-manager", controller_manager_command(layout, plan))]
     if plan.mode == "node":
         processes.append(starter("kube-scheduler", scheduler_command(layout, plan)))
@@ -119,6 +119,7 @@ def start(layout: Layout, plan: Plan, starter: Starter) -> list[Process]:
         "default service account",
         lambda: api.answers("/api/v1/namespaces/default/serviceaccounts/default"),
         deadline=60,
+        log=processes[2].log,
         failed=lambda: next((why for process in processes if (why := process.why_dead())), None),
     )
     return processes

@@ -25,7 +25,14 @@ def up(layout: Layout, backend: Backend, gpus: int) -> None:
     if backend.kind == "kind":
         _kind_up(layout, gpus)
     else:
-        view = [tool("kubectl"), "config", "view", "--minify", "--flatten", f"--context={backend.context}"]
+        view: list[str | Path] = [
+            tool("kubectl"),
+            "config",
+            "view",
+            "--minify",
+            "--flatten",
+            f"--context={backend.context}",
+        ]
         layout.kubeconfig.touch(mode=0o600)
         layout.kubeconfig.write_text(run(view, timeout=30))
     with step("API server answers"):
@@ -36,11 +43,22 @@ def up(layout: Layout, backend: Backend, gpus: int) -> None:
 def _kind_up(layout: Layout, gpus: int) -> None:
     if layout.name not in run(["kind", "get", "clusters"], timeout=60).split():
         with step("kind create cluster"):
-            run(["kind", "create", "cluster", f"--name={layout.name}", f"--kubeconfig={layout.kubeconfig}", "--wait=180s"])
+            run(
+                [
+                    "kind",
+                    "create",
+                    "cluster",
+                    f"--name={layout.name}",
+                    f"--kubeconfig={layout.kubeconfig}",
+                    "--wait=180s",
+                ]
+            )
     layout.kubeconfig.touch(mode=0o600)
     layout.kubeconfig.write_text(run(["kind", "get", "kubeconfig", f"--name={layout.name}"], timeout=60))
-    kubectl = [tool("kubectl"), f"--kubeconfig={layout.kubeconfig}"]
-    patch = json.dumps({"status": {"capacity": {"nvidia.com/gpu": str(gpus)}, "allocatable": {"nvidia.com/gpu": str(gpus)}}})
+    kubectl: list[str | Path] = [tool("kubectl"), f"--kubeconfig={layout.kubeconfig}"]
+    patch = json.dumps(
+        {"status": {"capacity": {"nvidia.com/gpu": str(gpus)}, "allocatable": {"nvidia.com/gpu": str(gpus)}}}
+    )
     for node in run([*kubectl, "get", "nodes", "-o", "name"], timeout=60).split():
         run([*kubectl, "patch", node, "--subresource=status", "--type=merge", f"--patch={patch}"], timeout=60)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from .packages import find
 from .paths import GO_MODULE, cache_root
-from .steps import ClusterError, run, step
+from .steps import ClusterError, file_lock, run, step
 
 COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl")
 HELM = "helm.sh/helm/v3/cmd/helm"
@@ -42,11 +42,29 @@ def linker_flags(version: str) -> str:
     return " ".join(["-s", "-w", *(f"-X {package}.{key}={value}" for key, value in values.items())])
 
 
+def helm_linker_flags(go_mod: str) -> str:
+    """The same for helm, which also lints and renders for that Kubernetes, or else for one of years ago."""
+    found = re.search(r"^\s*helm\.sh/helm/v3 (v\S+)", go_mod, re.MULTILINE)
+    if not found:
+        raise ClusterError("hack/cluster/go/go.mod does not require helm.sh/helm/v3: add it")
+    major, minor, _ = kubernetes_version(go_mod).removeprefix("v").split(".")
+    values = {"internal/version.version": found[1]}
+    for package in ("pkg/lint/rules", "pkg/chartutil"):
+        values |= {f"{package}.k8sVersionMajor": major, f"{package}.k8sVersionMinor": minor}
+    return " ".join(["-s", "-w", *(f"-X helm.sh/helm/v3/{name}={value}" for name, value in values.items())])
+
+
 def key(module: Path = GO_MODULE) -> str:
     """Hash of the module's files and of how they are built."""
     digest = hashlib.sha256()
-    version = kubernetes_version((module / "go.mod").read_text())
-    for word in (linker_flags(version), HELM, repr(sorted(ENVIRONMENT.items())), os.uname().machine):
+    go_mod = (module / "go.mod").read_text()
+    for word in (
+        linker_flags(kubernetes_version(go_mod)),
+        helm_linker_flags(go_mod),
+        HELM,
+        repr(sorted(ENVIRONMENT.items())),
+        os.uname().machine,
+    ):
         digest.update(word.encode() + b"\0")
     for path in sorted(path for path in module.rglob("*") if path.suffix in {".go", ".mod", ".sum"}):
         digest.update(f"{path.relative_to(module)}\0".encode() + path.read_bytes() + b"\0")
@@ -67,19 +85,27 @@ def ensure() -> Path:
     target = folder()
     if built():
         return target
+    with file_lock(target.parent / "lock", "another command that builds the Kubernetes binaries"):
+        if not built():
+            _build(target)
+    return target
+
+
+def _build(target: Path) -> None:
     go = _go()
-    version = kubernetes_version((GO_MODULE / "go.mod").read_text())
-    target.parent.mkdir(parents=True, exist_ok=True)
+    go_mod = (GO_MODULE / "go.mod").read_text()
+    version = kubernetes_version(go_mod)
     log = cache_root() / "logs" / "go-build.log"
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-") as scratch:
         out = Path(scratch) / "bin"
         out.mkdir()
-        build = [go, "build", "-mod=readonly", "-trimpath"]
+        build: list[str | Path] = [go, "build", "-mod=readonly", "-trimpath"]
         with step(f"build Kubernetes {version} from Go modules (5 to 10 min on 2 cores the first time)"):
-            command = [*build, "-ldflags", linker_flags(version), "-o", f"{out}/", ".", "./cmd/..."]
+            command: list[str | Path] = [*build, "-ldflags", linker_flags(version), "-o", f"{out}/", ".", "./cmd/..."]
             run(command, cwd=GO_MODULE, env=ENVIRONMENT, log=log, timeout=3600)
         with step("build helm"):
-            run([*build, "-ldflags", "-s -w", "-o", out / "helm", HELM], cwd=GO_MODULE, env=ENVIRONMENT, log=log)
+            helm: list[str | Path] = [*build, "-ldflags", helm_linker_flags(go_mod), "-o", out / "helm", HELM]
+            run(helm, cwd=GO_MODULE, env=ENVIRONMENT, log=log)
         with step("build CoreDNS"):
             dns = [*build, "-ldflags", "-s -w", "-o", out / "coredns", "."]
             run(dns, cwd=GO_MODULE / "dns", env=ENVIRONMENT, log=log)
@@ -90,7 +116,6 @@ def ensure() -> Path:
         if target.exists():  # left without its mark, by a build that was cut off
             shutil.rmtree(target)
         out.rename(target)
-    return target
 
 
 def _go() -> str:
@@ -103,5 +128,7 @@ def _go() -> str:
     said = run([go, "env", "GOVERSION"], cwd=GO_MODULE).strip()
     version = re.match(r"go(\d+)\.(\d+)", said)
     if version and (int(version[1]), int(version[2])) < GO_NEEDED:
-        raise ClusterError(f"Go {need} or newer is needed, {go} is {said}: install a newer one, or use Docker with kind")
+        raise ClusterError(
+            f"Go {need} or newer is needed, {go} is {said}: install a newer one, or use Docker with kind"
+        )
     return go

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import builder, cluster, node
-from .archive import blobs_of, oci_archive, prune
+from .archive import oci_archive, prune
 from .backend import Backend, docker_answers
 from .paths import REPOSITORY, Layout, cache_root
 from .steps import ClusterError, run, say, step
@@ -187,7 +187,8 @@ def _kind(layout: Layout, wanted: Sequence[str]) -> dict[str, str]:
 def _registry(backend: Backend, wanted: Sequence[str]) -> dict[str, str]:
     if not backend.registry:
         raise ClusterError(
-            f"images for context {backend.context} need a registry that its nodes can pull from: set KINORA_REGISTRY=<host/path>"
+            f"images for context {backend.context} need a registry that its nodes can pull from: "
+            "set KINORA_REGISTRY=<host/path>"
         )
     if docker_answers():
         references = _docker_build(wanted, f"{backend.registry}/")

@@ -158,7 +158,7 @@ def start_containerd(layout: Layout, plan: Plan, holder: procs.Process, starter:
             return False
         return True
 
-    wait_for("containerd", answers, deadline=30, failed=containerd.why_dead)
+    wait_for("containerd", answers, deadline=30, failed=containerd.why_dead, log=containerd.log)
     if PAUSE_IMAGE not in images(holder):
         archive = layout.root / "pause.tar"
         pause_archive(plan.bin / "pause", PAUSE_IMAGE, archive)
@@ -188,6 +188,7 @@ def start_kubelet(layout: Layout, plan: Plan, starter: Starter) -> None:
         f"node {plan.name} Ready",
         lambda: api.node_ready(plan.name),
         deadline=90,
+        log=kubelet.log,
         failed=lambda: kubelet.why_dead() or proxy.why_dead() or dns.why_dead(),
     )
     # Only now: the kubelet clears extended resources when it registers.

@@ -53,7 +53,9 @@ def ensure(wanted: dict[str, str], *, cni: bool = False) -> None:
         return
     listed = " ".join(packages)
     if find("apt-get") is None:
-        raise ClusterError(f"programs of these Debian packages are missing: {listed}; install them, or use Docker with kind")
+        raise ClusterError(
+            f"programs of these Debian packages are missing: {listed}; install them, or use Docker with kind"
+        )
     if os.geteuid() != 0:
         raise ClusterError(f"packages are missing; run as root: apt-get install --no-install-recommends {listed}")
     with step(f"Debian packages: {listed}"):

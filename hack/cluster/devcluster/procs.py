@@ -53,9 +53,7 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def start(
-    layout: Layout, name: str, command: Sequence[str | Path], *, env: Mapping[str, str] | None = None
-) -> Process:
+def start(layout: Layout, name: str, command: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> Process:
     """Start a program in a session of its own, its output in the cluster's logs."""
     log = layout.logs / f"{name}.log"
     with log.open("ab") as out:

@@ -81,7 +81,9 @@ def choose_range(taken: Iterable[str]) -> ipaddress.IPv4Network:
         candidate = ipaddress.IPv4Network(f"10.{second}.0.0/16")
         if not any(isinstance(net, ipaddress.IPv4Network) and net.overlaps(candidate) for net in used):
             return candidate
-    raise ClusterError("no free /16 in 10.100.0.0 to 10.249.255.255: every one overlaps a route of this machine (ip route)")
+    raise ClusterError(
+        "no free /16 in 10.100.0.0 to 10.249.255.255: every one overlaps a route of this machine (ip route)"
+    )
 
 
 def routes() -> list[str]:
@@ -104,7 +106,7 @@ def create(layout: Layout, holder: Path, containerd_root: Path) -> procs.Process
     arguments = ["sh", "-c", SETUP, "sandbox", str(layout.root), str(containerd_root), str(holder)]
     outer = procs.start(layout, "unshare", [*command, *arguments])
     ready = layout.root / "sandbox-ready"
-    wait_for("namespaces of the node", ready.exists, deadline=20, failed=outer.why_dead, every=0.02)
+    wait_for("namespaces of the node", ready.exists, deadline=20, failed=outer.why_dead, log=outer.log, every=0.02)
     children = children_of(outer.pid)
     if len(children) != 1:
         raise ClusterError(f"the namespaces' first process was not found; the end of its log:\n{tail(outer.log)}")

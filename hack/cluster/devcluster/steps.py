@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -88,17 +89,42 @@ def run(
 
 
 def wait_for(
-    what: str, condition: Callable[[], bool], *, deadline: float, failed: Callable[[], str | None], every: float = 0.1
+    what: str,
+    condition: Callable[[], bool],
+    *,
+    deadline: float,
+    failed: Callable[[], str | None],
+    log: Path | None = None,
+    every: float = 0.1,
 ) -> None:
-    """Wait until the condition holds; `failed` tells early that it never will."""
+    """Wait until the condition holds; `failed` tells early that it never will, `log` may tell why."""
     end = time.monotonic() + deadline
     while not condition():
         reason = failed()
         if reason is None and time.monotonic() > end:
-            reason = f"not seen within {deadline:.0f} s"
+            said = f"; the end of {log}:\n{tail(log)}" if log else ""
+            reason = f"not seen within {deadline:.0f} s{said}"
         if reason is not None:
             raise ClusterError(f"{what}: {reason}")
         time.sleep(every)
+
+
+@contextmanager
+def file_lock(path: Path, holder: str) -> Iterator[None]:
+    """Hold a lock; say that somebody else holds it before waiting for it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with path.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say(f"waiting for {holder}")
+                fcntl.flock(file, fcntl.LOCK_EX)
+            # Who held it may have removed the file: then a newcomer would lock another one.
+            if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                continue
+            yield
+            return
 
 
 def warn(text: str) -> None:
