@@ -10,6 +10,8 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
+STALLED_SECONDS = 5.0
+
 Greeting = Callable[[str], list[tuple[str, dict[str, Any]]]]
 
 
@@ -17,7 +19,7 @@ class Sockets:
     """The open websockets. `send` may be called from any thread; order is kept."""
 
     def __init__(self) -> None:
-        self._sockets: dict[str, web.WebSocketResponse] = {}
+        self._sockets: dict[str, tuple[web.WebSocketResponse, web.Request]] = {}
         self._messages: asyncio.Queue[tuple[str | None, str]] = asyncio.Queue()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -40,7 +42,7 @@ class Sockets:
         """Holds one websocket open. A second one of the same client id takes the first one's place."""
         socket = web.WebSocketResponse(max_msg_size=0)
         await socket.prepare(request)
-        self._sockets[client_id] = socket
+        self._sockets[client_id] = (socket, request)
         try:
             for kind, data in greeting(client_id):
                 await socket.send_str(json.dumps({"type": kind, "data": data}))
@@ -48,7 +50,7 @@ class Sockets:
                 if message.type == WSMsgType.ERROR:
                     break
         finally:
-            if self._sockets.get(client_id) is socket:
+            if self._sockets.get(client_id, (None,))[0] is socket:
                 del self._sockets[client_id]
         return socket
 
@@ -56,9 +58,18 @@ class Sockets:
         while True:
             client_id, text = await self._messages.get()
             targets = list(self._sockets.values()) if client_id is None else [self._sockets.get(client_id)]
-            for socket in targets:
-                if socket is not None and not socket.closed:
-                    try:
-                        await socket.send_str(text)
-                    except ConnectionError:
-                        continue  # its handler removes it
+            for target in targets:
+                if target is not None and not target[0].closed:
+                    await _sent(*target, text)
+
+
+async def _sent(socket: web.WebSocketResponse, request: web.Request, text: str) -> None:
+    """Sends, unless the client is gone or does not read: then it loses its socket, and nobody waits for it."""
+    try:
+        async with asyncio.timeout(STALLED_SECONDS):
+            await socket.send_str(text)
+    except ConnectionError:
+        return  # its handler removes it
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
