@@ -83,6 +83,15 @@ def test_bad_arguments_end_with_a_sentence_and_not_a_traceback(capsys) -> None:
     assert "is not allowed" in capsys.readouterr().err
 
 
+def test_one_cluster_never_takes_the_place_of_another(tmp_path) -> None:
+    layout = paths.Layout("kinora", tmp_path)
+    cli.check_same(layout, Backend("context", "prod"))
+    _plan().save(layout)
+    cli.check_same(layout, Backend("own"))
+    with pytest.raises(ClusterError, match="run down --name kinora first"):
+        cli.check_same(layout, Backend("context", "prod"))
+
+
 # --- the network
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import time
@@ -78,6 +79,7 @@ def _up(layout: Layout, arguments: argparse.Namespace) -> None:
     backend = detect(control_plane_only=arguments.control_plane_only)
     say(backend.sentence)
     with cluster.locked(layout):
+        check_same(layout, backend)
         if backend.kind == "own":
             mode = "control-plane" if arguments.control_plane_only else "node"
             cluster.up(layout, mode, arguments.nodes_gpus)
@@ -85,6 +87,17 @@ def _up(layout: Layout, arguments: argparse.Namespace) -> None:
             foreign.up(layout, backend, arguments.nodes_gpus)
     say(f"cluster {layout.name} is up  ({time.monotonic() - started:.1f} s in all)")
     say(f"kubeconfig: {layout.kubeconfig}")
+
+
+def check_same(layout: Layout, backend: Backend) -> None:
+    """Refuse to put one cluster's kubeconfig in the place of another's."""
+    mode = foreign.mode_of(layout)
+    there = "own" if mode in OWN_MODES else mode
+    if there and there != backend.kind:
+        raise ClusterError(
+            f"the name {layout.name} is taken by a cluster of kind {there!r}, and now {backend.kind!r} was asked for: "
+            f"run down --name {layout.name} first, or use another name"
+        )
 
 
 def _down(layout: Layout, _: argparse.Namespace) -> None:
@@ -113,6 +126,9 @@ def _backend_of(layout: Layout) -> Backend:
         return Backend("own")
     if mode == "kind":
         return Backend("kind")
+    if mode == "context":
+        context = json.loads(layout.record.read_text())["context"]
+        return Backend("context", context, os.environ.get("KINORA_REGISTRY", "").rstrip("/"))
     return detect()
 
 
