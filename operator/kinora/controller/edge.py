@@ -151,6 +151,8 @@ class Edge:
                     registry=_registry(self._connection, deliver),
                     settings=_settings(),
                     standalone=True,
+                    # Else it asks for the user's name, which a bare UID does not have; the type is a NewType of str.
+                    identity="kinora",  # type: ignore[arg-type]
                     clusterwide=not self._namespaces,
                     namespaces=self._namespaces,
                     stop_flag=stop,

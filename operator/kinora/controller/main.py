@@ -34,6 +34,7 @@ class UnsupportedClusterError(Exception):
 def run() -> None:
     """Entry point of ``kinora operator``."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)  # probes every few seconds
     asyncio.run(main(from_environment(), connect()))
 
 

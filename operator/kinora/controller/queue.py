@@ -24,6 +24,7 @@ class WorkQueue(Generic[Key]):
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._due: dict[Key, float] = {}
+        self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._ready: asyncio.Queue[tuple[float, Key]] = asyncio.Queue()
         self._in_flight: set[Key] = set()
         self._again: dict[Key, float] = {}
@@ -41,8 +42,9 @@ class WorkQueue(Generic[Key]):
         if self._due.get(key, float("inf")) <= due:
             return
         self._due[key] = due
+        self._forget_timer(key)  # else a key that is looked at often leaves one behind each time, for hours
         if delay > 0:
-            self._loop.call_at(due, self._ready.put_nowait, (due, key))
+            self._timers[key] = self._loop.call_at(due, self._ready.put_nowait, (due, key))
         else:
             self._ready.put_nowait((due, key))
 
@@ -52,8 +54,14 @@ class WorkQueue(Generic[Key]):
             due, key = await self._ready.get()
             if self._due.get(key) == due:  # else superseded by an earlier due time, and handed out already
                 del self._due[key]
+                self._forget_timer(key)
                 self._in_flight.add(key)
                 return key
+
+    def _forget_timer(self, key: Key) -> None:
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()
 
     def done(self, key: Key, *, failed: bool = False) -> None:
         """End the key's flight; a failed one comes back after a growing pause."""

@@ -69,7 +69,8 @@ def connect(kubeconfig: str | None = None, context: str | None = None) -> Connec
 
 def _connection(configuration: kubernetes_client.Configuration, namespace: str) -> Connection:
     def authorization() -> str | None:
-        header = configuration.get_api_key_with_prefix("authorization")  # refreshes a projected token when due
+        # The call refreshes a projected token when due. The package named the key "authorization" before 37.
+        header = configuration.get_api_key_with_prefix("BearerToken", "authorization")
         return str(header) if header else None
 
     return Connection(
