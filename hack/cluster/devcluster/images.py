@@ -207,13 +207,18 @@ def _registry(backend: Backend, wanted: Sequence[str]) -> dict[str, str]:
 
 
 def clean(layout: Layout) -> None:
-    """Drop images that were built for earlier versions."""
+    """Drop images that were built for earlier versions and that no cluster was given last."""
     keep = set(tags(builder.base_key()).values())
+    for record in layout.root.parent.glob("*/images.json"):
+        given = loaded(Layout(record.parent.name, record.parent))
+        keep |= {reference.rpartition(":")[2] for reference in given.values()}
     builder.clean(keep)
-    prune(cache_root() / "images", [f"{IMAGES[key].name}-{value}" for key, value in tags(builder.base_key()).items()])
-    if layout.record.exists() and json.loads(layout.record.read_text()).get("mode") == "node":
-        holder = cluster.holder_of(layout)
-        old = [ref for ref in node.images(holder) if ref.startswith("localhost/kinora") and ref != node.PAUSE_IMAGE]
-        for reference in old:
-            if reference.rpartition(":")[2] not in {*keep, DEV_TAG}:
-                node.ctr(holder, "images", "rm", reference)
+    prune(cache_root() / "images", [f"{image.name}-{tag}" for image in IMAGES.values() for tag in keep])
+    if not layout.record.exists() or json.loads(layout.record.read_text()).get("mode") != "node":
+        return
+    holder = cluster.holder_of(layout)
+    used = set(node.ctr(holder, "containers", "ls").split())
+    for reference in node.images(holder) - used:
+        ours = reference.startswith("localhost/kinora") and reference != node.PAUSE_IMAGE
+        if ours and reference.rpartition(":")[2] not in {*keep, DEV_TAG}:
+            node.ctr(holder, "images", "rm", reference)
