@@ -30,6 +30,10 @@ from kinora.engine.supervisor_client import EngineProcess
 log = logging.getLogger(__name__)
 
 
+# An engine's event, a change of its process (None: its container does not answer), or the wish to stop.
+News = base.EngineEvent | EngineProcess | Stop | None
+
+
 @dataclass(frozen=True)
 class Ticket:
     """What is to be rendered."""
@@ -68,16 +72,16 @@ class Drive:
         self._times = times
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
-        self._mailbox: asyncio.Queue[base.EngineEvent | EngineProcess | Stop | None] = asyncio.Queue()
+        self._mailbox: asyncio.Queue[tuple[float, News]] = asyncio.Queue()
         self._process: tuple[str, int] | None = None
         self._ask_at = 0.0
         self.submitted = False
 
     async def run(self) -> tuple[base.OutputFile, ...]:
         """The prompt's outputs. Raises Refusal (a verdict) or Stopped; then the engine is free of it."""
-        self._health.listen(self._mailbox.put_nowait)
-        self._pump.follow(self._ticket.prompt_id, self._mailbox.put_nowait)
-        self._stop.listen(self._mailbox.put_nowait)
+        self._health.listen(self._post)
+        self._pump.follow(self._ticket.prompt_id, self._post)
+        self._stop.listen(self._post)
         try:
             await self._submit()
             return await self._watch()
@@ -87,7 +91,10 @@ class Drive:
             raise
         finally:
             self._pump.leave(self._ticket.prompt_id)
-            self._health.unlisten(self._mailbox.put_nowait)
+            self._health.unlisten(self._post)
+
+    def _post(self, news: News) -> None:
+        self._mailbox.put_nowait((self._now(), news))
 
     # --- submission ---------------------------------------------------------------------------------------------------
 
@@ -123,14 +130,14 @@ class Drive:
 
     async def _watch(self) -> tuple[base.OutputFile, ...]:
         while True:
-            news = await self._next()
+            at, news = await self._next()
             if isinstance(news, Stop):
                 if news is not Stop.HAND_BACK:  # too late for that: the engine has it
                     raise Stopped(news)
             elif isinstance(news, EngineProcess):
                 await self._judge_process()
             elif news is not None:
-                self._note(news)
+                self._note(news, at)
             now = self._now()
             if now >= self._ask_at:
                 self._ask_at = now + self._times.outcome
@@ -139,8 +146,8 @@ class Drive:
                     return outputs
             await self._check_times(now)
 
-    async def _next(self) -> base.EngineEvent | EngineProcess | Stop | None:
-        """The next message, or None when something is due."""
+    async def _next(self) -> tuple[float, News]:
+        """The next message and when it came; no message when something is due."""
         due = [self._ask_at, self._follow.silent_at()]
         nudge = self._follow.nudge_at()
         if nudge is not None:
@@ -153,10 +160,10 @@ class Drive:
             async with asyncio.timeout_at(min(due)):
                 return await self._mailbox.get()
         except TimeoutError:
-            return None
+            return self._now(), None
 
-    def _note(self, event: base.EngineEvent) -> None:
-        now, follow = self._now(), self._follow
+    def _note(self, event: base.EngineEvent, now: float) -> None:
+        follow = self._follow
         match event:
             case base.ExecutionStart():
                 follow.started(now)

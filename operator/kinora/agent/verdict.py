@@ -93,6 +93,7 @@ def of_engine_error(error: EngineError) -> Verdict:
 
 
 _KILLED = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+_KILLED_CODES = frozenset(128 + number for number in _KILLED)  # engines that end in order when told to, and shells
 
 
 def of_exit(ended: EngineExit | None, *, container_oom: bool = False) -> Verdict:
@@ -103,8 +104,8 @@ def of_exit(ended: EngineExit | None, *, container_oom: bool = False) -> Verdict
     if ended is None:
         message = "the engine's container was killed"
         return Verdict(Kind.DISRUPTION, reasons.RELEASED_ENGINE_KILLED, message)
-    if ended.requested or ended.signal in _KILLED:
-        message = "the engine was killed" + (f" by signal {ended.signal}" if ended.signal else "")
+    if ended.requested or ended.signal in _KILLED or ended.exit_code in _KILLED_CODES:
+        message = f"the engine was killed (signal {ended.signal or (ended.exit_code or 128) - 128})"
         return Verdict(Kind.DISRUPTION, reasons.RELEASED_ENGINE_KILLED, message)
     code = ended.exit_code if ended.exit_code is not None else 128 + (ended.signal or 0)
     how = f"exit code {ended.exit_code}" if ended.exit_code is not None else f"signal {ended.signal}"
