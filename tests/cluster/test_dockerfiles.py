@@ -115,3 +115,9 @@ def test_the_lock_of_the_build_tools_agrees_with_the_lock_of_the_developers() ->
     assert any(pin.startswith("hatchling==") for pin in build)
     for pin, hashes in build.items():
         assert dev.get(pin) == hashes, f"{pin} in images/kinora/build.lock differs from requirements/dev.lock: copy it"
+
+
+@pytest.mark.parametrize("name", ["comfyui", "standin"])
+def test_an_engine_image_names_the_command_that_the_supervisor_starts(name) -> None:
+    found = parse((ROOT / "images" / name / "Dockerfile").read_text())
+    assert any(item.word == "ENV" and "KINORA_ENGINE_COMMAND=" in item.rest for item in found)
