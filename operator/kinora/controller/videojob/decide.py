@@ -39,7 +39,7 @@ def _unassigned(snapshot: JobSnapshot) -> Plan:
         return _end(snapshot, Phase.FAILED, verdict.reason, verdict.message)
     deadline = spec.get("startDeadlineSeconds")
     left = None
-    if deadline is not None and not _has_run(snapshot):
+    if deadline is not None and not spec.get("suspend") and not _has_run(snapshot):
         left = deadline - _waited(snapshot)
         if left <= 0:
             message = f"not started within spec.startDeadlineSeconds ({deadline}); raise it, or add server pods"
@@ -89,7 +89,7 @@ def _assigned(snapshot: JobSnapshot) -> Plan:
     if spec.get("cancel"):
         left = CANCEL_AFTER - snapshot.cancel_seconds
         if left > 0:
-            return Plan(requeue_after=left)
+            return _look_again(snapshot, left)
         message = f"cancelled; the agent of {status['assignment']['podName']} gave no verdict in {CANCEL_AFTER:.0f} s"
         return _end(snapshot, Phase.CANCELLED, reasons.CANCELLED, message)
     if phase_of(status) == Phase.SCHEDULED:
@@ -97,12 +97,18 @@ def _assigned(snapshot: JobSnapshot) -> Plan:
             return _take_back(snapshot, "suspended before it ran")
         if snapshot.surplus:
             return _take_back(snapshot, "its pod holds two other jobs that go first")
-        return NOTHING
+        return _look_again(snapshot)
     deadline = float(spec.get("activeDeadlineSeconds", 7200)) + DEADLINE_MARGIN
     if snapshot.running_seconds < deadline:
-        return Plan(requeue_after=deadline - snapshot.running_seconds)
+        return _look_again(snapshot, deadline - snapshot.running_seconds)
     message = f"ran longer than spec.activeDeadlineSeconds ({spec.get('activeDeadlineSeconds', 7200)})"
     return _end(snapshot, Phase.FAILED, reasons.ACTIVE_DEADLINE_EXCEEDED, message)
+
+
+def _look_again(snapshot: JobSnapshot, left: float | None = None) -> Plan:
+    """Nothing now; look again when the time left is over, or when the pod will count as lost."""
+    due = [seconds for seconds in (left, snapshot.pod.next_look(snapshot.now)) if seconds is not None]
+    return Plan(requeue_after=min(due)) if due else NOTHING
 
 
 def _after_release(snapshot: JobSnapshot, reason: str) -> Plan:

@@ -10,6 +10,8 @@ from typing import Any
 from kinora.controller.videojob.check import Verdict
 
 Object = Mapping[str, Any]
+TERMINATING_LIMIT = 30.0  # seconds beyond a pod's grace
+NOT_READY_LIMIT = 60.0  # seconds of a node
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,20 @@ class PodState:
             return "the pod is gone"
         if self.phase in {"Failed", "Succeeded"}:
             return f"the pod ended in phase {self.phase}"
-        if self.deletion_time is not None and (now - self.deletion_time).total_seconds() > 30:
+        if self.deletion_time is not None and (now - self.deletion_time).total_seconds() > TERMINATING_LIMIT:
             return "the pod is still terminating 30 s after its grace period"
-        if self.node_not_ready_seconds is not None and self.node_not_ready_seconds > 60:
+        if self.node_not_ready_seconds is not None and self.node_not_ready_seconds > NOT_READY_LIMIT:
             return f"the pod's node has been NotReady for {self.node_not_ready_seconds:.0f} s"
         return ""
+
+    def next_look(self, now: dt.datetime) -> float | None:
+        """Seconds until the pod counts as lost if nothing changes; None: nothing is running out."""
+        left = []
+        if self.deletion_time is not None:
+            left.append(TERMINATING_LIMIT - (now - self.deletion_time).total_seconds())
+        if self.node_not_ready_seconds is not None:
+            left.append(NOT_READY_LIMIT - self.node_not_ready_seconds)
+        return max(min(left), 0.0) + 0.5 if left else None
 
 
 @dataclass(frozen=True)
