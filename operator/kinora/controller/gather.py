@@ -10,7 +10,7 @@ from kinora.api.reasons import Phase
 from kinora.api.transitions import is_assigned, parse_time, phase_of
 from kinora.catalogue.load import Catalogue
 from kinora.controller.modelserver import decide as server_decide
-from kinora.controller.modelserver.snapshot import ServerSnapshot, server_pod
+from kinora.controller.modelserver.snapshot import ServerPod, ServerSnapshot, server_pod
 from kinora.controller.scheduling.bind import Idle, Waiting
 from kinora.controller.settings import Settings
 from kinora.controller.store import Entry, Store
@@ -28,11 +28,11 @@ class Gatherer:
         self._store = store
         self._catalogue = catalogue
         self._settings = settings
-        self._verdicts: dict[tuple[str, int], Verdict] = {}
+        self._verdicts: dict[str, tuple[tuple[int, str], Verdict]] = {}  # job UID -> what it rests on, verdict
 
     def forget(self, job: Object) -> None:
-        """Drop the remembered verdicts of a job that is gone."""
-        self._verdicts.pop((job["metadata"]["uid"], job["metadata"].get("generation", 1)), None)
+        """Drop the remembered verdict of a job that is gone."""
+        self._verdicts.pop(job["metadata"]["uid"], None)
 
     def servers(self, namespace: str) -> dict[str, str]:
         """ModelServer name -> model, of one namespace."""
@@ -45,13 +45,17 @@ class Gatherer:
 
     def verdict(self, job: Object) -> Verdict:
         """Whether the job can be rendered (remembered once it is known)."""
-        mark = (job["metadata"]["uid"], job["metadata"].get("generation", 1))
-        known = self._verdicts.get(mark)
-        if known is None:
-            known = check(job, self._catalogue, self.servers(job["metadata"]["namespace"]))
-            if not isinstance(known, Undecided):
-                self._verdicts[mark] = known
-        return known
+        metadata = job["metadata"]
+        server = job["spec"].get("modelServerName")
+        named = self._store.servers.get(f"{metadata['namespace']}/{server}") if server else None
+        mark = (metadata.get("generation", 1), named["spec"].get("model", "") if named else "")
+        remembered = self._verdicts.get(metadata["uid"])
+        if remembered is not None and remembered[0] == mark:
+            return remembered[1]
+        verdict = check(job, self._catalogue, self.servers(metadata["namespace"]))
+        if not isinstance(verdict, Undecided):
+            self._verdicts[metadata["uid"]] = (mark, verdict)
+        return verdict
 
     def serving(self, job: Object, verdict: Verdict, servers: dict[str, str]) -> frozenset[str]:
         """Names of the ModelServers that can render the job."""
@@ -120,17 +124,21 @@ class Gatherer:
         prefix = f"{namespace}/"
         return ServerSnapshot(
             server=server,
-            pods=tuple(server_pod(pod, busy=bool(self._store.jobs_by_pod.get(pod["metadata"]["uid"]))) for pod in pods),
+            pods=tuple(self._server_pod(pod) for pod in pods),
             claims=frozenset(key[len(prefix) :] for key in self._store.claims.entries if key.startswith(prefix)),
             backlog=self._backlog(namespace, name),
             now=now,
         )
 
+    def _server_pod(self, pod: Object) -> ServerPod:
+        return server_pod(
+            pod,
+            busy=bool(self._store.jobs_by_pod.get(pod["metadata"]["uid"])),
+            node_ready=pod["spec"].get("nodeName", "") not in self._store.node_not_ready,
+        )
+
     def _backlog(self, namespace: str, server: str) -> int:
-        servers = self.servers(namespace)
-        waiting = self._store.waiting.get(namespace, set())
-        jobs = (self._store.jobs.entries[key].obj for key in waiting)
-        return sum(1 for job in jobs if server in self.serving(job, self.verdict(job), servers))
+        return sum(1 for job in self.waiting(namespace) if server in job.servers)
 
     def waiting(self, namespace: str) -> list[Waiting]:
         """The jobs of a namespace that may be bound now."""
@@ -165,11 +173,12 @@ class Gatherer:
         return out
 
 
-def _turn(job: Object) -> tuple[int, str]:
-    """The order in which a pod takes its bound jobs: what runs, then priority, then boundTime."""
+def _turn(job: Object) -> tuple[int, str, str]:
+    """The order in which a pod takes its bound jobs: what runs, then priority, then boundTime; ties by UID."""
     status = job.get("status") or {}
     runs = phase_of(status) != Phase.SCHEDULED
-    return (-10_000 if runs else -int(job["spec"].get("priority") or 0), status["assignment"].get("boundTime", ""))
+    urgency = -10_000 if runs else -int(job["spec"].get("priority") or 0)
+    return urgency, status["assignment"].get("boundTime", ""), job["metadata"]["uid"]
 
 
 def server_of(pod: Object) -> str:

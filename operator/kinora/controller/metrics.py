@@ -27,7 +27,8 @@ _API = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 class Metrics:
     """Every metric of the operator, in a registry of its own."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, models: frozenset[str]) -> None:
+        """``models``: the catalogue's names, the only ones that become labels."""
         self.registry = CollectorRegistry()
         registry = self.registry
         self.finished = Counter(
@@ -79,7 +80,7 @@ class Metrics:
         self.edge_restarts = Counter(
             "kinora_kopf_restarts", "Times the kopf edge ended and was started again", registry=registry
         )
-        registry.register(_StoreCollector(store))
+        registry.register(_StoreCollector(store, models))
 
     def observe_api(self, verb: str, plural: str, status: int, seconds: float) -> None:
         """One request to the API server."""
@@ -107,8 +108,9 @@ class Metrics:
 class _StoreCollector(Collector):
     """Gauges from the store."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, models: frozenset[str]) -> None:
         self._store = store
+        self._models = models
 
     def collect(self) -> Iterator[Metric]:
         info = GaugeMetricFamily("kinora_build_info", "1, with the version as a label", labels=["version"])
@@ -131,10 +133,21 @@ class _StoreCollector(Collector):
             "kinora_queue_depth", "VideoJobs that wait for a server pod, by model", labels=["model"]
         )
         waiting = (self._store.jobs.entries[key].obj for keys in self._store.waiting.values() for key in keys)
-        tally = Tally(job["spec"].get("model", "") for job in waiting)
+        tally = Tally(self._model_of(job) for job in waiting if not job["spec"].get("suspend"))
         for model, count in sorted(tally.items()):
             family.add_metric([model], count)
         return family
+
+    def _model_of(self, job: dict[str, Any]) -> str:
+        """The model that the job waits for; empty when it is none of the catalogue, or not known yet."""
+        named = job["spec"].get("modelServerName")
+        if named:
+            server = self._store.servers.get(f"{job['metadata']['namespace']}/{named}")
+            return self._known(server["spec"].get("model", "") if server else "")
+        return self._known(job["spec"].get("model", ""))
+
+    def _known(self, model: str) -> str:
+        return model if model in self._models else ""
 
     def _replicas(self) -> Iterable[Metric]:
         wanted = GaugeMetricFamily("kinora_modelserver_replicas", "spec.replicas, by model", labels=["model"])
@@ -144,7 +157,7 @@ class _StoreCollector(Collector):
         replicas: Tally[str] = Tally()
         states: Tally[tuple[str, str]] = Tally()
         for name, entry in self._store.servers.entries.items():
-            model = entry.obj["spec"].get("model", "")
+            model = self._known(entry.obj["spec"].get("model", ""))
             replicas[model] += int(entry.obj["spec"].get("replicas", 1))
             for pod in self._store.pods_by_server.get(name, {}).values():
                 states[model, self._state(pod)] += 1

@@ -27,12 +27,13 @@ from kinora.controller.store import Store
 from kinora.controller.videojob import decide as job_decide
 from kinora.controller.videojob.check import Accepted
 from kinora.kube.client import ApiError, KubeClient, UnreachableError
-from kinora.kube.resources import MODELSERVER, VIDEOJOB
+from kinora.kube.resources import MODELSERVER, POD, VIDEOJOB
 
 log = logging.getLogger(__name__)
 Object = dict[str, Any]
 Key = tuple[str, str]
 
+OBSERVED_LIMIT = 4096
 SERVER_DELAY = 0.2  # seconds: many pods and jobs change together; a ModelServer is looked at once for all of them
 
 
@@ -42,7 +43,7 @@ class Operator:
     def __init__(self, client: KubeClient, catalogue: Catalogue, settings: Settings) -> None:
         loop = asyncio.get_running_loop()
         self.store = Store(loop.time, self._changed)
-        self.metrics = Metrics(self.store)
+        self.metrics = Metrics(self.store, frozenset(catalogue.names))
         self._client = client
         self._settings = settings
         self._catalogue = catalogue
@@ -50,7 +51,9 @@ class Operator:
         self._executor = Executor(client, settings)
         self._queue: WorkQueue[Key] = WorkQueue()
         self._reserved: set[str] = set()  # UIDs of pods with a bind on its way
-        self._children: set[str] = set()  # servers whose children beside pods were made by this process
+        # Servers whose children beside pods were made by this process: UID and generation at that time.
+        self._children: dict[str, tuple[str, int]] = {}
+        self._observed: dict[str, None] = {}  # UIDs of the last finished jobs that were counted
 
     # --- events in ------------------------------------------------------------------------------------------------
 
@@ -66,6 +69,7 @@ class Operator:
         if event_type == "DELETED":
             cache.remove(obj)
             if kind == "job":
+                self._gatherer.forget(obj)
                 self._queue.add(("finished", key(obj)))
         elif kind == "job":
             self._take_job(obj)
@@ -89,6 +93,7 @@ class Operator:
         elif kind == "server":
             self._queue.add(("server", name))
             self._queue.add(("bind", namespace))
+        elif kind == "offer":
             self._jobs_of(namespace)
         elif kind == "pod":
             self._pod_changed(name, namespace)
@@ -109,13 +114,13 @@ class Operator:
             self._queue.add(("job", job))
 
     def _node_changed(self, name: str) -> None:
-        """Look at the jobs of a node that went NotReady when its time is up."""
-        if name in self.store.node_not_ready:
-            for uid, jobs in self.store.jobs_by_pod.items():
-                pod = self.store.pods_by_uid.get(uid)
-                if pod and pod["spec"].get("nodeName") == name:
-                    for job in jobs:
-                        self._queue.add(("job", job), 60.5)
+        """A node's readiness changed: its pods get no new job, or get them again; its jobs' time runs, or stops."""
+        for uid, pod in self.store.pods_by_uid.items():
+            if pod["spec"].get("nodeName") == name:
+                self._queue.add(("server", server_of(pod)), SERVER_DELAY)
+                self._queue.add(("bind", pod["metadata"]["namespace"]))
+                for job in self.store.jobs_by_pod.get(uid, ()):
+                    self._queue.add(("job", job))
 
     def _servers_of(self, namespace: str) -> None:
         for name in self.store.servers.entries:
@@ -134,7 +139,8 @@ class Operator:
                     self._queue.add(("job", name))
 
     def look_at_everything(self) -> None:
-        """After a full list: every object once."""
+        """After a full list: every object once, and the children that somebody may have deleted."""
+        self._children.clear()
         for name in self.store.jobs.entries:
             self._queue.add(("job", name))
         for name in self.store.servers.entries:
@@ -212,9 +218,6 @@ class Operator:
             self._take_job(written)
         if plan.requeue_after is not None:
             self._queue.add(("job", name), plan.requeue_after)
-        elif snapshot.pod.deletion_time is not None:
-            left = (snapshot.pod.deletion_time - snapshot.now).total_seconds() + 30.5
-            self._queue.add(("job", name), max(left, 1.0))
 
     def _count_attempt(self, job: Object) -> None:
         reason = (job.get("status") or {}).get("reason")
@@ -226,14 +229,19 @@ class Operator:
     async def _reconcile_server(self, name: str) -> None:
         server = self.store.servers.get(name)
         if server is None:
-            self._children.discard(name)
+            self._children.pop(name, None)
             return
         snapshot = self._gatherer.server(server, dt.datetime.now(dt.UTC))
-        plan = server_decide.decide(snapshot, self._catalogue, self._settings, children_made=name in self._children)
+        mark = (server["metadata"]["uid"], server["metadata"].get("generation", 1))
+        made = self._children.get(name) == mark
+        plan = server_decide.decide(snapshot, self._catalogue, self._settings, children_made=made)
         written = await self._executor.run(MODELSERVER, server, plan)
-        self._children.add(name)
+        if any(create.resource != POD for create in plan.create):  # a refused spec has made none
+            self._children[name] = mark
         if written is not None:
             self.store.servers.apply(written)
+        if plan.requeue_after is not None:
+            self._queue.add(("server", name), plan.requeue_after)
 
     # --- binding --------------------------------------------------------------------------------------------------
 
@@ -293,6 +301,13 @@ class Operator:
         await self.expire(job)
 
     def _observe_finished(self, job: Object) -> None:
+        """Count it once: an end that this process wrote is told by its own answer, and by the watch."""
+        uid = job["metadata"]["uid"]
+        if uid in self._observed:
+            return
+        self._observed[uid] = None
+        if len(self._observed) > OBSERVED_LIMIT:
+            del self._observed[next(iter(self._observed))]
         verdict = self._gatherer.verdict(job)
         model = verdict.model if isinstance(verdict, Accepted) else ""
         self.metrics.observe_finished(job, model)

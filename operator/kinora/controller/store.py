@@ -111,12 +111,16 @@ class Store:
     """The caches of the operator, and the indexes that its decisions need."""
 
     def __init__(self, clock: Callable[[], float], notify: Callable[[str, str], None]) -> None:
-        """``notify(kind, key)`` is told of every change: kind is job, server, pod, claim or node."""
+        """``notify(kind, key)`` is told of every change: kind is job, server, pod, claim or node.
+
+        A node changes when its readiness does. ``offer`` is told beside ``server`` when a spec changes: a status
+        says nothing new to the jobs that wait.
+        """
         self._clock = clock
         self._notify = notify
         self.ready = asyncio.Event()  # set once a full list of each kind has replaced the store
         self.jobs = Cache(clock, self._job_changed, self._replaced)
-        self.servers = Cache(clock, self._plain("server"), self._replaced)
+        self.servers = Cache(clock, self._server_changed, self._replaced)
         self.pods = Cache(clock, self._pod_changed, self._replaced)
         self.claims = Cache(clock, self._plain("claim"), self._replaced)
         self.nodes = Cache(clock, self._node_changed, self._replaced)
@@ -140,6 +144,11 @@ class Store:
             self._notify(kind, name)
 
         return changed
+
+    def _server_changed(self, name: str, old: Object | None, new: Object | None) -> None:
+        self._notify("server", name)
+        if _offer(old) != _offer(new):
+            self._notify("offer", name)
 
     def _job_changed(self, name: str, old: Object | None, new: Object | None) -> None:
         self._unindex(name, old)
@@ -189,11 +198,21 @@ class Store:
         self._notify("pod", name)
 
     def _node_changed(self, name: str, _old: Object | None, new: Object | None) -> None:
+        was_ready = name not in self.node_not_ready
         if new is None or _node_ready(new):
             self.node_not_ready.pop(name, None)
         else:
             self.node_not_ready.setdefault(name, self._clock())
-        self._notify("node", name)
+        if was_ready == (name in self.node_not_ready):  # a node's heartbeat says nothing
+            self._notify("node", name)
+
+
+def _offer(server: Object | None) -> tuple[object, ...] | None:
+    """What of a ModelServer the waiting jobs rest on."""
+    if server is None:
+        return None
+    metadata = server["metadata"]
+    return metadata["uid"], metadata.get("generation"), bool(metadata.get("deletionTimestamp"))
 
 
 def _server_key(pod: Object) -> str:

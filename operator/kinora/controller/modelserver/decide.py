@@ -6,6 +6,7 @@ A pod that renders is never deleted (invariant 5): scale-down and rolling update
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass
 
 from kinora.api import names, reasons
@@ -33,11 +34,13 @@ class Fleet:
     missing_slots: tuple[int, ...]
 
 
-def sort_pods(pods: tuple[ServerPod, ...], spec: ModelServerSpec, current_hash: str) -> Fleet:
+def sort_pods(
+    pods: tuple[ServerPod, ...], spec: ModelServerSpec, current_hash: str, now: dt.datetime | None = None
+) -> Fleet:
     """Decide every pod's fate.
 
     One pod a slot below ``replicas``; lost and faulty pods go at once, surplus ones when idle, outdated ones when
-    idle and within maxUnavailable.
+    idle and within maxUnavailable. Without ``now`` every terminating pod holds its slot.
     """
     alive = [pod for pod in pods if not pod.terminating]
     going = [pod for pod in alive if pod.is_lost or (pod.engine_reason in _REPLACE_POD and not pod.busy)]
@@ -56,9 +59,15 @@ def sort_pods(pods: tuple[ServerPod, ...], spec: ModelServerSpec, current_hash: 
     kept = tuple(pod for pod in rest if pod.uid not in gone)
     filled = {pod.slot for pod in kept}
     # A slot whose pod still terminates is not filled again before it is gone: no spare GPU is needed to replace it.
-    blocked = {pod.slot for pod in pods if pod.terminating} | {pod.slot for pod in going}
+    # One that outlives its grace (its node is gone) would hold it for ever.
+    blocked = {pod.slot for pod in pods if pod.terminating and not _is_overdue(pod, now)} | {pod.slot for pod in going}
     missing = tuple(slot for slot in range(spec.replicas) if slot not in filled | blocked)
     return Fleet(kept, tuple(going), frozenset(pod.uid for pod in leaving) | gone, missing)
+
+
+def _is_overdue(pod: ServerPod, now: dt.datetime | None) -> bool:
+    left = pod.overdue_in(now) if now is not None else None
+    return left is not None and left <= 0
 
 
 def _to_update(owners: list[ServerPod], spec: ModelServerSpec, current_hash: str) -> list[ServerPod]:
@@ -66,8 +75,8 @@ def _to_update(owners: list[ServerPod], spec: ModelServerSpec, current_hash: str
     outdated = [pod for pod in owners if pod.template_hash != current_hash]
     unavailable = sum(1 for pod in owners if pod.template_hash == current_hash and not pod.serves)
     unavailable += spec.replicas - len(owners)
-    room = max(0, spec.update.max_unavailable - unavailable)
     broken = [pod for pod in outdated if not pod.serves]
+    room = max(0, spec.update.max_unavailable - unavailable - len(broken))
     serving = sorted((pod for pod in outdated if pod.serves), key=lambda pod: (pod.busy, pod.slot))
     return broken + serving[:room]
 
@@ -84,7 +93,7 @@ def decide(snapshot: ServerSnapshot, catalogue: Catalogue, settings: Settings, *
     if isinstance(model, Refusal):
         return _refused(snapshot, model)
     current_hash = desired.template_hash(spec, spec.engine.image or settings.engine_image)
-    fleet = sort_pods(snapshot.pods, spec, current_hash)
+    fleet = sort_pods(snapshot.pods, spec, current_hash, snapshot.now)
     missing_claims = _missing_claims(snapshot, spec)
     facts = Facts(spec=spec, fleet_cordoned=fleet.cordoned, current_hash=current_hash, missing_claims=missing_claims)
     return Plan(
@@ -92,7 +101,14 @@ def decide(snapshot: ServerSnapshot, catalogue: Catalogue, settings: Settings, *
         + (() if missing_claims else _pods(snapshot, spec, settings, fleet)),
         delete=tuple(Delete(POD, server["metadata"]["namespace"], pod.name, pod.uid) for pod in fleet.going),
         status=server_status(snapshot, facts),
+        requeue_after=_next_look(snapshot),
     )
+
+
+def _next_look(snapshot: ServerSnapshot) -> float | None:
+    """When the next terminating pod gives its slot free, whether or not it ends."""
+    left = [seconds for pod in snapshot.pods if (seconds := pod.overdue_in(snapshot.now)) is not None and seconds > 0]
+    return min(left) + 0.5 if left else None
 
 
 def cordoned(snapshot: ServerSnapshot, settings: Settings) -> frozenset[str]:

@@ -66,9 +66,16 @@ def weights_claim(server: Object, spec: ModelServerSpec) -> str:
 
 
 def template_hash(spec: ModelServerSpec, engine_image: str) -> str:
-    """Eight hex digits over everything in the spec that shapes a pod."""
+    """Eight hex digits over everything in the spec that shapes a pod.
+
+    Defaults stay out: a field that a later version adds must not roll the pods that do not set it.
+    """
     shaping = spec.model_dump(
-        mode="json", by_alias=True, exclude_none=True, exclude={"replicas", "update", "autoscaling"}
+        mode="json",
+        by_alias=True,
+        exclude_none=True,
+        exclude_defaults=True,
+        exclude={"replicas", "update", "autoscaling"},
     )
     text = json.dumps([integral(shaping), engine_image], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -16,6 +16,9 @@ from kinora.catalogue.load import Catalogue
 from kinora.catalogue.model import Model
 from kinora.controller.modelserver.snapshot import Object
 
+# Where the engine listens and keeps its files: on 127.0.0.1 alone, in the folders that it shares with the agent.
+_OWNED_ARGUMENTS = frozenset({"--listen", "--port", "--input-directory", "--output-directory", "--temp-directory"})
+
 
 @dataclass(frozen=True)
 class Refusal:
@@ -44,6 +47,13 @@ def check(spec: ModelServerSpec, catalogue: Catalogue, default_engine_image: str
     missing = _not_implemented(spec)
     if missing:
         return Refusal(reasons.NOT_IMPLEMENTED, f"{missing} is not implemented in this release; remove it")
+    owned = next((word for word in spec.engine.args if word.partition("=")[0] in _OWNED_ARGUMENTS), None)
+    if owned:
+        return Refusal(
+            reasons.NOT_ALLOWED,
+            f"spec.engine.args has {owned!r}; allowed: arguments other than {', '.join(sorted(_OWNED_ARGUMENTS))},"
+            " which the operator sets",
+        )
     if not spec.engine.image and not default_engine_image:
         return Refusal(
             reasons.INVALID_SPEC,

@@ -12,8 +12,10 @@ from kinora.api.names import (
     CONDITION_ENGINE_READY,
     LABEL_SLOT,
 )
+from kinora.api.transitions import parse_time
 
 Object = Mapping[str, Any]
+TERMINATING_LIMIT = 30.0  # seconds beyond a pod's grace: its node is gone, or its processes cannot be ended
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class ServerPod:
     unscheduled_message: str
     waiting_message: str
     busy: bool
+    node_ready: bool = True
+    deletion_time: dt.datetime | None = None  # metadata.deletionTimestamp: when its grace ends
 
     @property
     def is_lost(self) -> bool:
@@ -44,7 +48,13 @@ class ServerPod:
     @property
     def serves(self) -> bool:
         """A job bound now would start."""
-        return self.engine_ready and not self.terminating and not self.is_lost
+        return self.engine_ready and self.node_ready and not self.terminating and not self.is_lost
+
+    def overdue_in(self, now: dt.datetime) -> float | None:
+        """Seconds until a terminating pod no longer holds its slot; None: it is not terminating."""
+        if self.deletion_time is None:
+            return None
+        return TERMINATING_LIMIT - (now - self.deletion_time).total_seconds()
 
 
 @dataclass(frozen=True)
@@ -66,13 +76,14 @@ def _condition(pod: Object, kind: str) -> Object:
     return {}
 
 
-def server_pod(pod: Object, *, busy: bool) -> ServerPod:
+def server_pod(pod: Object, *, busy: bool, node_ready: bool = True) -> ServerPod:
     """The facts of one pod object."""
     metadata = pod["metadata"]
     status = pod.get("status") or {}
     engine = _condition(pod, CONDITION_ENGINE_READY)
     scheduled = _condition(pod, "PodScheduled")
     slot = metadata.get("labels", {}).get(LABEL_SLOT, "")
+    deletion = metadata.get("deletionTimestamp")
     return ServerPod(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -81,7 +92,7 @@ def server_pod(pod: Object, *, busy: bool) -> ServerPod:
         phase=status.get("phase", "Pending"),
         node=pod["spec"].get("nodeName", ""),
         pool=metadata.get("labels", {}).get("kinora.dev/pool", ""),
-        terminating=bool(metadata.get("deletionTimestamp")),
+        terminating=bool(deletion),
         engine_ready=engine.get("status") == "True",
         engine_reason=engine.get("reason", ""),
         engine_message=engine.get("message", ""),
@@ -89,6 +100,8 @@ def server_pod(pod: Object, *, busy: bool) -> ServerPod:
         unscheduled_message=scheduled.get("message", "") if scheduled.get("status") == "False" else "",
         waiting_message=_waiting(status),
         busy=busy,
+        node_ready=node_ready,
+        deletion_time=parse_time(deletion) if deletion else None,
     )
 
 

@@ -100,7 +100,8 @@ def server_status(snapshot: ServerSnapshot, facts: Facts) -> Body:
     status = _status(snapshot, conditions)
     pool = facts.spec.gpu.pools[0].name if facts.spec.gpu.pools else "default"
     unscheduled = next((pod.unscheduled_message for pod in pods if pod.unscheduled_message), None)
-    status["pools"] = [{"name": pool, "replicas": len(pods), "message": clip(unscheduled) if unscheduled else None}]
+    told = {"message": clip(unscheduled)} if unscheduled else {}  # a null in a list is pruned: it would always differ
+    status["pools"] = [{"name": pool, "replicas": len(pods), **told}]
     return status
 
 
@@ -120,7 +121,7 @@ def _weights(pods: list[ServerPod], facts: Facts, snapshot: ServerSnapshot) -> V
         return Verdict("True", reasons.WEIGHTS_PRESENT, "every weight file is present and verified")
     for condition in (snapshot.server.get("status") or {}).get("conditions") or []:
         if condition.get("type") == "WeightsReady" and condition.get("status") == "True":
-            return Verdict("True", condition["reason"], condition["message"])
+            return Verdict("True", condition.get("reason", ""), condition.get("message", ""))
     return Verdict("Unknown", reasons.WEIGHTS_UNKNOWN, "no pod has looked at the weights yet")
 
 
