@@ -96,6 +96,7 @@ def _definition(
     status: type[ApiModel],
     initial_status: Schema,
     columns: list[Schema],
+    rules: list[dict[str, str]] | None = None,
     **version: Any,
 ) -> Schema:
     status_schema = schema_of(status)
@@ -126,6 +127,7 @@ def _definition(
                         "openAPIV3Schema": {
                             "type": "object",
                             "required": ["spec"],
+                            **({"x-kubernetes-validations": rules} if rules else {}),
                             "properties": {
                                 "apiVersion": {"type": "string"},
                                 "kind": {"type": "string"},
@@ -177,6 +179,7 @@ def modelserver_crd() -> Schema:
         spec=modelserver.ModelServerSpec,
         status=modelserver.ModelServerStatus,
         initial_status=modelserver.INITIAL_STATUS,
+        rules=[modelserver.NAME_RULE],
         columns=[
             _column("Model", ".spec.model"),
             _column("Ready", '.status.conditions[?(@.type=="Ready")].status'),

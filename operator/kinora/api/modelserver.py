@@ -180,6 +180,13 @@ class ArtifactStoreSpec(ApiModel):
     s3: S3Store | None = None
 
 
+# Its name becomes a label's value, a Service's name and the beginning of its pods' names.
+NAME_RULE = rule(
+    "self.metadata.name.size() <= 52 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+    "'metadata.name is ' + self.metadata.name + '; allowed: a letter, then letters, digits and -, at most 52 in all'",
+)
+
+
 class ModelServerSpec(ApiModel):
     """What pool is wanted."""
 

@@ -19,6 +19,7 @@ Status = Mapping[str, Any]  # a VideoJob.status as stored
 Job = Mapping[str, Any]  # a whole VideoJob as stored
 Patch = dict[str, Any]
 
+CONDITION_MESSAGE_LIMIT: Final = 192  # bytes
 _TRUE, _FALSE, _UNKNOWN = "True", "False", "Unknown"
 _UNFINISHED: Final = {
     "Ready": _FALSE,
@@ -63,15 +64,21 @@ def is_assigned(status: Status) -> bool:
     return phase_of(status) in ASSIGNED and bool(status.get("assignment"))
 
 
-def clip(message: str) -> str:
-    """A message within the limit, its cut shown."""
-    return message if len(message) <= MESSAGE_LIMIT else message[: MESSAGE_LIMIT - 3] + "..."
+def clip(message: str, limit: int = MESSAGE_LIMIT) -> str:
+    """A message within the limit, its cut shown. The limit is of bytes: characters of any language count in a status."""
+    encoded = message.encode(errors="replace")
+    if len(encoded) <= limit:
+        return message
+    return encoded[: limit - 3].decode(errors="ignore") + "..."
 
 
 def conditions(
     phase: Phase, reason: str, message: str, *, previous: Status, generation: int, now: dt.datetime
 ) -> list[dict[str, Any]]:
-    """All six conditions of a phase; the transition time of one whose status did not change stays."""
+    """All six conditions of a phase; the transition time of one whose status did not change stays.
+
+    The whole message stands once, in ``status.message``: six copies of it would outgrow the status (8 KiB).
+    """
     wanted = _UNFINISHED if phase not in TERMINAL else {**_FINISHED[phase], "Reconciling": _FALSE, "Finished": _TRUE}
     known = {condition.get("type"): condition for condition in previous.get("conditions") or []}
     out = []
@@ -83,7 +90,7 @@ def conditions(
                 "type": name,
                 "status": status,
                 "reason": reason,
-                "message": clip(message),
+                "message": clip(message, CONDITION_MESSAGE_LIMIT),
                 "observedGeneration": generation,
                 "lastTransitionTime": old["lastTransitionTime"] if same else rfc3339(now),
             }
