@@ -71,10 +71,13 @@ async def serve(
 
 async def check_version(connection: Connection) -> None:
     """Refuse a cluster below MINIMUM_VERSION. Raises UnsupportedClusterError."""
+    header = connection.authorization()  # a cluster may know no anonymous users
+    headers = {"Authorization": header} if header else {}
     async with (
         aiohttp.ClientSession() as session,
-        session.get(connection.host + "/version", ssl=connection.tls or False) as response,
+        session.get(connection.host + "/version", headers=headers, ssl=connection.tls or False) as response,
     ):
+        response.raise_for_status()
         version: dict[str, Any] = await response.json(content_type=None)
     found = (int(version["major"]), int(re.sub(r"\D.*", "", version["minor"])))
     if found < MINIMUM_VERSION:
