@@ -11,7 +11,7 @@ import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from kinora.agent import verdict as verdicts
 from kinora.agent.events import EventPump
@@ -29,6 +29,8 @@ from kinora.engine.supervisor_client import EngineProcess
 
 log = logging.getLogger(__name__)
 
+
+_STREAM_SECONDS: Final = 2.0
 
 # An engine's event, a change of its process (None: its container does not answer), or the wish to stop.
 News = base.EngineEvent | EngineProcess | Stop | None
@@ -106,6 +108,7 @@ class Drive:
                 if self._ticket.resumed:
                     await self._must_be_known()
                 else:
+                    await self._stop.unless(self._stream())
                     self.submitted = True
                     await self._engine.submit(self._ticket.graph, self._ticket.prompt_id, self._ticket.client_id)
                 break
@@ -118,6 +121,12 @@ class Drive:
         self.submitted = True
         self._follow.submitted_at = self._now()
         self._ask_at = self._now() + (0 if self._ticket.resumed else self._times.outcome)
+
+    async def _stream(self) -> None:
+        """Events are not repeated: have the stream before there is something to tell. It is no condition, though."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_STREAM_SECONDS):
+                await self._pump.until_connected()
 
     async def _must_be_known(self) -> None:
         """A prompt that had started before this agent came, and that the engine does not know, died with an engine."""

@@ -21,6 +21,7 @@ class EventPump:
         self._listeners: dict[str, Listener] = {}
         self._task: asyncio.Task[None] | None = None
         self._again = False
+        self._connected = asyncio.Event()
 
     def follow(self, prompt_id: str, listener: Listener) -> None:
         """Tell this listener of that prompt."""
@@ -29,6 +30,12 @@ class EventPump:
     def leave(self, prompt_id: str) -> None:
         """No more."""
         self._listeners.pop(prompt_id, None)
+
+    async def until_connected(self) -> None:
+        """Wait for the stream. An engine that has just begun to answer is not left waiting for the next try."""
+        if not self._connected.is_set():
+            self.reconnect()
+        await self._connected.wait()
 
     def reconnect(self) -> None:
         """Open the stream anew: one that says nothing may be dead without having ended."""
@@ -54,6 +61,7 @@ class EventPump:
     async def _pump(self) -> None:
         async for event in self._engine.events(self._client_id):
             if isinstance(event, base.Connected | base.Disconnected):
+                (self._connected.set if isinstance(event, base.Connected) else self._connected.clear)()
                 for listener in tuple(self._listeners.values()):
                     listener(event)
             else:

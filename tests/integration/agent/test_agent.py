@@ -260,7 +260,7 @@ async def test_a_clip_that_is_too_short_fails_with_the_numbers(bench: Bench) -> 
 
 async def test_an_engine_killed_while_sampling_is_a_disruption(bench: Bench) -> None:
     await ready(bench, STEP)
-    await bench.bind(video_job("victim", parameters=LONG))
+    await bench.bind(video_job("victim", parameters={**SMALL, "steps": 20}))
     await bench.status_when("victim", in_phase("Running"))
     os.kill(await bench.engine_process(), signal.SIGKILL)
     status = await bench.status_when("victim", released)
