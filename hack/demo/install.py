@@ -83,18 +83,21 @@ def run(
 def install_chart(cluster: DevCluster, *extra: str) -> None:
     """helm upgrade --install, and wait for the operator."""
     repository, _, tag = cluster.images["kinora"].rpartition(":")
-    run(
-        [
-            cluster.helm,
-            *("upgrade", "--install", "kinora", str(ROOT / "charts/kinora")),
-            *("--namespace", SYSTEM_NAMESPACE, "--create-namespace"),
-            *("--set", f"image.repository={repository}", "--set", f"image.tag={tag}"),
-            *("--set", f"engine.image={cluster.images['standin']}"),
-            *extra,
-            *("--wait", "--timeout", "3m"),
-        ],
-        env=cluster.environment,
-    )
+    command = [
+        cluster.helm,
+        *("upgrade", "--install", "kinora", str(ROOT / "charts/kinora")),
+        *("--namespace", SYSTEM_NAMESPACE, "--create-namespace"),
+        *("--set", f"image.repository={repository}", "--set", f"image.tag={tag}"),
+        *("--set", f"engine.image={cluster.images['standin']}"),
+        *extra,
+        *("--wait", "--timeout", "2m"),
+    ]
+    try:
+        run(command, env=cluster.environment)
+    except StepError as error:
+        told = cluster.kube("get", "pods", "-n", SYSTEM_NAMESPACE, "-o", "wide")
+        logs = cluster.kube("logs", "-n", SYSTEM_NAMESPACE, "-l", "app.kubernetes.io/component=operator", "--tail=20")
+        raise StepError(f"{error}\n{told}\n{logs}") from error
 
 
 def prepare(cluster: DevCluster, namespace: str, models: list[str]) -> None:

@@ -1,0 +1,5 @@
+"""``python -m kinora.cli``: the kinora command without its script."""
+
+from kinora.cli.main import main
+
+main()
