@@ -65,7 +65,7 @@ def is_assigned(status: Status) -> bool:
 
 
 def clip(message: str, limit: int = MESSAGE_LIMIT) -> str:
-    """A message within the limit, its cut shown. The limit is of bytes: characters of any language count in a status."""
+    """A message within the limit (of bytes, as a status is measured), its cut shown."""
     encoded = message.encode(errors="replace")
     if len(encoded) <= limit:
         return message
