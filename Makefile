@@ -1,0 +1,79 @@
+# Kinora. `make demo` shows it, `make test` proves it; both install what they need. `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+E2E_CLUSTER := kinora-e2e
+
+include hack/make/cluster.mk
+
+.PHONY: help venv lock fmt lint types generate verify unit contract integration e2e test demo demo-down bench clean
+
+help: ## List the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
+
+# --- the Python environment -------------------------------------------------------------------------------------------
+
+venv: $(VENV)/.installed ## Make .venv with every locked dependency
+
+$(VENV)/.installed: requirements/dev.lock pyproject.toml hack/venv.sh
+	@PYTHON="$(PYTHON)" hack/venv.sh $(VENV) requirements/dev.lock
+	@touch $@
+
+lock: venv ## Resolve dependencies anew and write the lock files (with hashes)
+	$(BIN)/uv pip compile -q --upgrade --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+	  pyproject.toml -o requirements/runtime.lock
+	$(BIN)/uv pip compile -q --upgrade --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+	  --group dev pyproject.toml -c requirements/runtime.lock -o requirements/dev.lock
+
+# --- code -------------------------------------------------------------------------------------------------------------
+
+fmt: venv ## Format the code
+	$(BIN)/ruff format operator tests hack
+	$(BIN)/ruff check --fix operator tests hack
+
+lint: venv ## Style, formatting, and the layer rule
+	$(BIN)/ruff check operator tests hack
+	$(BIN)/ruff format --check operator tests hack
+	$(BIN)/lint-imports --no-logo
+
+types: venv ## mypy, strict
+	$(BIN)/mypy
+
+generate: venv ## Write the CRDs from the models
+	$(BIN)/python -m kinora.api.crd crds
+
+verify: venv ## Fail when generated files drift
+	@drift=$$(mktemp -d) && trap 'rm -rf "$$drift"' EXIT && $(BIN)/python -m kinora.api.crd "$$drift" && \
+	  diff -ru crds "$$drift" || { echo "crds/ differs from the models; run: make generate" >&2; exit 1; }
+
+# --- tests ------------------------------------------------------------------------------------------------------------
+
+unit: venv ## Pure functions and single processes
+	$(BIN)/pytest tests/unit tests/cluster
+
+contract: venv ## The stand-in against the recorded protocol; recipes against the node contract
+	$(BIN)/pytest tests/contract
+
+integration: venv integration-up ## Operator, agent and policies on a real API server
+	$(BIN)/pytest tests/integration
+
+e2e: venv ## Real kubelet and containers, the chart installed
+	@hack/e2e.sh $(E2E_CLUSTER)
+
+test: ## Everything: lint, types, unit, contract, integration, e2e; installs what it needs
+	@hack/test.sh
+
+# --- the demo ---------------------------------------------------------------------------------------------------------
+
+demo: venv ## From nothing to three videos on a real cluster
+	@$(BIN)/python hack/demo up --name $(KINORA_CLUSTER_NAME)
+
+demo-down: venv ## Remove every trace of the demo
+	@$(BIN)/python hack/demo down --name $(KINORA_CLUSTER_NAME)
+
+clean: ## Remove .venv and caches of the tools (the dev cluster's cache: python3 hack/cluster gc)
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
