@@ -57,6 +57,7 @@ class Bench:
     drain_seconds: int = 60
     times: Times = field(default_factory=lambda: Times(weights_missing=0.1, outcome=1.0, write_retry=0.05))
     agent: Agent | None = None
+    api_port: int | None = None  # of a proxy that the agent goes through
     _running: asyncio.Task[None] | None = None
     _supervisor: asyncio.subprocess.Process | None = None
 
@@ -154,8 +155,12 @@ class Bench:
             },
         }
         token = (await self.kube.create(_TOKEN, self.namespace, request))["status"]["token"]
+        host = self.connection.host if self.api_port is None else f"https://127.0.0.1:{self.api_port}"
         return replace(
-            self.connection, tls=_without_certificate(self.connection), authorization=lambda: f"Bearer {token}"
+            self.connection,
+            host=host,
+            tls=_without_certificate(self.connection),
+            authorization=lambda: f"Bearer {token}",
         )
 
     async def kill_agent(self) -> None:
@@ -247,6 +252,51 @@ def _without_certificate(connection: Connection) -> Any:
     for der in connection.tls.get_ca_certs(binary_form=True):
         context.load_verify_locations(cadata=der)
     return context
+
+
+class Cable:
+    """A TCP way to the API server that can be cut and mended."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = (host, port)
+        self._cut = False
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._server: asyncio.Server | None = None
+
+    async def lay(self) -> int:
+        """Listen; the port."""
+        self._server = await asyncio.start_server(self._join, "127.0.0.1", 0)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    def cut(self) -> None:
+        """Every connection breaks, and no new one stands."""
+        self._cut = True
+        for writer in tuple(self._writers):
+            writer.transport.abort()
+
+    def mend(self) -> None:
+        """As before."""
+        self._cut = False
+
+    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._cut:
+            writer.transport.abort()
+            return
+        far_reader, far_writer = await asyncio.open_connection(*self._target)
+        ends = {writer, far_writer}
+        self._writers |= ends
+        with suppress(OSError):
+            await asyncio.gather(_carry(reader, far_writer), _carry(far_reader, writer))
+        for end in ends:
+            end.close()
+        self._writers -= ends
+
+
+async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
 
 
 async def make_pod(kube: KubeClient, namespace: str) -> Object:

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
-from integration.agent.bench import MODEL, Bench
+from integration.agent.bench import MODEL, Bench, Cable
 from integration.conftest import video_job
 from kinora.api import names, transitions
 from kinora.catalogue.load import load_catalogue
@@ -386,6 +387,23 @@ async def test_a_silent_engine_is_restarted_first_a_disruption_then_a_failure(be
     status = await bench.status_when("silent", lambda status: bool(status.get("failures")))
     assert status["released"]["reason"] == "EngineSilent"
     assert status["failures"] == 1
+
+
+async def test_the_api_server_may_be_away_while_a_job_renders(bench: Bench) -> None:
+    address = urlsplit(bench.connection.host)
+    assert address.hostname is not None
+    assert address.port is not None
+    cable = Cable(address.hostname, address.port)
+    bench.api_port = await cable.lay()
+    await ready(bench, STEP)
+    job = await bench.bind(video_job("cut-off", parameters={**SMALL, "steps": 10}))
+    await bench.status_when("cut-off", in_phase("Running"))
+    cable.cut()
+    folder = bench.root / "artifacts" / bench.namespace / "cut-off" / job["metadata"]["uid"] / "1"
+    await on_disk(lambda: folder.exists() and any(one.name.startswith("0-") for one in folder.iterdir()), 30)
+    assert (await bench.kube.get(VIDEOJOB, bench.namespace, "cut-off"))["status"]["phase"] == "Running"
+    cable.mend()
+    assert (await bench.status_when("cut-off", ENDED))["phase"] == "Succeeded"
 
 
 # --- readiness --------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -36,6 +36,7 @@ class MemoryEngine:
         self.refusal: Exception | None = None
         self.submitted = asyncio.Event()
         self.accepted: base.Outcome = base.Running()
+        self.asked = 0
         self.obeys = True
 
     async def submit(self, graph: Mapping[str, Any], prompt_id: str, client_id: str) -> None:
@@ -47,6 +48,7 @@ class MemoryEngine:
         self.submitted.set()
 
     async def outcome(self, prompt_id: str) -> base.Outcome:
+        self.asked += 1
         if isinstance(self.result, Exception):
             raise self.result
         return self.result
@@ -160,6 +162,13 @@ class Scene:
         return raised.value
 
 
+async def turn(holds: Callable[[], bool]) -> None:
+    """Let the loop turn until something is so."""
+    async with asyncio.timeout(10):
+        while not holds():  # noqa: ASYNC110 - it is nobody's event
+            await asyncio.sleep(0)
+
+
 async def test_success_is_told_by_the_stream_and_confirmed_by_the_engine() -> None:
     scene = Scene()
     await scene.begun()
@@ -185,7 +194,8 @@ async def test_a_broken_stream_and_a_deaf_engine_are_no_verdict() -> None:
     await scene.begun()
     scene.engine.result = base.EngineUnavailable("busy")
     scene.say(base.Disconnected())
-    await asyncio.sleep(0.05)  # several questions go unanswered
+    unanswered = scene.engine.asked + 3
+    await turn(lambda: scene.engine.asked >= unanswered)
     assert not scene.running.done()
     scene.engine.result = base.Succeeded((FILE,))
     scene.say(base.Connected())
@@ -241,7 +251,7 @@ async def test_a_failed_node_cannot_poison_the_next_job(
 async def test_an_engine_that_dies_rendering_ends_the_attempt_by_how_it_died() -> None:
     scene = Scene()
     await scene.begun()
-    await asyncio.sleep(0.01)
+    await turn(lambda: scene.follow.started_at is not None)
     scene.health.becomes(replace(PROCESS, phase="Backoff", exits=(EngineExit(1, 3, None, 0, False, 9.0),)))
     verdict = (await scene.refusal()).verdict
     assert (verdict.reason, verdict.exit_code) == ("EngineExited", 3)
@@ -251,7 +261,7 @@ async def test_an_engine_that_dies_rendering_ends_the_attempt_by_how_it_died() -
 async def test_a_container_that_dies_is_asked_about(oom: bool, kind: Kind) -> None:
     scene = Scene()
     await scene.begun()
-    await asyncio.sleep(0.01)
+    await turn(lambda: scene.follow.started_at is not None)
     scene.health.oom = oom
     scene.health.becomes(None)
     scene.health.becomes(replace(PROCESS, boot="another"))
@@ -262,7 +272,7 @@ async def test_an_engine_that_dies_before_it_has_begun_costs_nothing() -> None:
     scene = Scene()
     scene.engine.accepted = base.Pending()
     await scene.engine.submitted.wait()
-    await asyncio.sleep(0.01)
+    await turn(lambda: scene.engine.asked > 0)
     scene.health.becomes(replace(PROCESS, incarnation=2, exits=(EngineExit(1, None, 9, 0, False, 9.0),)))
     scene.engine.submitted.clear()
     await scene.begun()
