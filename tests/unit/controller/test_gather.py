@@ -1,0 +1,142 @@
+"""What the store says becomes snapshots: who may be bound, who waits for whom, who is surplus."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kinora.controller.gather import Gatherer
+from kinora.controller.store import Store
+from kinora.controller.videojob.check import Accepted, Refused, Undecided
+from unit.controller.builders import NOW, SETTINGS, assigned, catalogue, job, server
+
+Object = dict[str, Any]
+I2V = "wan2.1-i2v-14b-480p"
+NODE_DOWN = {
+    "metadata": {"name": "n1", "uid": "n1", "resourceVersion": "1"},
+    "status": {"conditions": [{"type": "Ready", "status": "Unknown"}]},
+}
+
+
+@pytest.fixture
+async def store() -> Store:
+    return Store(lambda: 1000.0, lambda _kind, _name: None)
+
+
+@pytest.fixture
+def gatherer(store: Store) -> Gatherer:
+    return Gatherer(store, catalogue(), SETTINGS)
+
+
+def put(store: Store, name: str, status: Object | None = None, **spec: Any) -> Object:
+    made = job(status, name=name, **spec)
+    made["metadata"]["uid"] = f"0b7c8a52-6f7e-4c1e-9a37-{abs(hash(name)) % 10**12:012d}"
+    store.jobs.apply(made)
+    return made
+
+
+def ready_pod(gatherer: Gatherer, store: Store, slot: int = 0, uid: str = "p1", **change: Any) -> Object:
+    from kinora.api.modelserver import ModelServerSpec
+    from kinora.controller.modelserver.desired import pod
+
+    owner = server(replicas=2)
+    made = pod(owner, ModelServerSpec.model_validate(owner["spec"]), SETTINGS, slot=slot, incarnation=0)
+    made["metadata"] |= {"uid": uid, "resourceVersion": "3", **change}
+    made["spec"]["nodeName"] = "n1"
+    made["status"] = {"phase": "Running", "conditions": [{"type": "kinora.dev/EngineReady", "status": "True"}]}
+    store.pods.apply(made)
+    return made
+
+
+def idle_uids(gatherer: Gatherer, *reserved: str) -> list[str]:
+    return [pod.uid for pod in gatherer.idle("films", frozenset(reserved), NOW)]
+
+
+def test_a_ready_pod_is_idle_until_it_holds_a_job_or_a_bind_is_on_its_way(gatherer: Gatherer, store: Store) -> None:
+    store.servers.apply(server(replicas=2))
+    ready_pod(gatherer, store)
+    assert idle_uids(gatherer) == ["p1"]
+    assert idle_uids(gatherer, "p1") == []
+    put(store, "a", assigned("Scheduled"))
+    assert idle_uids(gatherer) == []
+
+
+def test_a_pod_of_a_node_that_is_not_ready_gets_no_job(gatherer: Gatherer, store: Store) -> None:
+    """Its condition still says ready: nobody is there to change it. A lost job must not go back to it."""
+    store.servers.apply(server(replicas=2))
+    ready_pod(gatherer, store)
+    store.nodes.apply(NODE_DOWN)
+    assert idle_uids(gatherer) == []
+    snapshot = gatherer.server(server(replicas=2), NOW)
+    assert [pod.serves for pod in snapshot.pods] == [False]
+
+
+@pytest.mark.parametrize(
+    "change", [{"deletionTimestamp": "2026-05-01T12:00:00Z"}, {"ownerReferences": [{"uid": "another server"}]}]
+)
+def test_a_pod_that_goes_or_is_not_the_servers_gets_no_job(
+    gatherer: Gatherer, store: Store, change: dict[str, Any]
+) -> None:
+    store.servers.apply(server(replicas=2))
+    ready_pod(gatherer, store, **change)
+    assert idle_uids(gatherer) == []
+
+
+def test_surplus_and_outdated_pods_get_no_job(gatherer: Gatherer, store: Store) -> None:
+    store.servers.apply(server(replicas=1))
+    ready_pod(gatherer, store, slot=1)
+    assert idle_uids(gatherer) == [], "its slot is beyond spec.replicas"
+    outdated = server(replicas=2, drainSeconds=5, update={"maxUnavailable": 2})
+    outdated["metadata"]["resourceVersion"] = "6"
+    store.servers.apply(outdated)
+    assert idle_uids(gatherer) == [], "its template is of yesterday"
+
+
+def test_who_waits(gatherer: Gatherer, store: Store) -> None:
+    store.servers.apply(server())
+    for name, spec in {
+        "plain": {},
+        "named": {"model": None, "modelServerName": "vace"},
+        "suspended": {"suspend": True},
+        "cancelled": {"cancel": True},
+        "elsewhere": {"model": None, "modelServerName": "other"},
+        "wrong": {"model": "wan9"},
+    }.items():
+        put(store, name, **spec)
+    put(store, "bound", assigned("Scheduled"))
+    assert sorted(waiting.key for waiting in gatherer.waiting("films")) == ["films/named", "films/plain"]
+    assert gatherer.server(server(), NOW).backlog == 2
+
+
+def test_a_verdict_is_remembered_and_follows_the_spec_and_the_named_server(gatherer: Gatherer, store: Store) -> None:
+    named = put(store, "named", model=None, modelServerName="vace")
+    assert isinstance(gatherer.verdict(named), Undecided)
+    store.servers.apply(server())
+    first = gatherer.verdict(named)
+    assert isinstance(first, Accepted)
+    assert gatherer.verdict(named) is first
+    other = server(model=I2V)
+    other["metadata"]["resourceVersion"] = "6"
+    store.servers.apply(other)
+    assert isinstance(gatherer.verdict(named), Refused), "the server of that name serves another model now"
+
+
+def test_a_pod_keeps_what_runs_and_one_staged_job(gatherer: Gatherer, store: Store) -> None:
+    put(store, "runs", assigned("Running"), priority=-5)
+    put(store, "low", assigned("Scheduled"), priority=0)
+    put(store, "high", assigned("Scheduled"), priority=9)
+    entries = store.jobs.entries
+    surplus = {name: gatherer.job(entry, NOW).surplus for name, entry in entries.items()}
+    assert surplus == {"films/runs": False, "films/high": False, "films/low": True}
+
+
+def test_the_pod_of_an_assignment_is_known_by_its_uid(gatherer: Gatherer, store: Store) -> None:
+    put(store, "a", assigned())
+    entry = store.jobs.entries["films/a"]
+    ready_pod(gatherer, store, uid="another")
+    assert gatherer.job(entry, NOW).pod.lost(NOW) == "the pod is gone"
+    ready_pod(gatherer, store, slot=1, uid="p1")
+    assert gatherer.job(entry, NOW).pod.lost(NOW) == ""
+    store.nodes.apply(NODE_DOWN)
+    assert gatherer.job(entry, NOW).pod.node_not_ready_seconds == 0

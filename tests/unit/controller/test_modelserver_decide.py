@@ -1,0 +1,253 @@
+"""decide(ModelServer): which pods are made, which go, and never one that renders."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kinora.api.modelserver import ModelServerSpec
+from kinora.controller.modelserver.decide import decide, sort_pods
+from kinora.controller.modelserver.desired import template_hash
+from kinora.controller.modelserver.snapshot import ServerPod
+from kinora.controller.plan import Plan
+from kinora.kube.resources import POD
+from unit.controller.builders import NOW, SETTINGS, catalogue, server, server_pod, server_snapshot
+
+DOWN: dict[str, Any] = {"engine_ready": False, "engine_reason": "EngineDown"}
+OLD: dict[str, Any] = {"template_hash": "old"}
+
+
+def spec(replicas: int = 3, max_unavailable: int = 1) -> ModelServerSpec:
+    return ModelServerSpec.model_validate(server(replicas=replicas, update={"maxUnavailable": max_unavailable})["spec"])
+
+
+def fate(*pods: ServerPod, replicas: int = 3, max_unavailable: int = 1) -> tuple[list[str], set[str], tuple[int, ...]]:
+    """(UIDs to delete, UIDs that get no new job, slots to fill)."""
+    fleet = sort_pods(pods, spec(replicas, max_unavailable), "new", NOW)
+    return sorted(pod.uid for pod in fleet.going), set(fleet.cordoned), fleet.missing_slots
+
+
+def pods(count: int, **facts: Any) -> list[ServerPod]:
+    return [server_pod(slot, **facts) for slot in range(count)]
+
+
+def test_scale_up_fills_the_lowest_free_slots() -> None:
+    assert fate() == ([], set(), (0, 1, 2))
+    assert fate(server_pod(1)) == ([], set(), (0, 2))
+    assert fate(*pods(3)) == ([], set(), ())
+
+
+def test_scale_down_lets_idle_pods_go_and_busy_ones_finish() -> None:
+    two = [server_pod(0), server_pod(1), server_pod(2, busy=True)]
+    assert fate(*two, replicas=1) == (["u1"], {"u1", "u2"}, ())
+    assert fate(*pods(3, busy=True), replicas=0) == ([], {"u0", "u1", "u2"}, ())
+    assert fate(*pods(3), replicas=0) == (["u0", "u1", "u2"], {"u0", "u1", "u2"}, ())
+
+
+def test_of_two_pods_in_one_slot_the_busy_one_stays() -> None:
+    twins = [server_pod(0, "idle"), server_pod(0, "busy", busy=True)]
+    assert fate(*twins, replicas=1) == (["idle"], {"idle"}, ())
+
+
+def test_a_pod_without_a_slot_goes() -> None:
+    assert fate(server_pod(-1, "strange"), server_pod(0), replicas=1)[0] == ["strange"]
+
+
+@pytest.mark.parametrize("phase", ["Failed", "Succeeded"])
+@pytest.mark.parametrize("busy", [True, False])
+def test_a_pod_that_ended_goes_and_its_slot_waits_until_it_is_gone(phase: str, busy: bool) -> None:
+    dead = server_pod(0, phase=phase, busy=busy)
+    assert fate(dead, replicas=1) == (["u0"], {"u0"}, ())
+    assert fate(replicas=1)[2] == (0,)
+
+
+def test_a_pod_with_a_broken_gpu_is_replaced_once_it_holds_no_job() -> None:
+    broken = {"engine_ready": False, "engine_reason": "CudaFault"}
+    assert fate(server_pod(0, **broken), replicas=1)[0] == ["u0"]
+    assert fate(server_pod(0, **broken, busy=True), replicas=1)[0] == []
+
+
+@pytest.mark.parametrize("reason", ["EngineDown", "WeightsMissing", "Starting", "NodesMissing", "MemoryHigh"])
+def test_a_pod_whose_engine_is_not_ready_stays(reason: str) -> None:
+    assert fate(server_pod(0, engine_ready=False, engine_reason=reason), replicas=1) == ([], set(), ())
+
+
+def test_a_terminating_pod_holds_its_slot_until_30_seconds_beyond_its_grace() -> None:
+    going = server_pod(0, terminating=True, deletion_time=NOW + dt.timedelta(seconds=600))
+    assert fate(going, replicas=1) == ([], set(), ())
+    stuck = server_pod(0, terminating=True, deletion_time=NOW - dt.timedelta(seconds=31))
+    assert fate(stuck, replicas=1) == ([], set(), (0,)), "its node is gone: it will never end"
+
+
+# --- rolling update
+
+
+@pytest.mark.parametrize(("room", "gone"), [(1, ["u0"]), (2, ["u0", "u1"]), (9, ["u0", "u1", "u2"])])
+def test_an_update_takes_no_more_pods_than_may_be_unavailable(room: int, gone: list[str]) -> None:
+    assert fate(*pods(3, **OLD), max_unavailable=room)[0] == gone
+
+
+def test_an_update_waits_while_a_new_pod_starts_or_a_slot_is_empty() -> None:
+    assert fate(server_pod(0, **DOWN), *pods(3, **OLD)[1:])[0] == []
+    assert fate(*pods(3, **OLD)[1:]) == ([], set(), (0,))
+    assert fate(server_pod(0), *pods(3, **OLD)[1:])[0] == ["u1"]
+
+
+def test_an_update_begins_with_pods_that_do_not_serve_and_they_count() -> None:
+    mixed = [server_pod(0, **OLD), server_pod(1, **OLD), server_pod(2, **OLD, **DOWN)]
+    assert fate(*mixed)[0] == ["u2"], "one is unavailable already: no other goes beside it"
+    assert fate(*mixed, max_unavailable=2)[0] == ["u0", "u2"]
+    assert fate(*pods(3, **OLD, **DOWN))[0] == ["u0", "u1", "u2"], "what serves nobody is replaced at once"
+
+
+def test_an_update_prefers_idle_pods_and_lets_a_busy_one_finish() -> None:
+    assert fate(server_pod(0, **OLD, busy=True), server_pod(1, **OLD), replicas=2)[0] == ["u1"]
+    gone, cordoned, _ = fate(*pods(3, **OLD, busy=True))
+    assert (gone, cordoned) == ([], {"u0"}), "it renders on, and gets no next job"
+
+
+FACTS = st.fixed_dictionaries(
+    {
+        "busy": st.booleans(),
+        "engine_ready": st.booleans(),
+        "template_hash": st.sampled_from(["new", "old"]),
+        "terminating": st.booleans(),
+        "phase": st.sampled_from(["Running", "Running", "Pending", "Failed"]),
+        "slot": st.integers(-1, 4),
+        "engine_reason": st.sampled_from(["", "CudaFault", "EngineDown"]),
+    }
+)
+
+
+@settings(deadline=None)
+@given(st.lists(FACTS, max_size=6), st.integers(0, 4), st.integers(1, 3))
+def test_whatever_the_fleet(facts: list[dict[str, Any]], replicas: int, max_unavailable: int) -> None:
+    fleet = [server_pod(uid=f"p{number}", **fact) for number, fact in enumerate(facts)]
+    found = sort_pods(tuple(fleet), spec(replicas, max_unavailable), "new", NOW)
+    assert not [pod for pod in found.going if pod.busy and not pod.is_lost], "a render is never stopped"
+    assert not [pod for pod in found.going if pod.terminating], "deleting twice says nothing new"
+    assert {pod.uid for pod in found.going} <= found.cordoned
+    assert len(found.missing_slots) == len(set(found.missing_slots)) <= replicas
+    occupied = {pod.slot for pod in fleet}
+    assert not occupied & set(found.missing_slots)
+    serving = [pod for pod in fleet if pod.serves and 0 <= pod.slot < replicas]
+    updated = [pod for pod in found.going if pod.serves and pod.template_hash == "old" and pod in serving]
+    owners = {pod.slot for pod in serving}
+    doubled = len(serving) - len(owners)
+    assert len(updated) <= max_unavailable + doubled
+
+
+# --- the whole plan
+
+
+def plan(obj: dict[str, Any], *fleet: ServerPod, claims: frozenset[str] | None = None, made: bool = True) -> Plan:
+    return decide(server_snapshot(obj, *fleet, claims=claims), catalogue(), SETTINGS, children_made=made)
+
+
+def kinds(found: Plan) -> list[str]:
+    return [create.resource.kind for create in found.create]
+
+
+def test_a_new_server_gets_its_children_and_pods() -> None:
+    found = plan(server(replicas=2), made=False)
+    assert kinds(found) == ["ServiceAccount", "RoleBinding", "Service", "Pod", "Pod"]
+    slots = [create.body["metadata"]["labels"]["kinora.dev/slot"] for create in found.create if create.resource == POD]
+    assert slots == ["0", "1"]
+    template = {"claimTemplate": {"storage": "10Gi"}}
+    assert "PersistentVolumeClaim" in kinds(plan(server(weights=template), made=False))
+    assert kinds(plan(server(), made=True)) == ["Pod"]
+
+
+def test_a_server_that_is_deleted_is_left_to_garbage_collection() -> None:
+    obj = server()
+    obj["metadata"]["deletionTimestamp"] = "2026-05-01T12:00:00Z"
+    assert plan(obj, server_pod(0)) == Plan()
+
+
+def test_a_pods_name_is_a_function_of_its_slot_and_a_taken_name_is_passed_over() -> None:
+    first = plan(server()).create[0].body["metadata"]["name"]
+    assert plan(server()).create[0].body["metadata"]["name"] == first
+    stuck = server_pod(0, name=first, terminating=True, deletion_time=NOW - dt.timedelta(seconds=90))
+    assert plan(server(), stuck).create[0].body["metadata"]["name"] != first
+
+
+def test_no_pod_is_made_while_a_claim_is_missing_and_existing_ones_stay() -> None:
+    found = plan(server(replicas=2), server_pod(0, template_hash=HASH), claims=frozenset({"videos"}))
+    assert (found.create, found.delete) == ((), ())
+
+
+HASH = template_hash(ModelServerSpec.model_validate(server()["spec"]), SETTINGS.engine_image)
+
+
+def test_a_deletion_names_the_uid_so_that_no_namesake_is_hit() -> None:
+    found = plan(server(replicas=0), server_pod(0, "x9"))
+    assert [(delete.name, delete.uid) for delete in found.delete] == [("vace-0-x9", "x9")]
+
+
+def test_it_is_looked_at_again_when_a_terminating_pod_gives_its_slot_free() -> None:
+    going = server_pod(0, terminating=True, deletion_time=NOW + dt.timedelta(seconds=10))
+    assert plan(server(), going).requeue_after == pytest.approx(40.5)
+    assert plan(server(), server_pod(0)).requeue_after is None
+
+
+# --- refusals
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "words"),
+    [
+        ({"model": "wan9"}, "UnknownModel", ["wan9", "wan2.1-vace-1.3b"]),
+        ({"replicas": "many"}, "InvalidSpec", ["spec.replicas", "many"]),
+        ({"autoscaling": {}}, "NotImplemented", ["spec.autoscaling"]),
+        ({"warmup": True}, "NotImplemented", ["spec.warmup"]),
+        ({"recycle": {"afterJobs": 5}}, "NotImplemented", ["spec.recycle"]),
+        ({"podTemplate": {}}, "NotImplemented", ["spec.podTemplate"]),
+        ({"artifacts": {"s3": {"bucket": "films"}}}, "NotImplemented", ["spec.artifacts.s3"]),
+        ({"weights": {"claimName": "w", "quantize": True}}, "NotImplemented", ["spec.weights.quantize"]),
+        (
+            {"weights": {"claimName": "w", "sources": [{"name": "a", "url": "https://x"}]}},
+            "NotImplemented",
+            ["spec.weights.sources"],
+        ),
+        ({"gpu": {"pools": [{"name": "a"}, {"name": "b"}]}}, "NotImplemented", ["spec.gpu.pools"]),
+        ({"gpu": {"pools": [{"name": "a", "maxReplicas": 1}]}}, "NotImplemented", ["maxReplicas"]),
+        ({"gpu": {"pools": [{"name": "a", "gpuModel": "H20"}]}}, "NotImplemented", ["gpuModel"]),
+        ({"gpu": {"pools": [{"name": "a", "provider": "acs"}]}}, "NotImplemented", ["provider"]),
+        ({"gpu": {"pools": [{"name": "a", "capacity": "Spot"}]}}, "NotImplemented", ["capacity"]),
+        ({"gpu": {"fallbackAfterSeconds": 5}}, "NotImplemented", ["fallbackAfterSeconds"]),
+        ({"engine": {"args": ["--listen", "0.0.0.0"]}}, "NotAllowed", ["--listen"]),
+        ({"engine": {"args": ["--port=80"]}}, "NotAllowed", ["--port=80"]),
+    ],
+)
+def test_a_refused_server_does_nothing_and_says_why(change: dict[str, Any], reason: str, words: list[str]) -> None:
+    found = plan(server(**change), server_pod(0), made=False)
+    assert (found.create, found.delete) == ((), ())
+    assert found.status is not None
+    conditions = {condition["type"]: condition for condition in found.status["conditions"]}
+    assert {name: condition["status"] for name, condition in conditions.items()} == {
+        "Ready": "False",
+        "Available": "False",
+        "WeightsReady": "Unknown",
+        "Reconciling": "False",
+        "Stalled": "True",
+    }
+    assert {condition["reason"] for condition in conditions.values()} == {reason}
+    for word in words:
+        assert word in conditions["Stalled"]["message"]
+    assert [note.reason for note in found.notes] == [reason]
+    told = server({"conditions": list(conditions.values())}, **change)
+    assert plan(told).notes == (), "one event, when the refusal is new"
+
+
+def test_an_image_must_come_from_somewhere() -> None:
+    from kinora.controller.settings import Settings
+
+    bare = Settings(agent_image="kinora:1")
+    found = decide(server_snapshot(server()), catalogue(), bare)
+    assert "spec.engine.image" in str(found.status)
+    named = decide(server_snapshot(server(engine={"image": "comfyui:1"})), catalogue(), bare)
+    assert named.create
