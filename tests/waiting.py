@@ -40,7 +40,8 @@ async def wait_for(
                     if holds(obj):
                         return obj or {}
     except TimeoutError:
-        raise AssertionError(f"{resource.kind} {name} is not as wanted after {deadline} s: {obj}") from None
+        shown = {part: (obj or {}).get(part) for part in ("spec", "status")}
+        raise AssertionError(f"{resource.kind} {name} is not as wanted after {deadline} s: {shown}") from None
 
 
 async def wait_for_pods(

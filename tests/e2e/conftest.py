@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def fetch(cluster: DevCluster, namespace: str, tmp_path: Path) -> Any:
 
     def bring(job: str) -> Path:
         target = tmp_path / f"{job}.mp4"
-        command = ["python", "-m", "kinora.cli", "fetch", f"vj/{job}", "-n", namespace, "-o", str(target)]
+        command = [sys.executable, "-m", "kinora.cli", "fetch", f"vj/{job}", "-n", namespace, "-o", str(target)]
         done = subprocess.run(
             command, env=cluster.environment, capture_output=True, text=True, check=False, timeout=180
         )

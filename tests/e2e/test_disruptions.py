@@ -158,7 +158,7 @@ async def test_an_engine_killed_in_mid_render_is_restarted_and_the_job_succeeds(
 
 async def test_cancel_in_mid_render_frees_the_pod_for_the_next_job(kube: KubeClient, namespace: str) -> None:
     await serve(kube, namespace, slow_server("cancel"))
-    await kube.create(VIDEOJOB, namespace, slow_job("unwanted", "cancel", steps=200))
+    await kube.create(VIDEOJOB, namespace, slow_job("unwanted", "cancel", steps=100))
     await wait_for(kube, VIDEOJOB, namespace, "unwanted", phase("Running"), deadline=30)
     await kube.patch(VIDEOJOB, namespace, "unwanted", {"spec": {"cancel": True}})
     job = await wait_for(kube, VIDEOJOB, namespace, "unwanted", ENDED, deadline=30)
