@@ -15,8 +15,9 @@ from kinora.api import reasons
 from kinora.api.base import MESSAGE_LIMIT
 from kinora.api.videojob import VideoJobSpec
 from kinora.catalogue.load import Catalogue
+from kinora.recipes.build import planned_hash
 from kinora.recipes.faults import Fault, InvalidSpec, not_yet
-from kinora.recipes.resolve import resolve
+from kinora.recipes.resolve import prompts_of, resolve
 
 Object = Mapping[str, Any]
 
@@ -71,7 +72,8 @@ def check(job: Object, catalogue: Catalogue, server_models: Mapping[str, str]) -
     later = _queue_faults(spec)
     if later:
         return _refused(InvalidSpec(later))
-    return Accepted(model.name, resolved.to_status())
+    graph_hash = planned_hash(model, resolved, prompts_of(spec, model))
+    return Accepted(model.name, {**resolved.to_status(), "graphHash": graph_hash})
 
 
 def _queue_faults(spec: VideoJobSpec) -> tuple[Fault, ...]:
