@@ -88,7 +88,7 @@ class Agent:
         self._store = JobStore(self._wake.set)
         self._writer = StatusWriter(parts.client, settings.identity, settings.times, self._store, metrics)
         self._condition = ConditionWriter(parts.client, settings.identity, settings.times, parts.now, self._see_pod)
-        self._health = Health(
+        self.health = Health(
             settings=settings,
             model=parts.model,
             engine=parts.engine,
@@ -113,7 +113,7 @@ class Agent:
             now=parts.now,
             model=parts.model,
             engine=parts.engine,
-            health=self._health,
+            health=self.health,
             pump=self._pump,
             writer=self._writer,
             stager=Stager(settings, parts.client, parts.store, parts.media),
@@ -128,7 +128,7 @@ class Agent:
         if self._drain_from is None:
             log.info("draining; what renders has %d s", self.settings.config.drain_seconds)
             self._drain_from = asyncio.get_running_loop().time()
-            self._health.drain()
+            self.health.drain()
             self._wake.set()
 
     def obstacle(self) -> str | None:
@@ -139,7 +139,7 @@ class Agent:
         """Serve until drained, or cancelled (a killed agent: what it was doing is resumed by the next one)."""
         async with asyncio.TaskGroup() as group:
             services = [
-                group.create_task(part.run()) for part in (self._health, self._condition, self._pump, self._reflector)
+                group.create_task(part.run()) for part in (self.health, self._condition, self._pump, self._reflector)
             ]
             try:
                 await self._conduct()
@@ -206,7 +206,7 @@ class Agent:
     def _step(self) -> None:
         pod_uid = self.settings.identity.pod_uid
         jobs = {key_of(job): job for job in self._store.all() if is_ours(job, pod_uid)}
-        draining = self._drain_from is not None or self._health.cuda_fault
+        draining = self._drain_from is not None or self.health.cuda_fault
         choice = choose(jobs.values(), {key: one.hold for key, one in self._attempts.items()}, draining=draining)
         for key in (*choice.take_up, *choice.hand_back):
             if key not in self._attempts:

@@ -211,6 +211,7 @@ class Attempt:
             job=self._first,
             resumed=self._resumed,
             deadline_seconds=float(spec.get("activeDeadlineSeconds", 7200)),
+            done=self._free_engine,
         )
         self._drive = Drive(
             ticket,

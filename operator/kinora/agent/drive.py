@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -46,6 +46,7 @@ class Ticket:
     job: Mapping[str, Any]
     resumed: bool  # it had reached Running before this agent came
     deadline_seconds: float
+    done: Callable[[], None]  # called as soon as the engine has succeeded and may take the next prompt
 
 
 class Drive:
@@ -88,7 +89,7 @@ class Drive:
             await self._submit()
             return await self._watch()
         except Stopped as stopped:
-            if self.submitted:
+            if self.submitted and self._follow.ended_at is None:
                 await self.halt(stopped.why.name.lower())
             raise
         finally:
@@ -161,8 +162,9 @@ class Drive:
         nudge = self._follow.nudge_at()
         if nudge is not None:
             due.append(nudge)
-        if self._follow.started_at is not None:
-            due.append(self._follow.started_at + self._ticket.deadline_seconds)
+        deadline = self._deadline_at()
+        if deadline is not None:
+            due.append(deadline)
         if not self._mailbox.empty():
             return self._mailbox.get_nowait()
         try:
@@ -182,7 +184,11 @@ class Drive:
                 follow.progressed(node, value, maximum, now)
             case base.Connected():
                 self._ask_at = now  # what happened before is told by nobody else
-            case base.ExecutionSuccess() | base.ExecutionError() | base.ExecutionInterrupted():
+            case base.ExecutionSuccess():
+                follow.ended(now)
+                self._ask_at = now
+                self._ticket.done()
+            case base.ExecutionError() | base.ExecutionInterrupted():
                 follow.ended(now)
                 self._ask_at = now
             case _:
@@ -251,8 +257,8 @@ class Drive:
         raise Refusal(verdict)
 
     async def _check_times(self, now: float) -> None:
-        follow = self._follow
-        if follow.started_at is not None and now >= follow.started_at + self._ticket.deadline_seconds:
+        follow, deadline = self._follow, self._deadline_at()
+        if deadline is not None and now >= deadline:
             await self.halt("deadline")
             raise Refusal(verdicts.of_deadline(self._ticket.deadline_seconds))
         nudge = follow.nudge_at()
@@ -261,9 +267,17 @@ class Drive:
             self._pump.reconnect()
         if now >= follow.silent_at():
             silence = follow.silence()
-            await self._health.restart_engine("silent")
+            if follow.ended_at is None:  # else the engine may be another prompt's already
+                await self._health.restart_engine("silent")
             follow.ended(self._now())
             raise Refusal(verdicts.of_silence(silence, self._ticket.job))
+
+    def _deadline_at(self) -> float | None:
+        """The deadline is for rendering: it ends with it."""
+        follow = self._follow
+        if follow.started_at is None or follow.ended_at is not None:
+            return None
+        return follow.started_at + self._ticket.deadline_seconds
 
     # --- stopping -----------------------------------------------------------------------------------------------------
 

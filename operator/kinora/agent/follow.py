@@ -33,6 +33,7 @@ _SPAN: Final[Mapping[Stage, tuple[int, int]]] = {
     Stage.DECODE: (90, 97),
     Stage.SAVE: (97, 99),
 }
+_ANSWER_BUDGET: Final = 600.0  # seconds: the next prompt may keep the engine from answering
 _SAVERS: Final = frozenset({"VHS_VideoCombine", "CreateVideo"})
 _MEDIA_LOADERS: Final = frozenset({"LoadImage", "LoadImageMask", "LoadVideo"})
 
@@ -161,19 +162,23 @@ class Follow:
         return self.scale * silence_budget(self._activity, self.tokens, slowest)
 
     def nudge_at(self) -> float | None:
-        """When half of the budget is gone: time to ask for events anew. None when that was done."""
-        return None if self._nudged else self._life_at + self.budget() / 2
+        """When half of the budget is gone: time to ask for events anew. None when that was done, or is over."""
+        return None if self._nudged or self.ended_at is not None else self._life_at + self.budget() / 2
 
     def nudged(self) -> None:
         """It was done; only a sign of life arms it again."""
         self._nudged = True
 
     def silent_at(self) -> float:
-        """When silence is over its budget."""
+        """When silence is over its budget: of the render, and after its end of the question what came of it."""
+        if self.ended_at is not None:
+            return self.ended_at + self.scale * _ANSWER_BUDGET
         return self._life_at + self.budget()
 
     def silence(self) -> str:
         """The silence in words."""
+        if self.ended_at is not None:
+            return f"the engine did not say for {self.scale * _ANSWER_BUDGET:.0f} s what came of the prompt"
         return f"no sign of life for {self.budget():.0f} s in stage {self._activity}"
 
     def _stage_of(self, name: str) -> Stage:

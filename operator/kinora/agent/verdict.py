@@ -117,9 +117,8 @@ def of_silence(silence: str, job: Job) -> Verdict:
     """The engine gave no sign of life; the first time it is a disruption, the second time a failure."""
     last = (job.get("status") or {}).get("lastFailure") or {}
     if last.get("reason") == reasons.ENGINE_SILENT:
-        return Verdict(Kind.FAILURE, reasons.ENGINE_SILENT, f"{silence}, for the second time; the engine was restarted")
-    message = f"{silence}; the engine was restarted"
-    return Verdict(Kind.DISRUPTION, reasons.ENGINE_SILENT, message, remember=True)
+        return Verdict(Kind.FAILURE, reasons.ENGINE_SILENT, f"{silence}, for the second time")
+    return Verdict(Kind.DISRUPTION, reasons.ENGINE_SILENT, silence, remember=True)
 
 
 def patch(job: Job, verdict: Verdict, now: dt.datetime, gpu_seconds: float | None = None) -> dict[str, Any]:

@@ -425,6 +425,19 @@ async def test_a_missing_weight_file_is_named_and_its_coming_is_noticed(bench: B
     assert (await bench.status_when("patient", ENDED))["phase"] == "Succeeded"
 
 
+async def test_a_cuda_fault_hands_back_what_waits_and_asks_for_another_pod(bench: Bench) -> None:
+    await ready(bench, STEP)
+    await bench.bind(video_job("first", parameters={**SMALL, "steps": 20}))
+    await bench.status_when("first", in_phase("Running"))
+    await bench.bind(video_job("second"))
+    assert bench.agent is not None
+    bench.agent.health.latch_cuda_fault("KSampler: an illegal memory access was encountered")
+    assert "illegal memory access" in (await bench.condition_when("CudaFault"))["message"]
+    assert (await bench.status_when("second", released))["released"]["reason"] == "Drain"
+    await bench.status_when("first", ENDED)
+    assert not bench.agent_has_ended()
+
+
 async def test_an_engine_that_dies_idle_is_down_and_then_ready_again(bench: Bench) -> None:
     await ready(bench)
     os.kill(await bench.engine_process(), signal.SIGKILL)

@@ -124,11 +124,12 @@ class Scene:
 
     def __init__(self, *, resumed: bool = False, deadline: float = 60, scale: float = 1.0, **times: float) -> None:
         self.engine, self.health, self.notes, self.stop = MemoryEngine(), StillHealth(), Notes(), StopSignal()
+        self.freed: list[bool] = []
         self.follow = Follow(GRAPH, 100, asyncio.get_running_loop().time(), scale)
         pump = EventPump(self.engine, "client")  # type: ignore[arg-type]
         self.pumping = asyncio.ensure_future(pump.run())
         self.drive = Drive(
-            Ticket(PROMPT, "client", GRAPH, job(), resumed, deadline),
+            Ticket(PROMPT, "client", GRAPH, job(), resumed, deadline, lambda: self.freed.append(True)),
             self.follow,
             self.notes,  # type: ignore[arg-type]
             self.stop,
@@ -178,6 +179,7 @@ async def test_success_is_told_by_the_stream_and_confirmed_by_the_engine() -> No
     assert await scene.end() == (FILE,)
     assert scene.engine.calls == ["submit"]
     assert scene.notes.views[-1] == View(52, "Sample", 1, 2)
+    assert scene.freed == [True]
     assert scene.health.listeners == []
 
 
@@ -244,6 +246,7 @@ async def test_a_failed_node_cannot_poison_the_next_job(
     scene.engine.result = base.Failed(error)
     scene.say(base.ExecutionError(PROMPT, error))
     assert (await scene.refusal()).verdict.reason == reason
+    assert scene.freed == []  # what went wrong is mended first
     assert scene.engine.calls[1:] == calls
     assert scene.health.fault == fault
 
@@ -331,6 +334,19 @@ async def test_the_deadline_frees_the_engine() -> None:
     await scene.begun()
     assert (await scene.refusal()).verdict.reason == "ActiveDeadlineExceeded"
     assert "interrupt" in scene.engine.calls
+
+
+async def test_after_success_the_engine_is_left_to_the_next_prompt() -> None:
+    scene = Scene(deadline=0.02, scale=1e-4, outcome=0.005)
+    scene.engine.result = base.EngineUnavailable("busy with the next")
+    await scene.engine.submitted.wait()
+    scene.engine.result = base.EngineUnavailable("busy with the next")
+    scene.say(base.ExecutionStart(PROMPT), base.ExecutionSuccess(PROMPT))
+    verdict = (await scene.refusal()).verdict
+    assert (verdict.kind, verdict.reason) == (Kind.DISRUPTION, "EngineSilent")
+    assert scene.freed
+    assert scene.health.restarts == []
+    assert "interrupt" not in scene.engine.calls
 
 
 async def test_silence_restarts_the_engine() -> None:
