@@ -222,7 +222,7 @@ def test_the_worst_status_stays_under_8_kib(letter: str) -> None:
     words = letter * 4000
     inputs = {"video": {"claim": {"name": "clips", "path": "a.mp4"}}}
     spec = {"model": "wan2.1-vace-1.3b", "task": "VideoToVideo", "prompt": "x", "inputs": inputs}
-    accepted = check(job(**spec, inputs={"video": inputs["video"]}, parameters={"frames": 81}), load_catalogue(), {})
+    accepted = check(job(**spec, parameters={"frames": 81}), load_catalogue(), {})
     assert isinstance(accepted, Accepted)
     pod = "a" * 63
     found = job()
