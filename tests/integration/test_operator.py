@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
-from integration.conftest import job_status, model_server, phase, video_job, wait_for, wait_for_pods
 from kinora.api.names import CONDITION_ENGINE_READY
 from kinora.kube.client import STRATEGIC, KubeClient
 from kinora.kube.resources import CLAIM, EVENT, MODELSERVER, POD, ROLE_BINDING, SERVICE, SERVICE_ACCOUNT, VIDEOJOB
+from waiting import DEADLINE, job_status, model_server, phase, video_job, wait_for, wait_for_pods
 
 pytestmark = pytest.mark.integration
 Object = dict[str, Any]
@@ -37,6 +38,19 @@ async def ready_pods(kube: KubeClient, namespace: str, count: int = 1) -> list[O
     for pod in pods:
         await make_ready(kube, namespace, pod)
     return pods
+
+
+async def wait_for_event(kube: KubeClient, namespace: str, reason: str) -> Object:
+    """The first event of that reason, followed by a watch."""
+    async with asyncio.timeout(DEADLINE):
+        events, version = await kube.list(EVENT, namespace)
+        for event in events:
+            if event["reason"] == reason:
+                return event
+        async for change in kube.stream(EVENT, namespace, resource_version=version):
+            if change["object"].get("reason") == reason:
+                return change["object"]
+    raise AssertionError("the watch ended")
 
 
 async def kill(kube: KubeClient, namespace: str, pod: Object) -> None:
@@ -325,3 +339,14 @@ async def test_scale_down_lets_a_busy_pod_finish_and_update_replaces_idle_pods(
     artifact = {"uri": "pvc://a/b", "contentType": "video/mp4", "bytes": 1, "sha256": "0" * 64}
     await job_status(kube, namespace, "job", {"phase": "Succeeded", "artifacts": [artifact]})
     await wait_for_pods(kube, namespace, lambda pods: pods == [])
+
+
+@pytest.mark.usefixtures("operator", "claims")
+async def test_an_end_that_an_agent_wrote_becomes_an_event_once(kube: KubeClient, namespace: str) -> None:
+    await kube.create(MODELSERVER, namespace, model_server())
+    await ready_pods(kube, namespace)
+    await kube.create(VIDEOJOB, namespace, video_job())
+    await wait_for(kube, VIDEOJOB, namespace, "job", phase("Scheduled"))
+    await job_status(kube, namespace, "job", {"phase": "Failed", "reason": "GraphRefused", "message": "no such node"})
+    event = await wait_for_event(kube, namespace, "GraphRefused")
+    assert (event["type"], event["note"], event["regarding"]["name"]) == ("Warning", "no such node", "job")

@@ -37,7 +37,7 @@ from kinora.api import names, reasons, transitions
 from kinora.api.reasons import Phase
 from kinora.api.videojob import VideoJobSpec
 from kinora.catalogue.model import Model
-from kinora.engine.base import Engine, OutputFile
+from kinora.engine.base import Engine, EngineUnavailable, OutputFile
 from kinora.media.child import IsolationError
 from kinora.recipes.build import build
 from kinora.recipes.faults import InvalidSpec
@@ -314,8 +314,11 @@ class Attempt:
         return (follow.ended_at or self._loop.time()) - follow.started_at
 
     async def _tidy(self) -> None:
-        """Remove the attempt's folders (comfy.md, Files: the engine never does)."""
+        """Remove the attempt's folders and its entry in the history: the engine never cleans up after itself."""
         paths = self._tools.settings.paths
+        if self._drive is not None and self._drive.submitted:
+            with suppress(EngineUnavailable):
+                await self._tools.engine.forget(names.prompt_id(self.key.uid, self.key.attempt))
         for root in (paths.input, paths.output):
             with suppress(OSError):
                 await asyncio.to_thread(shutil.rmtree, root / self._folder, ignore_errors=True)

@@ -53,7 +53,7 @@ class Executor:
             written = await self.patch_status(resource, obj, plan.status)
         if written is not None or not plan.status:
             for note in plan.notes:
-                await self._note(obj, note)
+                await self.note(obj, note)
         return written
 
     async def patch_status(self, resource: Resource, obj: Object, status: Object) -> Object | None:
@@ -80,7 +80,8 @@ class Executor:
             if not error.already_exists:
                 raise
 
-    async def _note(self, obj: Object, note: Note) -> None:
+    async def note(self, obj: Object, note: Note) -> None:
+        """Record one event on the object."""
         body = events.event_body(
             obj,
             kind=note.kind,

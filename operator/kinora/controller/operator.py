@@ -13,8 +13,8 @@ import logging
 from typing import Any
 
 from kinora.api.names import VIDEOJOBS, key, prompt_id
-from kinora.api.reasons import DISRUPTED, RETRY
-from kinora.api.transitions import bound, is_finished, parse_time
+from kinora.api.reasons import DISRUPTED, RETRY, Phase
+from kinora.api.transitions import bound, is_finished, parse_time, phase_of
 from kinora.catalogue.load import Catalogue
 from kinora.controller.executor import Executor, StaleError
 from kinora.controller.gather import Gatherer, server_of
@@ -26,6 +26,7 @@ from kinora.controller.settings import Settings
 from kinora.controller.store import Store
 from kinora.controller.videojob import decide as job_decide
 from kinora.controller.videojob.check import Accepted
+from kinora.controller.videojob.decide import end_note
 from kinora.kube.client import ApiError, KubeClient, UnreachableError
 from kinora.kube.resources import MODELSERVER, POD, VIDEOJOB
 
@@ -215,6 +216,8 @@ class Operator:
         written = await self._executor.run(VIDEOJOB, entry.obj, plan)
         if written is not None:
             self._count_attempt(written)
+            if is_finished(written["status"]):
+                self._observe_finished(written)
             self._take_job(written)
         if plan.requeue_after is not None:
             self._queue.add(("job", name), plan.requeue_after)
@@ -297,14 +300,15 @@ class Operator:
         if not is_finished(job.get("status") or {}):
             self._take_job(job)
             return
-        self._observe_finished(job)
+        if self._observe_finished(job) and phase_of(job["status"]) != Phase.SUCCEEDED:
+            await self._executor.note(job, end_note(job["status"]))  # its agent wrote the end, and records no events
         await self.expire(job)
 
-    def _observe_finished(self, job: Object) -> None:
-        """Count it once: an end that this process wrote is told by its own answer, and by the watch."""
+    def _observe_finished(self, job: Object) -> bool:
+        """Count it once (an end that this process wrote is told by its answer and by the watch); whether it is new."""
         uid = job["metadata"]["uid"]
         if uid in self._observed:
-            return
+            return False
         self._observed[uid] = None
         if len(self._observed) > OBSERVED_LIMIT:
             del self._observed[next(iter(self._observed))]
@@ -312,6 +316,7 @@ class Operator:
         model = verdict.model if isinstance(verdict, Accepted) else ""
         self.metrics.observe_finished(job, model)
         self._gatherer.forget(job)
+        return True
 
     async def expire(self, job: Object) -> None:
         """Delete a finished job whose ttlSecondsAfterFinished is over, or look again when it will be."""

@@ -192,6 +192,10 @@ class Engine(Protocol):
         """Takes this prompt out of the queue, if it waits there."""
         ...
 
+    async def forget(self, prompt_id: str) -> None:
+        """Drops an ended prompt from the history, which holds the whole graph of each for as long as it lives."""
+        ...
+
     async def free(self, *, unload_models: bool, free_memory: bool) -> None:
         """Asks it to give back memory before the next prompt."""
         ...

@@ -101,6 +101,10 @@ class ComfyClient:
         """See Engine."""
         await self._done("/queue", {"delete": [prompt_id]})
 
+    async def forget(self, prompt_id: str) -> None:
+        """See Engine."""
+        await self._done("/history", {"delete": [prompt_id]})
+
     async def free(self, *, unload_models: bool, free_memory: bool) -> None:
         """See Engine."""
         await self._done("/free", {"unload_models": unload_models, "free_memory": free_memory})

@@ -243,3 +243,13 @@ async def test_a_second_socket_takes_the_place_of_the_first(slow_client: ComfyCl
     assert isinstance(seen[-1], Progress)
     await slow_client.interrupt(prompt_id)
     await _until(second, ExecutionInterrupted)
+
+
+async def test_a_forgotten_prompt_is_in_the_history_no_more(client: ComfyClient) -> None:
+    prompt_id, kept = _id(), _id()
+    for one in (prompt_id, kept):
+        await client.submit(graphs.still(), one, _id())
+        assert isinstance(await _ended(client, one), Succeeded)
+    await client.forget(prompt_id)
+    assert await client.outcome(prompt_id) == Unknown()
+    assert isinstance(await client.outcome(kept), Succeeded)

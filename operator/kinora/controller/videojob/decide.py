@@ -7,6 +7,9 @@ message, which become the conditions.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from kinora.api import reasons
 from kinora.api.base import integral
 from kinora.api.reasons import DISRUPTIONS, Phase
@@ -154,11 +157,14 @@ def _take_back(snapshot: JobSnapshot, message: str) -> Plan:
 
 
 def _end(snapshot: JobSnapshot, phase: Phase, reason: str, message: str) -> Plan:
-    kind = "Normal" if phase == Phase.CANCELLED else "Warning"
-    return Plan(
-        status=ended_by_operator(snapshot.job, phase, reason, message, snapshot.now),
-        notes=(Note(kind, reason, message, "Finish"),),
-    )
+    status = ended_by_operator(snapshot.job, phase, reason, message, snapshot.now)
+    return Plan(status=status, notes=(end_note(status),))
+
+
+def end_note(status: Mapping[str, Any]) -> Note:
+    """The event of a job that did not succeed."""
+    kind = "Normal" if phase_of(status) == Phase.CANCELLED else "Warning"
+    return Note(kind, str(status.get("reason") or "Unknown"), str(status.get("message") or ""), "Finish")
 
 
 def _has_run(snapshot: JobSnapshot) -> bool:
