@@ -1,0 +1,262 @@
+"""The chart without a cluster: what its policies name, what its values may be, and how its pods are hardened."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kinora.api.modelserver import ModelServerSpec
+from kinora.api.names import AGENT_CLUSTER_ROLE, AGENT_SERVICE_ACCOUNT, CONDITION_ENGINE_READY
+from kinora.api.reasons import TERMINAL, Phase
+from kinora.api.videojob import VideoJobSpec
+from kinora_cluster import ROOT
+
+Object = dict[str, Any]
+CHART = ROOT / "charts/kinora"
+MUTABLE = {"suspend", "cancel", "priority", "ttlSecondsAfterFinished"}
+CLUSTER_SCOPED = ("ClusterRole", "ClusterRoleBinding", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+
+
+@cache
+def helm() -> str | None:
+    """The dev cluster's helm, or one on the PATH."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "hack/cluster"), "env", "--name", "kinora-it"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = json.loads(done.stdout).get("helm", "") if done.returncode == 0 else ""
+    return found if found and Path(found).exists() else shutil.which("helm")
+
+
+def render(*arguments: str) -> subprocess.CompletedProcess[str]:
+    program = helm()
+    if program is None:
+        pytest.skip("no helm here; make integration-up brings one")
+    command = [program, "template", "films", str(CHART), "--namespace", "kinora-system", "--kube-version", "1.34.0"]
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+
+
+def objects(*arguments: str) -> list[Object]:
+    done = render(*arguments)
+    assert done.returncode == 0, done.stderr
+    return [found for found in yaml.safe_load_all(done.stdout) if found]
+
+
+def one(kind: str, name: str, *arguments: str) -> Object:
+    return next(found for found in objects(*arguments) if (found["kind"], found["metadata"]["name"]) == (kind, name))
+
+
+# --- policies
+
+
+def test_immutable_and_mutable_fields_are_all_fields_of_a_videojob() -> None:
+    text = (CHART / "templates/policies.yaml").read_text(encoding="utf-8")
+    listed = re.search(r"range list ([^}]*)}}", text)
+    assert listed is not None
+    immutable = re.findall(r'"(\w+)"', listed.group(1))
+    assert len(immutable) == len(set(immutable))
+    assert set(immutable) & MUTABLE == set()
+    assert set(immutable) | MUTABLE == {field.alias for field in VideoJobSpec.model_fields.values()}
+
+
+def test_every_policy_is_bound_and_denies_and_fails_closed() -> None:
+    found = objects()
+    policies = {item["metadata"]["name"]: item for item in found if item["kind"] == "ValidatingAdmissionPolicy"}
+    bindings = [item["spec"] for item in found if item["kind"] == "ValidatingAdmissionPolicyBinding"]
+    bound = {binding["policyName"] for binding in bindings}
+    assert set(policies) == bound == {"kinora-videojob-immutable", "kinora-agent-fence", "kinora-agent-pod"}
+    assert {policy["spec"]["failurePolicy"] for policy in policies.values()} == {"Fail"}
+    for binding in bindings:
+        assert binding["validationActions"] == ["Deny"]
+        assert "matchResources" not in binding, "it holds in every namespace"
+
+
+def test_the_fence_knows_the_phases_and_the_account_by_their_names() -> None:
+    fence = str(one("ValidatingAdmissionPolicy", "kinora-agent-fence"))
+    agents = {Phase.SCHEDULED, Phase.RUNNING, Phase.FINALIZING} | TERMINAL
+    assert str([str(phase) for phase in Phase if phase in agents])[1:-1] in fence
+    assert f":{AGENT_SERVICE_ACCOUNT}" in fence
+    assert CONDITION_ENGINE_READY.startswith("kinora.dev/")
+
+
+# --- RBAC
+
+
+def rules(name: str) -> set[tuple[str, str, str]]:
+    return {
+        (group, resource, verb)
+        for rule in one("ClusterRole", name)["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def test_what_an_agent_may_do() -> None:
+    assert rules(AGENT_CLUSTER_ROLE) == {
+        *(("kinora.dev", "videojobs", verb) for verb in ("get", "list", "watch")),
+        ("kinora.dev", "videojobs/status", "patch"),
+        ("", "pods/status", "patch"),
+        ("", "configmaps", "get"),
+    }
+
+
+def test_no_role_holds_a_wildcard_or_reads_secrets() -> None:
+    for role in objects():
+        for rule in role.get("rules", []) if role["kind"] == "ClusterRole" else []:
+            assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]], role["metadata"]["name"]
+            assert "secrets" not in rule["resources"]
+            assert {"escalate", "impersonate"} & set(rule["verbs"]) == set()
+
+
+def test_the_operator_may_bind_the_agents_role_alone() -> None:
+    role = one("ClusterRole", "kinora-operator")
+    binding = [rule for rule in role["rules"] if "bind" in rule["verbs"]]
+    assert [rule["resourceNames"] for rule in binding] == [[AGENT_CLUSTER_ROLE]]
+
+
+def test_roles_for_people_hold_no_status_and_servers_are_for_admins() -> None:
+    for name in ("kinora-view", "kinora-edit", "kinora-modelserver-edit"):
+        assert not [resource for _, resource, _ in rules(name) if resource.endswith("/status")]
+    labels = {
+        item["metadata"]["name"]: [label for label in item["metadata"]["labels"] if "aggregate-to" in label]
+        for item in objects()
+        if item["kind"] == "ClusterRole"
+    }
+    assert labels["kinora-edit"] == ["rbac.authorization.k8s.io/aggregate-to-edit"]
+    assert labels["kinora-modelserver-edit"] == ["rbac.authorization.k8s.io/aggregate-to-admin"]
+    assert not [label for label in str(objects("--set", "rbac.aggregate=false")).split() if "aggregate-to" in label]
+
+
+# --- pods
+
+
+@pytest.mark.parametrize("arguments", [(), ("--set", "metrics.port=9000,engine.image=standin:1,watchNamespaces={a,b}")])
+def test_every_pod_is_restricted(arguments: tuple[str, ...]) -> None:
+    templates = [found["spec"]["template"]["spec"] for found in objects(*arguments) if found["kind"] == "Deployment"]
+    assert templates
+    for pod in templates:
+        context = pod["securityContext"]
+        assert context["runAsNonRoot"] is True
+        assert context["runAsUser"] > 0
+        assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in [*pod.get("initContainers", []), *pod["containers"]]:
+            own = container["securityContext"]
+            assert own["readOnlyRootFilesystem"] is True
+            assert own["allowPrivilegeEscalation"] is False
+            assert own["capabilities"] == {"drop": ["ALL"]}
+            assert container["resources"]["limits"]["memory"]
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+        assert all("hostPath" not in volume for volume in pod["volumes"])
+
+
+def test_the_operator_is_told_what_its_settings_read() -> None:
+    from kinora.controller import settings
+
+    read = set(re.findall(r'env(?:\.get\(|\[)"(\w+)"', Path(settings.__file__).read_text(encoding="utf-8")))
+    arguments = ("--set", "image.tag=v9,engine.image=e:1,watchNamespaces={a,b},metrics.port=9000")
+    deployment = one("Deployment", "films-operator", *arguments)
+    container = deployment["spec"]["template"]["spec"]["containers"][0]
+    env = {variable["name"]: variable.get("value") for variable in container["env"]}
+    assert read <= set(env)
+    assert (env["KINORA_IMAGE"], env["KINORA_ENGINE_IMAGE"]) == ("kinora:v9", "e:1")
+    assert (env["KINORA_NAMESPACES"], env["KINORA_HTTP_PORT"]) == ("a,b", "9000")
+    assert container["ports"] == [{"name": "metrics", "containerPort": 9000}]
+
+
+def test_crds_come_with_the_chart_and_stay_when_it_goes() -> None:
+    for name in ("videojobs.kinora.dev", "modelservers.kinora.dev"):
+        found = one("CustomResourceDefinition", name)
+        assert found["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+        assert found["spec"] == yaml.safe_load((ROOT / f"crds/{name}.yaml").read_text(encoding="utf-8"))["spec"]
+        gone = one("CustomResourceDefinition", name, "--set", "crds.keep=false")
+        assert "annotations" not in gone["metadata"]
+    kinds = {found["kind"] for found in objects("--set", "crds.enabled=false")}
+    assert "CustomResourceDefinition" not in kinds
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--set", "rbac.create=false,serviceAccount.create=false,serviceAccount.name=mine"),
+        ("--set", "metrics.serviceMonitor.enabled=true,metrics.serviceMonitor.labels.a=b"),
+        ("--set", "metrics.service=false"),
+        ("--set-json", 'operator.extraEnv=[{"name":"A","value":"b"}]', "--set", "operator.podAnnotations.a=b"),
+        (
+            "--set-json",
+            'operator={"nodeSelector":{"a":"b"},"tolerations":[{"key":"x"}],"affinity":{"nodeAffinity":{}}}',
+        ),
+        ("--set", "image.digest=sha256:" + "0" * 64, "--set", "operator.priorityClassName=high"),
+        ("--set-json", 'imagePullSecrets=[{"name":"registry"}]'),
+    ],
+)
+def test_each_value_gives_objects_that_have_a_name_and_a_namespace(arguments: tuple[str, ...]) -> None:
+    for found in objects(*arguments):
+        assert found["metadata"]["name"]
+        cluster_scoped = found["kind"] in CLUSTER_SCOPED or found["kind"] == "CustomResourceDefinition"
+        assert ("namespace" in found["metadata"]) is not cluster_scoped, found["kind"]
+        assert None not in found["metadata"].get("labels", {}).values()
+
+
+def test_an_older_kubernetes_is_refused() -> None:
+    done = render("--kube-version", "1.31.9")
+    assert done.returncode != 0
+    assert "1.32" in done.stderr
+
+
+# --- values
+
+
+def leaves(values: Any, schema: Object, path: str = "") -> list[str]:
+    """Paths of values that the schema does not name, and of objects that it leaves open though values fill them."""
+    wrong = []
+    for name, value in values.items():
+        here = f"{path}.{name}".lstrip(".")
+        known = schema.get("properties", {}).get(name)
+        if known is None:
+            wrong.append(here)
+        elif isinstance(value, dict) and "properties" in known:
+            wrong += leaves(value, known, here)
+    if schema.get("additionalProperties") is not False:
+        wrong.append(f"{path} is open")
+    return wrong
+
+
+def test_the_schema_names_every_value_and_no_other() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+    assert leaves(values, schema) == []
+    assert set(schema["properties"]) - set(values) == {"global"}, "helm itself sets global"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["operatr.x=1", "image.tga=1", "operator.resource=x", "metrics.port=0", "image.digest=latest", "rbac.create=maybe",
+     "image.repository=", "image.pullPolicy=Sometimes", "metrics.serviceMonitor.enable=true"],
+)  # fmt: skip
+def test_a_wrong_value_is_refused_by_its_name(wrong: str) -> None:
+    done = render("--set", wrong)
+    assert done.returncode != 0
+    assert wrong.partition("=")[0].split(".")[0] in done.stderr
+
+
+def test_server_pods_are_held_to_the_same() -> None:
+    """The pods that no template of the chart shows: those that the operator makes."""
+    from kinora.controller.modelserver.desired import pod
+    from unit.controller.builders import SETTINGS, server
+
+    made = pod(server(), ModelServerSpec.model_validate(server()["spec"]), SETTINGS, slot=0, incarnation=0)
+    for container in [*made["spec"]["initContainers"], *made["spec"]["containers"]]:
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
