@@ -20,6 +20,7 @@ from integration.agent.bench import MODEL, Bench, Cable
 from integration.conftest import video_job
 from kinora.api import names, transitions
 from kinora.catalogue.load import load_catalogue
+from kinora.engine.base import Interrupted, Unknown
 from kinora.engine.client import ComfyClient
 from kinora.kube.resources import CONFIGMAP, VIDEOJOB
 from kinora.media.child import prove
@@ -168,7 +169,8 @@ async def test_cancel_while_sampling(bench: Bench) -> None:
     await bench.patch("unwanted", {"spec": {"cancel": True}})
     status = await bench.status_when("unwanted", ENDED)
     assert (status["phase"], status["reason"]) == ("Cancelled", "Cancelled")
-    assert type((await engine_knows(bench, job))["outcome"]).__name__ == "Interrupted"
+    outcome = (await engine_knows(bench, job))["outcome"]
+    assert isinstance(outcome, Interrupted | Unknown)  # stopped, and perhaps forgotten by now
     await bench.bind(video_job("wanted"))
     assert (await bench.status_when("wanted", ENDED))["phase"] == "Succeeded"
 
@@ -198,7 +200,8 @@ async def test_a_deleted_job_frees_the_engine(bench: Bench) -> None:
     await bench.kube.delete(VIDEOJOB, bench.namespace, "gone")
     await bench.bind(video_job("next"))
     assert (await bench.status_when("next", ENDED))["phase"] == "Succeeded"
-    assert type((await engine_knows(bench, job))["outcome"]).__name__ == "Interrupted"
+    outcome = (await engine_knows(bench, job))["outcome"]
+    assert isinstance(outcome, Interrupted | Unknown)  # stopped, and perhaps forgotten by now
     await on_disk(is_empty(bench.root / "input", bench.root / "output"))
 
 
