@@ -185,7 +185,7 @@ def modelserver_crd() -> Schema:
             _column("Ready", '.status.conditions[?(@.type=="Ready")].status'),
             _column("Reason", '.status.conditions[?(@.type=="Ready")].reason'),
             _column("Pods", ".status.replicas", "integer"),
-            _column("Available", ".status.readyReplicas", "integer"),
+            _column("Up", ".status.readyReplicas", "integer", description="Pods that would start a job now"),
             _column("Busy", ".status.busyReplicas", "integer"),
             _column("Backlog", ".status.backlog", "integer"),
             _column("Age", ".metadata.creationTimestamp", "date"),
