@@ -67,6 +67,9 @@ e2e: venv ## Real kubelet and containers, the chart installed
 test: ## Everything: lint, types, unit, contract, integration, e2e; installs what it needs
 	@hack/test.sh
 
+bench: venv ## Latency from create to the engine's start (needs the demo up)
+	PYTHONPATH=hack:tests $(BIN)/python tests/bench/latency.py --name $(KINORA_CLUSTER_NAME)
+
 # --- the demo ---------------------------------------------------------------------------------------------------------
 
 demo: venv ## From nothing to three videos on a real cluster

@@ -72,7 +72,7 @@ class EngineSpec(ApiModel):
 
 
 class ClaimTemplate(ApiModel):
-    """A PVC that the operator creates and owns."""
+    """A PVC that the operator creates; it stays when the ModelServer is deleted."""
 
     storage_class_name: Annotated[str, StringConstraints(max_length=253)] | None = None
     access_modes: list[Annotated[str, StringConstraints(max_length=32)]] = Field(

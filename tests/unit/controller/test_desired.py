@@ -192,11 +192,11 @@ def test_a_new_operator_rolls_no_pod_and_a_new_engine_does() -> None:
 # --- the other children
 
 
-def test_children_carry_the_server_as_their_owner_and_the_shared_ones_do_not() -> None:
+def test_children_have_the_server_as_owner_but_for_the_shared_ones_and_the_weights() -> None:
     template = {"claimTemplate": {"storage": "10Gi", "storageClassName": "fast"}}
     claim = desired.claim(server(weights=template), spec(weights=template))
     assert claim is not None
-    for child in (pod(), desired.service(server()), claim):
+    for child in (pod(), desired.service(server())):
         owner = child["metadata"]["ownerReferences"][0]
         assert (owner["kind"], owner["controller"], owner["blockOwnerDeletion"]) == ("ModelServer", True, False)
     assert claim["metadata"]["name"] == "vace-weights"
@@ -206,7 +206,7 @@ def test_children_carry_the_server_as_their_owner_and_the_shared_ones_do_not() -
         "storageClassName": "fast",
     }
     assert desired.claim(server(), spec()) is None
-    for shared in (desired.service_account("films"), desired.role_binding("films")):
+    for shared in (desired.service_account("films"), desired.role_binding("films"), claim):
         assert "ownerReferences" not in shared["metadata"]
     assert desired.role_binding("films")["roleRef"]["name"] == "kinora-agent"
     assert desired.service_account("films")["automountServiceAccountToken"] is False

@@ -97,14 +97,20 @@ def service(server: Object) -> Body:
 
 
 def claim(server: Object, spec: ModelServerSpec) -> Body | None:
-    """The PVC of a claimTemplate; None when the spec names an existing claim."""
+    """The PVC of a claimTemplate; None when the spec names an existing claim.
+
+    It has no owner: weights outlive their ModelServer, as volumes outlive a StatefulSet, and one of the same name
+    finds them again.
+    """
     template = spec.weights.claim_template
     if template is None:
         return None
+    metadata = _metadata(server, weights_claim(server, spec))
+    del metadata["ownerReferences"]
     body: Body = {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": _metadata(server, weights_claim(server, spec)),
+        "metadata": metadata,
         "spec": {
             "accessModes": template.access_modes,
             "resources": {"requests": {"storage": template.storage}},
