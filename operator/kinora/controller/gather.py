@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Container
 from typing import Any
 
 from kinora.api.names import LABEL_MODEL_SERVER
@@ -140,11 +141,13 @@ class Gatherer:
     def _backlog(self, namespace: str, server: str) -> int:
         return sum(1 for job in self.waiting(namespace) if server in job.servers)
 
-    def waiting(self, namespace: str) -> list[Waiting]:
-        """The jobs of a namespace that may be bound now."""
+    def waiting(self, namespace: str, held: Container[str] = ()) -> list[Waiting]:
+        """The jobs of a namespace that may be bound now; ``held``: keys of those that may not for a while."""
         servers = self.servers(namespace)
         out = []
         for key in self._store.waiting.get(namespace, set()):
+            if key in held:
+                continue
             job = self._store.jobs.entries[key].obj
             spec = job["spec"]
             if spec.get("suspend") or spec.get("cancel") or job["metadata"].get("deletionTimestamp"):
