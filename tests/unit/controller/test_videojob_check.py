@@ -38,7 +38,7 @@ def test_an_accepted_job_is_resolved_without_its_prompt() -> None:
         ({"queue": "gold"}, "NotImplemented", ["spec.queue is gold", "default"]),
         ({"webhook": {"url": "https://x.example"}}, "NotImplemented", ["spec.webhook"]),
         ({"task": None, "workflow": {"inline": "{}"}}, "NotImplemented", ["spec.workflow"]),
-        ({"task": "Inpaint"}, "NotImplemented", ["spec.task is Inpaint"]),
+        ({"task": "Inpaint"}, "InvalidSpec", ["spec.inputs.video is not set", "spec.inputs.mask is not set"]),
     ],
 )
 def test_a_wrong_job_is_refused_with_field_value_and_what_is_allowed(
