@@ -77,13 +77,8 @@ def check(job: Object, catalogue: Catalogue, server_models: Mapping[str, str]) -
 
 
 def _queue_faults(spec: VideoJobSpec) -> tuple[Fault, ...]:
-    """What belongs to the queue rather than to the picture, and arrives with scheduling and the gateway."""
-    faults = []
-    if spec.queue != "default":
-        faults.append(not_yet("spec.queue", spec.queue, "default"))
-    if spec.webhook is not None:
-        faults.append(not_yet("spec.webhook", spec.webhook.url, "nothing"))
-    return tuple(faults)
+    """What belongs to the queue rather than to the picture, and arrives with scheduling."""
+    return () if spec.queue == "default" else (not_yet("spec.queue", spec.queue, "default"),)
 
 
 def _refused(invalid: InvalidSpec) -> Refused:
