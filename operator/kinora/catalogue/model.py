@@ -22,6 +22,8 @@ class Role(StrEnum):
     """What a weight file is for; a recipe asks for its files by role."""
 
     DIFFUSION = "diffusion"
+    DIFFUSION_LOW_NOISE = "diffusionLowNoise"
+    "The second expert of a model that has two; the first one is `diffusion`, for high noise."
     TEXT_ENCODER = "textEncoder"
     VAE = "vae"
     CLIP_VISION = "clipVision"

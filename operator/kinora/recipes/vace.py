@@ -12,6 +12,9 @@ from typing import Any
 from kinora.api.videojob import Control
 from kinora.recipes.graph import Graph, Link, Order, deliver, link, load_image, node
 from kinora.recipes.preparation import Prepared
+from kinora.recipes.resolved import Resolved
+
+_LOW_NOISE = "diffusionLowNoise"
 
 
 def vace_graph(order: Order) -> Graph:
@@ -24,7 +27,10 @@ def vace_graph(order: Order) -> Graph:
 
 def _loaders(order: Order) -> Graph:
     resolved, files, prompts = order.resolved, order.files, order.prompts
+    low = files.get(_LOW_NOISE)
+    second = {} if low is None else {"12": node("UNETLoader", unet_name=low, weight_dtype=resolved.weight_dtype)}
     return {
+        **second,
         "11": node("UNETLoader", unet_name=files["diffusion"], weight_dtype=resolved.weight_dtype),
         "13": node("CLIPLoader", clip_name=files["textEncoder"], type="wan", device="default"),
         "14": node("VAELoader", vae_name=files["vae"]),
@@ -49,6 +55,12 @@ def _sampling(order: Order, inputs: Mapping[str, Link]) -> Graph:
             strength=resolved.control_strength,
             **inputs,
         ),
+        **(_two_stages(resolved) if _LOW_NOISE in order.files else _one_stage(resolved)),
+    }
+
+
+def _one_stage(resolved: Resolved) -> Graph:
+    return {
         "27": node("ModelSamplingSD3", shift=resolved.shift, model=link("11")),
         "24": node(
             "KSampler",
@@ -63,6 +75,37 @@ def _sampling(order: Order, inputs: Mapping[str, Link]) -> Graph:
             negative=link("17", 1),
             latent_image=link("17", 2),
         ),
+    }
+
+
+def _two_stages(resolved: Resolved) -> Graph:
+    """Wan 2.2: the expert for high noise takes the first half of the steps, the one for low noise the rest."""
+    middle = max(resolved.steps // 2, 1)
+
+    def stage(model: str, latent: Link, start: int, end: int) -> dict[str, Any]:
+        first = start == 0
+        return node(
+            "KSamplerAdvanced",
+            add_noise="enable" if first else "disable",
+            noise_seed=resolved.seed,
+            steps=resolved.steps,
+            cfg=resolved.guidance,
+            sampler_name=resolved.sampler,
+            scheduler=resolved.scheduler,
+            start_at_step=start,
+            end_at_step=end,
+            return_with_leftover_noise="enable" if first else "disable",
+            model=link(model),
+            positive=link("17", 0),
+            negative=link("17", 1),
+            latent_image=latent,
+        )
+
+    return {
+        "27": node("ModelSamplingSD3", shift=resolved.shift, model=link("11")),
+        "28": node("ModelSamplingSD3", shift=resolved.shift, model=link("12")),
+        "23": stage("27", link("17", 2), 0, middle),
+        "24": stage("28", link("23"), middle, resolved.steps),
     }
 
 

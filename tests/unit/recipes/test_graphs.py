@@ -19,7 +19,7 @@ from kinora.recipes.resolve import prompts_of, resolve
 
 RECORDED = Path(__file__).parents[4] / "shared" / "comfyui" / "nodes.json"
 CLAIM = {"claim": {"name": "footage", "path": "a"}}
-VACE, I2V = "wan2.1-vace-1.3b", "wan2.1-i2v-14b-480p"
+VACE, I2V, FUN = "wan2.1-vace-1.3b", "wan2.1-i2v-14b-480p", "wan2.2-vace-fun-a14b"
 STAGED = {
     name: StagedInput(f"jobs/u-1/{name}", kind)
     for name, kind in (
@@ -67,7 +67,10 @@ def _spec(name: str, case: str, **more: Any) -> VideoJobSpec:
     task, _, control = case.split("+", maxsplit=1)[0].partition("/")
     parameters = {"expand": {"left": 1.5}} if task == "Outpaint" else {}
     parameters |= {"control": control} if control else {}
-    asked = {**more, "parameters": {**parameters, **more.get("parameters", {})}}
+    parameters |= more.get("parameters", {})
+    if name == FUN and "shift" in parameters:  # two experts need two steps, and its shift begins at 1
+        parameters |= {"steps": max(parameters["steps"], 2), "shift": max(parameters["shift"], 1)}
+    asked = {**more, "parameters": parameters}
     given = {"model": name, "task": task, "prompt": "a cat", "inputs": INPUTS[case]}
     return VideoJobSpec.model_validate({**given, **asked})
 
@@ -177,6 +180,23 @@ def test_without_a_mask_everything_is_generated(case: str) -> None:
     graph = _graph(VACE, case)
     assert "control_masks" not in graph["17"]["inputs"]
     assert _source(graph, "32", "images")["class_type"] == "VAEDecode"
+
+
+def test_two_experts_share_the_steps() -> None:
+    graph = _graph(FUN, "TextToVideo", parameters={"steps": 13, "seed": 7})
+    first, second = graph["23"]["inputs"], graph["24"]["inputs"]
+    assert (first["start_at_step"], first["end_at_step"], second["start_at_step"], second["end_at_step"]) == (
+        0,
+        6,
+        6,
+        13,
+    )
+    assert (first["add_noise"], first["return_with_leftover_noise"]) == ("enable", "enable")
+    assert (second["add_noise"], second["return_with_leftover_noise"]) == ("disable", "disable")
+    assert second["latent_image"] == ["23", 0]
+    loaded = [graph[graph[stage["model"][0]]["inputs"]["model"][0]]["inputs"]["unet_name"] for stage in (first, second)]
+    assert ["high" in name for name in loaded] == [True, False]
+    assert {first["noise_seed"], second["noise_seed"]} == {7}
 
 
 def test_reference_is_wired_and_trimmed() -> None:

@@ -63,7 +63,7 @@ def check(job: Object, catalogue: Catalogue, server_models: Mapping[str, str]) -
             return Undecided(f"no ModelServer {spec.model_server_name!r} in the namespace yet")
     model = catalogue.get(name)
     if model is None:
-        fault = Fault("spec.model", name, ", ".join(catalogue.names))
+        fault = Fault("spec.model", name, ", ".join(catalogue.names), catalogue.unknown(name))
         return Refused(reasons.INVALID_SPEC, str(fault))
     try:
         resolved = resolve(spec, model, job["metadata"]["uid"])
