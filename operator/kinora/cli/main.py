@@ -61,6 +61,77 @@ def fetch(  # noqa: PLR0917 - click passes options by name
 
 
 @main.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path())
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def validate(files: tuple[str, ...], output: str) -> None:
+    """Check VideoJobs and ModelServers in YAML FILES (- is standard input) without a cluster: every fault at once.
+
+    Exit code 0: sound; 1: faults; 2: a file cannot be read.
+    """
+    from kinora.catalogue.load import load_catalogue
+    from kinora.cli import validate as command
+    from kinora.cli.manifests import Document, UnreadableError, read
+
+    documents: list[Document] = []
+    unreadable = False
+    for file in files:
+        try:
+            documents += read(file)
+        except UnreadableError as error:
+            click.echo(f"kinora validate: {error}", err=True)
+            unreadable = True
+    report = command.validate(documents, load_catalogue())
+    if output == "json":
+        import json
+
+        click.echo(json.dumps(report.faults, indent=2, ensure_ascii=False))
+    else:
+        for line in report.lines:
+            click.echo(line)
+    for note in report.notes:
+        click.echo(f"note: {note}", err=True)
+    click.echo(f"{len(files)} files, {report.objects} objects, {len(report.lines)} faults", err=True)
+    sys.exit(2 if unreadable else 1 if report.lines else 0)
+
+
+@main.command()
+@click.argument("file", type=click.Path())
+@click.option("--inputs-as", "inputs", multiple=True, metavar="NAME=PATH", help="Name a staged file; may be repeated.")
+@click.option("--job", help="Which VideoJob of the file (default: the only one).")
+@click.option("--model", help="The model of a job that names a ModelServer.")
+def render(file: str, inputs: tuple[str, ...], job: str | None, model: str | None) -> None:
+    """Print the graph of the VideoJob in FILE (- is standard input) in ComfyUI's API format. Needs no cluster.
+
+    Paths of --inputs-as are relative to the engine's input folder: --inputs-as image=photo.png.
+    """
+    from kinora.cli import render as command
+    from kinora.cli.manifests import UnreadableError, read
+
+    try:
+        text, notes = command.render(command.pick(read(file), job), command.parse_inputs(inputs), model)
+    except UnreadableError as error:
+        click.echo(f"kinora render: {error}", err=True)
+        sys.exit(2)
+    except command.RenderError as error:
+        for line in str(error).splitlines():
+            click.echo(f"kinora render: {line}", err=True)
+        sys.exit(1)
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
+    click.echo(text)
+
+
+@main.command()
+@click.option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True)
+def models(output: str) -> None:
+    """List the models that VideoJobs and ModelServers can name."""
+    from kinora.catalogue.load import load_catalogue
+    from kinora.cli.models import shown
+
+    click.echo(shown(load_catalogue(), output))
+
+
+@main.command()
 def operator() -> None:
     """Run the operator (in its pod; settings come from the environment)."""
     from kinora.controller.main import run
