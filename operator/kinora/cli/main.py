@@ -9,6 +9,7 @@ import shutil
 import sys
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -129,6 +130,62 @@ def models(output: str) -> None:
     from kinora.cli.models import shown
 
     click.echo(shown(load_catalogue(), output))
+
+
+@main.group()
+def weights() -> None:
+    """Look at weight files, verify them, make FP8 of them."""
+
+
+@weights.command("inspect")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--tensors", is_flag=True, help="One line a tensor.")
+def weights_inspect(file: Path, tensors: bool) -> None:
+    """Tensors of a safetensors FILE by type, with totals. Reads its header only."""
+    from kinora.cli.weights import WeightsError, inspect
+
+    try:
+        click.echo(inspect(file, tensors=tensors))
+    except WeightsError as error:
+        _fail("weights inspect", error)
+
+
+@weights.command("verify")
+@click.option("--model", required=True, help="A model of the catalogue.")
+@click.option("--root", required=True, type=click.Path(path_type=Path), help="The folder of models.")
+@click.option("--level", type=click.Choice(["Size", "Header", "Hash"]), default="Header", show_default=True)
+def weights_verify(model: str, root: Path, level: str) -> None:
+    """Whether a model's weight files are there and are what the catalogue says. Exit code 1: not all."""
+    from kinora.cli.weights import WeightsError, check
+
+    try:
+        shown, sound = check(model, root, level)
+    except WeightsError as error:
+        _fail("weights verify", error)
+    click.echo(shown)
+    sys.exit(0 if sound else 1)
+
+
+@weights.command("quantize")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--scaled", is_flag=True, help="Scale each tensor to the whole range (ComfyUI's scaled FP8).")
+@click.option("--workers", type=click.IntRange(1, 64), help="Processes (default: one a core, 4 at most).")
+def weights_quantize(source: Path, target: Path, scaled: bool, workers: int | None) -> None:
+    """Make float8_e4m3fn TARGET of a BF16, FP16 or FP32 SOURCE (safetensors); norms, biases, embeddings stay."""
+    import os
+
+    from kinora.cli.weights import WeightsError, quantize
+
+    try:
+        click.echo(quantize(source, target, scaled=scaled, workers=workers or min(4, os.cpu_count() or 1)))
+    except WeightsError as error:
+        _fail("weights quantize", error)
+
+
+def _fail(command: str, error: Exception) -> NoReturn:
+    click.echo(f"kinora {command}: {error}", err=True)
+    sys.exit(1)
 
 
 @main.command()
