@@ -29,6 +29,10 @@ class Finding:
     value: object
     allowed: str
 
+    def __str__(self) -> str:
+        found = "is not set" if self.value is None else f"is {str(self.value)[:80]}"
+        return f"{self.field} {found}; allowed: {self.allowed}"
+
 
 #: A CEL rule in Python: a value as it stands in a manifest -> what is wrong with it.
 Meaning = Callable[[Any], Iterator[Finding]]

@@ -13,17 +13,23 @@ from typing import Any, get_args
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from kinora.api.base import ApiModel, Finding, Rule, integral, rules_of
+from kinora.api.base import MESSAGE_LIMIT, ApiModel, Finding, Rule, integral, rules_of
 
 
 def findings(model: type[ApiModel], value: object, path: str, *, unknown: bool = True) -> tuple[Finding, ...]:
     """What is wrong with `value`, which a manifest holds at `path`. `unknown`: name fields that do not exist."""
     if not isinstance(value, Mapping):
-        return (Finding(path, value, "a mapping of fields"),)
+        return (Finding(path, _shown(value), "a mapping of fields"),)
     found = [*_shape(model, value, path), *_rules(model, value, path)]
     if unknown:
         found += _unknown(model, value, path)
     return tuple(item for index, item in enumerate(found) if item not in found[:index])
+
+
+def shape_message(model: type[ApiModel], value: object, error: ValidationError) -> str:
+    """One message for a status: every finding of a stored spec that `error` says cannot be read."""
+    found = findings(model, value, "spec", unknown=False)
+    return ("; ".join(str(item) for item in found) or str(error.errors()[0]["msg"]))[:MESSAGE_LIMIT]
 
 
 def _shape(model: type[ApiModel], value: object, path: str) -> Iterator[Finding]:
@@ -100,7 +106,7 @@ def _allowed(fault: Any, info: FieldInfo | None) -> str:
     if kind == "too_long":
         return f"at most {context['max_length']} entries"
     if kind == "missing":
-        return _KINDS["model"] if info is not None and _nested(info.annotation) else "a value: it is required"
+        return _KINDS["model"] if info is not None and _nested(info.annotation) else "a value, which is required"
     return _KINDS.get(kind.partition("_")[0], str(fault["msg"]))
 
 
