@@ -39,7 +39,7 @@ from kinora.api.videojob import VideoJobSpec
 from kinora.catalogue.model import Model
 from kinora.engine.base import Engine, EngineUnavailable, OutputFile
 from kinora.media.child import IsolationError
-from kinora.recipes.build import build
+from kinora.recipes.build import build, planned_hash
 from kinora.recipes.faults import InvalidSpec
 from kinora.recipes.needs import named_inputs
 from kinora.recipes.resolve import prompts_of, resolve
@@ -75,6 +75,8 @@ class Plan:
     graph: Mapping[str, Mapping[str, Any]]
     inputs: list[Object]
     staged_seconds: float
+    told: Object
+    "`status.resolved`, the sizes that the inputs decide among it."
 
 
 class Attempt:
@@ -168,13 +170,15 @@ class Attempt:
         except (InvalidSpec, ValidationError) as invalid:
             raise permanent(reasons.INVALID_SPEC, str(invalid)) from None
         manifest = await self._staged(spec, resolved)
+        resolved = manifest.staged.resolved
         prefix = f"{self._folder}/{self._folder}"
         graph = build(model, resolved, prompts_of(spec, model), manifest.staged.files, prefix)
-        allowed = self._tools.settings.config.allowed_node_classes or model.required_node_classes
+        allowed = self._tools.settings.config.allowed_node_classes or model.node_classes
         faults = graph_faults(graph, allowed, self._folder)
         if faults:
             raise permanent(reasons.NOT_ALLOWED, "; ".join(faults))
-        return Plan(resolved, graph, list(manifest.staged.facts), manifest.seconds)
+        told = {**resolved.to_status(), "graphHash": planned_hash(model, resolved, prompts_of(spec, model))}
+        return Plan(resolved, graph, list(manifest.staged.facts), manifest.seconds, told)
 
     async def _staged(self, spec: VideoJobSpec, resolved: Resolved) -> Manifest:
         folder = self._tools.settings.paths.input / self._folder
@@ -182,7 +186,7 @@ class Attempt:
         if known is not None:
             return known
         began = self._loop.time()
-        staged = await self._tools.stager.stage(named_inputs(spec), resolved, self._folder)
+        staged = await self._tools.stager.stage(named_inputs(spec), resolved, self._tools.model, self._folder)
         manifest = Manifest(staged, self._loop.time() - began)
         await asyncio.to_thread(write_manifest, folder, manifest)
         self._tools.metrics.stage_seconds.labels(stage="staged").observe(manifest.seconds)
@@ -199,7 +203,13 @@ class Attempt:
         tools, spec = self._tools, self._first["spec"]
         self._follow = Follow(plan.graph, plan.resolved.tokens, self._loop.time(), tools.settings.times.silence_scale)
         self._reporter = Reporter(
-            self.key, tools.writer, now=tools.now, times=tools.settings.times, inputs=plan.inputs, on_lost=self._lost
+            self.key,
+            tools.writer,
+            now=tools.now,
+            times=tools.settings.times,
+            inputs=plan.inputs,
+            resolved=plan.told,
+            on_lost=self._lost,
         )
         if self._resumed:
             self._follow.resumed(self._loop.time(), self._running_since())

@@ -13,9 +13,10 @@ from typing import Final
 
 from kinora.agent.staging import Staged
 from kinora.recipes.graph import StagedInput
+from kinora.recipes.resolved import Resolved
 
 NAME: Final = "kinora-staged.json"
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         "format": _FORMAT,
         "seconds": manifest.seconds,
         "facts": list(manifest.staged.facts),
+        "resolved": manifest.staged.resolved.to_status(),
         "files": {name: [one.file, one.kind] for name, one in manifest.staged.files.items()},
     }
     partial = folder / f"{NAME}.part"
@@ -46,6 +48,9 @@ def read_manifest(folder: Path) -> Manifest | None:
         if content["format"] != _FORMAT:
             return None
         files = {name: StagedInput(file, kind) for name, (file, kind) in content["files"].items()}
-        return Manifest(Staged(files, tuple(content["facts"])), float(content["seconds"]))
+        resolved = Resolved.from_status(content["resolved"])
+        if resolved is None:
+            return None
+        return Manifest(Staged(files, tuple(content["facts"]), resolved), float(content["seconds"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None

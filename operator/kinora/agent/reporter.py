@@ -33,6 +33,7 @@ class Reporter:
         now: Callable[[], dt.datetime],
         times: Times,
         inputs: list[dict[str, Any]],
+        resolved: dict[str, Any],
         on_lost: Callable[[], None],
     ) -> None:
         self._key = key
@@ -40,6 +41,7 @@ class Reporter:
         self._now = now
         self._times = times
         self._inputs = inputs
+        self._resolved = resolved
         self._on_lost = on_lost
         self._view: View | None = None
         self._publishing = False
@@ -109,7 +111,7 @@ class Reporter:
     def _running(self, job: dict[str, Any]) -> dict[str, Any] | None:
         if transitions.phase_of(job["status"]) is not Phase.SCHEDULED:
             return None  # said before a restart of the agent
-        return transitions.running(job, self._now(), self._inputs or None)
+        return transitions.running(job, self._now(), self._inputs or None, self._resolved)
 
     def _progressed(self, job: dict[str, Any]) -> dict[str, Any]:
         view = self._view or View(0, "Load")

@@ -13,7 +13,7 @@ import hashlib
 import io
 import os
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Final, Protocol
@@ -23,13 +23,16 @@ from kinora.agent.verdict import Refusal, permanent
 from kinora.api import reasons, transitions
 from kinora.api.reasons import Phase
 from kinora.api.videojob import ArtifactSource, ClaimSource, ConfigMapSource
+from kinora.catalogue.model import Model
 from kinora.kube.client import KubeClient
 from kinora.kube.resources import CONFIGMAP, VIDEOJOB
 from kinora.media import child
 from kinora.media.files import FileRefused, open_beneath
-from kinora.media.info import MediaError, MediaInfo, Normalised, Proof
+from kinora.media.info import InputError, MediaError, MediaInfo, Normalised, Proof
+from kinora.recipes.build import preparation
 from kinora.recipes.graph import StagedInput
 from kinora.recipes.needs import MediaKind, NamedInput, staging_faults
+from kinora.recipes.preparation import Preparation, kind_of_prepared, sized
 from kinora.recipes.resolved import Resolved
 from kinora.storage.keys import KeyRefused
 from kinora.storage.store import ArtifactStore, NotStoredError
@@ -39,6 +42,13 @@ MAX_CONFIGMAP_BYTES: Final = 1024**2
 _CHUNK: Final = 1 << 20
 # What VHS_LoadVideo lists; another name would not be found.
 _VIDEO_SUFFIXES: Final = frozenset({".mp4", ".webm", ".mkv", ".mov"})
+_PREPARED_SUFFIX: Final = {MediaKind.VIDEO: ".mkv", MediaKind.IMAGE: ".png"}
+_WORDS: Final = {
+    MediaKind.IMAGE: "one image",
+    MediaKind.VIDEO: "one video",
+    MediaKind.EITHER: "one image or video",
+}
+_MAX_ACTION, _MAX_ACTIONS, _MAX_ACTIONS_TEXT = 96, 4, 600  # characters of one, how many, and of all, in a status
 
 
 class Media(Protocol):
@@ -47,6 +57,9 @@ class Media(Protocol):
     async def probe(self, file: BinaryIO) -> MediaInfo: ...
     async def prove(self, file: BinaryIO) -> Proof: ...
     async def normalise_image(self, file: BinaryIO, output: BinaryIO) -> Normalised: ...
+    async def prepare(
+        self, inputs: Mapping[str, BinaryIO], outputs: Mapping[str, BinaryIO], plan: Mapping[str, Any]
+    ) -> dict[str, list[str]]: ...
 
 
 class MediaChild:
@@ -64,13 +77,20 @@ class MediaChild:
         """See child.normalise_image."""
         return await child.normalise_image(file, output)
 
+    async def prepare(
+        self, inputs: Mapping[str, BinaryIO], outputs: Mapping[str, BinaryIO], plan: Mapping[str, Any]
+    ) -> dict[str, list[str]]:
+        """See child.prepare."""
+        return await child.prepare(inputs, outputs, plan)
+
 
 @dataclass(frozen=True)
 class Staged:
-    """A job's inputs, ready: where the engine finds each, and what status says of it."""
+    """A job's inputs, ready: where the engine finds each, what status says of it, and what they made of the job."""
 
     files: Mapping[str, StagedInput]
     facts: tuple[dict[str, Any], ...]
+    resolved: Resolved
 
 
 @dataclass(frozen=True)
@@ -89,23 +109,55 @@ class Stager:
         self._store = store
         self._media = media
 
-    async def stage(self, inputs: tuple[NamedInput, ...], resolved: Resolved, folder: str) -> Staged:
-        """Fetch, look at and normalise all inputs into `folder` of the input folder. Raises Refusal (InvalidInput)."""
+    async def stage(self, inputs: tuple[NamedInput, ...], resolved: Resolved, model: Model, folder: str) -> Staged:
+        """Fetch, look at and prepare all inputs in `folder` of the input folder. Raises Refusal (InvalidInput)."""
         root = self._settings.paths.input / folder
         root.mkdir(mode=0o2775, parents=True, exist_ok=True)
         files: dict[str, StagedInput] = {}
         found: dict[str, MediaInfo] = {}
-        facts = []
+        facts: dict[str, dict[str, Any]] = {}
         for one in inputs:
             copied = await self._fetch(one, root)
             found[one.name] = await self._look(one, copied)
             path, entry = await self._prepare(one, copied, found[one.name])
-            files[one.name] = StagedInput(f"{folder}/{path.name}", one.kind)
-            facts.append(entry)
+            files[one.name] = StagedInput(f"{folder}/{path.name}", found[one.name].kind)
+            facts[one.name] = entry
         faults = staging_faults(resolved, found)
         if faults:
             raise permanent(reasons.INVALID_INPUT, "; ".join(str(fault) for fault in faults))
-        return Staged(files, tuple(facts))
+        resolved = sized(resolved, found, model.limits.size)
+        plan = preparation(model, resolved, found)
+        if plan is not None:
+            await self._made(plan, files, facts, root)
+        return Staged(files, tuple(facts.values()), resolved)
+
+    async def _made(
+        self, plan: Preparation, files: dict[str, StagedInput], facts: dict[str, dict[str, Any]], root: Path
+    ) -> None:
+        """Carry out the preparation: what it makes joins `files`, what was done to an input its entry in `facts`."""
+        made = {str(name): root / f"{name}{_PREPARED_SUFFIX[kind_of_prepared(name)]}" for name in plan.makes}
+        try:
+            with ExitStack() as stack:
+                sources = {
+                    name: stack.enter_context((root / PurePosixPath(staged.file).name).open("rb"))
+                    for name, staged in files.items()
+                }
+                targets = {name: stack.enter_context(path.open("w+b")) for name, path in made.items()}
+                actions = await self._media.prepare(sources, targets, plan.to_dict())
+        except InputError as error:
+            raise _bad(error.name, f"a file that cannot be used: {error}", "see docs/tasks.md") from None
+        except MediaError as error:
+            raise permanent(reasons.INVALID_INPUT, f"spec.inputs cannot be prepared: {error}") from None
+        for name, path in made.items():
+            files[name] = StagedInput(f"{root.name}/{path.name}", kind_of_prepared(name))
+        room = _MAX_ACTIONS_TEXT
+        for name, words in actions.items():
+            known = facts[name].setdefault("actions", [])
+            known.extend(word[:_MAX_ACTION] for word in words)
+            del known[_MAX_ACTIONS:]
+            room -= sum(map(len, known))
+            if room < 0:
+                del known[1:]
 
     # --- sources ------------------------------------------------------------------------------------------------------
 
@@ -199,11 +251,11 @@ class Stager:
             with copied.path.open("rb") as file:
                 return await self._media.probe(file)
         except MediaError as error:
-            raise _bad(one.name, f"a file of {copied.size} bytes: {error}", f"one {one.kind.lower()}") from None
+            raise _bad(one.name, f"a file of {copied.size} bytes: {error}", _WORDS[one.kind]) from None
 
     async def _prepare(self, one: NamedInput, copied: _Copied, info: MediaInfo) -> tuple[Path, dict[str, Any]]:
         entry: dict[str, Any] = {"name": one.name, "sha256": copied.sha256, "bytes": copied.size}
-        if one.kind is MediaKind.IMAGE and info.kind == MediaKind.IMAGE:
+        if one.kind is not MediaKind.VIDEO and info.kind == MediaKind.IMAGE:
             path, normalised = await self._normalise(one, copied)
             entry |= {"width": normalised.width, "height": normalised.height, "actions": list(normalised.actions)}
             return path, entry

@@ -158,13 +158,20 @@ def ended_by_operator(job: Job, phase: Phase, reason: str, message: str, now: dt
 # --- the agent's transitions ------------------------------------------------------------------------------------------
 
 
-def running(job: Job, now: dt.datetime, inputs: list[dict[str, Any]] | None = None) -> Patch:
-    """Scheduled -> Running, at the engine's execution_start."""
+def running(
+    job: Job,
+    now: dt.datetime,
+    inputs: list[dict[str, Any]] | None = None,
+    resolved: Mapping[str, Any] | None = None,
+) -> Patch:
+    """Scheduled -> Running, at the engine's execution_start. `resolved` is written where the inputs changed it."""
     patch = _enter(Phase.RUNNING, reasons.RENDERING, "the engine renders", job, now)
     patch["startTime"] = rfc3339(now)
     patch["progress"] = {"percent": 0, "stage": "Load", "lastUpdateTime": rfc3339(now)}
     if inputs:
         patch["inputs"] = integral(inputs)
+    if resolved and resolved != (job.get("status") or {}).get("resolved"):
+        patch["resolved"] = integral(dict(resolved))
     return patch
 
 

@@ -22,6 +22,8 @@ class Role(StrEnum):
     """What a weight file is for; a recipe asks for its files by role."""
 
     DIFFUSION = "diffusion"
+    DIFFUSION_LOW_NOISE = "diffusionLowNoise"
+    "The second expert of a model that has two; the first one is `diffusion`, for high noise."
     TEXT_ENCODER = "textEncoder"
     VAE = "vae"
     CLIP_VISION = "clipVision"
@@ -162,6 +164,8 @@ class Model(_Entry):
     defaults: Defaults
     gpu: GpuNeeds
     required_node_classes: tuple[str, ...] = Field(min_length=1)
+    optional_node_classes: tuple[str, ...] = ()
+    "Classes that only some jobs need (a control signal drawn by a model): a server is ready without them."
 
     @model_validator(mode="after")
     def _one_file_a_role(self) -> Self:
@@ -169,6 +173,11 @@ class Model(_Entry):
         if len(set(roles)) != len(roles):
             raise ValueError("two weight files have the same role")
         return self
+
+    @property
+    def node_classes(self) -> tuple[str, ...]:
+        """Every class that a recipe of this model may use."""
+        return (*self.required_node_classes, *self.optional_node_classes)
 
     def weight(self, role: Role) -> Weight:
         """The weight file of `role`. KeyError when the model has none."""

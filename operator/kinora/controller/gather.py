@@ -115,6 +115,9 @@ class Gatherer:
 
     def server(self, server: Object, now: dt.datetime) -> ServerSnapshot:
         """The snapshot of one ModelServer."""
+        return self._snapshot(server, now, self._backlog(server["metadata"]["namespace"], server["metadata"]["name"]))
+
+    def _snapshot(self, server: Object, now: dt.datetime, backlog: int) -> ServerSnapshot:
         namespace, name = server["metadata"]["namespace"], server["metadata"]["name"]
         uid = server["metadata"]["uid"]
         pods = [
@@ -127,7 +130,7 @@ class Gatherer:
             server=server,
             pods=tuple(self._server_pod(pod) for pod in pods),
             claims=frozenset(key[len(prefix) :] for key in self._store.claims.entries if key.startswith(prefix)),
-            backlog=self._backlog(namespace, name),
+            backlog=backlog,
             now=now,
         )
 
@@ -166,7 +169,7 @@ class Gatherer:
             server = self._store.servers.get(f"{namespace}/{name}")
             if server is None or server["metadata"].get("deletionTimestamp"):
                 continue
-            snapshot = self.server(server, now)
+            snapshot = self._snapshot(server, now, backlog=0)  # counting it at every bind would be quadratic
             cordoned = server_decide.cordoned(snapshot, self._settings)
             out += [
                 Idle(pod.name, pod.uid, pod.node, name, pod.pool)

@@ -57,7 +57,7 @@ async def serve(
     """Run the operator until ``stop`` is set, or one of its parts ends with an error, which is raised."""
     async with KubeClient(connection, user_agent="kinora-operator") as client:
         await check_version(connection)
-        operator = Operator(client, load_catalogue(), settings)
+        operator = Operator(client, load_catalogue().with_aliases(settings.model_aliases), settings)
         client.observe = operator.metrics.observe_api
         runner = web.AppRunner(http.application(operator.metrics.registry, operator.store.ready.is_set))
         await runner.setup()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Settings:
         instance: this process's name in events and leases (POD_NAME).
         resync_seconds: how often everything is listed anew, to prune what vanished unseen.
         workers: decisions carried out side by side.
+        model_aliases: further names of models, such as hosted ones (KINORA_MODEL_ALIASES: name=model,name=model).
     """
 
     agent_image: str
@@ -32,6 +34,7 @@ class Settings:
     instance: str = "kinora-operator"
     resync_seconds: float = 300.0
     workers: int = 16
+    model_aliases: Mapping[str, str] = field(default_factory=dict)
 
 
 def from_environment() -> Settings:
@@ -48,8 +51,14 @@ def from_environment() -> Settings:
         namespaces=_names(env.get("KINORA_NAMESPACES", "")),
         http_port=int(env.get("KINORA_HTTP_PORT", "8080")),
         instance=env.get("POD_NAME", "kinora-operator"),
+        model_aliases=_aliases(env.get("KINORA_MODEL_ALIASES", "")),
     )
 
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name for name in text.split(",") if name)
+
+
+def _aliases(text: str) -> dict[str, str]:
+    pairs = (pair.partition("=") for pair in text.split(",") if pair)
+    return {name: model for name, _, model in pairs}

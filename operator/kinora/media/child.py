@@ -9,13 +9,13 @@ import asyncio
 import json
 import signal
 import sys
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO
 
-from kinora.media.info import MediaError, MediaInfo, Normalised, Proof
+from kinora.media.info import InputError, MediaError, MediaInfo, Normalised, Proof
 
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 _MAX_ANSWER = 64 * 1024
@@ -38,6 +38,10 @@ class Limits:
     open_files: int = 64
 
 
+#: A whole clip is decoded, transformed and written without loss: more of everything than a look takes.
+PREPARING = Limits(wall_seconds=900, cpu_seconds=1200, data_bytes=3072 * _MiB, file_bytes=2048 * _MiB)
+
+
 async def probe(file: BinaryIO, limits: Limits | None = None) -> MediaInfo:
     """What the open file is. Raises MediaError."""
     return MediaInfo.from_dict(await run_isolated("probe", file, limits=limits))
@@ -54,27 +58,47 @@ async def normalise_image(file: BinaryIO, output: BinaryIO, limits: Limits | Non
     return Normalised(answer["width"], answer["height"], tuple(answer["actions"]))
 
 
+async def prepare(
+    inputs: Mapping[str, BinaryIO],
+    outputs: Mapping[str, BinaryIO],
+    plan: Mapping[str, Any],
+    limits: Limits | None = None,
+) -> dict[str, list[str]]:
+    """Carry out a preparation (see prepare.py): what was done to each input. Raises MediaError, InputError where known.
+
+    The files are open: inputs for reading, outputs for writing.
+    """
+    answer = await run_isolated(
+        "prepare", None, {"plan": dict(plan)}, inputs=inputs, outputs=outputs, limits=limits or PREPARING
+    )
+    return {name: list(actions) for name, actions in answer["actions"].items()}
+
+
 async def run_isolated(
     function: str,
-    file: BinaryIO,
+    file: BinaryIO | None,
     arguments: Mapping[str, Any] | None = None,
     *,
     output: BinaryIO | None = None,
+    inputs: Mapping[str, BinaryIO] | None = None,
+    outputs: Mapping[str, BinaryIO] | None = None,
     limits: Limits | None = None,
 ) -> dict[str, Any]:
-    """Run a function of worker.py on the open file in a child, for at most `limits.wall_seconds`; its result as a dict.
+    """Run a function of worker.py on open files in a child, for at most `limits.wall_seconds`; its result as a dict.
 
     Raises MediaError (the file), IsolationError (the child did not start).
     """
     limits = limits or Limits()
-    descriptor = output.fileno() if output is not None else None
     request = {
         "function": function,
         "arguments": dict(arguments or {}),
         "limits": {name: value for name, value in asdict(limits).items() if name != "wall_seconds"},
-        "output": descriptor,
+        "output": output.fileno() if output is not None else None,
+        "inputs": {name: one.fileno() for name, one in (inputs or {}).items()},
+        "outputs": {name: one.fileno() for name, one in (outputs or {}).items()},
     }
-    process = await _start(json.dumps(request), file, descriptor)
+    passed = [*(inputs or {}).values(), *(outputs or {}).values(), *([output] if output is not None else [])]
+    process = await _start(json.dumps(request), file, tuple(one.fileno() for one in passed))
     try:
         async with asyncio.timeout(limits.wall_seconds):
             answer = await _answer(process)
@@ -87,12 +111,12 @@ async def run_isolated(
     return answer
 
 
-async def _start(request: str, file: BinaryIO, output: int | None) -> Process:
+async def _start(request: str, file: BinaryIO | None, passed: tuple[int, ...]) -> Process:
     try:
         return await asyncio.create_subprocess_exec(
             sys.executable, "-I", "-m", "kinora.media.worker", request,
-            stdin=file.fileno(), stdout=PIPE, stderr=PIPE, env=_ENVIRONMENT, cwd="/", start_new_session=True,
-            pass_fds=() if output is None else (output,), limit=_MAX_ANSWER,
+            stdin=DEVNULL if file is None else file.fileno(), stdout=PIPE, stderr=PIPE,
+            env=_ENVIRONMENT, cwd="/", start_new_session=True, pass_fds=passed, limit=_MAX_ANSWER,
         )  # fmt: skip
     except OSError as error:
         raise IsolationError(f"the media child cannot be started: {error.strerror}") from None
@@ -117,6 +141,8 @@ async def _answer(process: Process) -> dict[str, Any]:
         raise MediaError(f"its decoding was ended: {_death(await process.wait())}")
     answer: dict[str, Any] = json.loads(line)
     if "error" in answer:
+        if answer.get("input"):
+            raise InputError(answer["input"], answer["error"])
         raise MediaError(answer["error"])
     result: dict[str, Any] = answer["result"]
     return result

@@ -9,6 +9,14 @@ class MediaError(Exception):
     """A file that cannot be used: a permanent fault of the input. The message holds no path."""
 
 
+class InputError(MediaError):
+    """A MediaError of one of several inputs, by its name."""
+
+    def __init__(self, name: str, message: str) -> None:
+        self.name = name
+        super().__init__(message)
+
+
 @dataclass(frozen=True, slots=True)
 class _Record:
     def to_dict(self) -> dict[str, Any]:

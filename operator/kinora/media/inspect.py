@@ -145,9 +145,11 @@ def open_video(file: BinaryIO) -> Iterator[tuple[InputContainer, VideoStream]]:
             if not container.streams.video:
                 raise MediaError("it holds no video stream")
             stream = container.streams.video[0]
+            if stream.codec_context is None:  # damaged, or nothing here decodes it
+                raise MediaError("no decoder knows its video stream")
             stream.codec_context.thread_count = 1  # a known number of stacks under the memory limit
             yield container, stream
-    except (av.error.FFmpegError, ValueError, OverflowError, MemoryError, EOFError) as error:
+    except (av.error.FFmpegError, OSError, ValueError, OverflowError, MemoryError, EOFError) as error:
         raise MediaError(f"not a picture or video that can be decoded: {_short(error)}") from None
 
 

@@ -1,8 +1,8 @@
 """The child's side of child.py: limits first, then one function on the file at standard input, the answer as JSON.
 
-`python -I -m kinora.media.worker REQUEST`, REQUEST being JSON {function, arguments, limits, output}. It prints a line
-"ready" when its own code is loaded, then one line of JSON: {"result": ...} or {"error": "..."}. It opens
-nothing by name.
+`python -I -m kinora.media.worker REQUEST`, REQUEST being JSON {function, arguments, limits, output, inputs, outputs}
+(the last three are descriptors). It prints a line "ready" when its own code is loaded, then one line of JSON:
+{"result": ...} or {"error": "...", "input": name or ""}. It opens nothing by name.
 """
 
 import json
@@ -26,21 +26,31 @@ def main() -> int:
     request = json.loads(sys.argv[1])
     _confine(request["limits"])
     from kinora.media import images, inspect  # noqa: PLC0415 - under the limits
-    from kinora.media.info import MediaError  # noqa: PLC0415
+    from kinora.media.info import InputError, MediaError  # noqa: PLC0415
 
     functions: dict[str, Callable[..., Any]] = {"probe": inspect.probe, "prove": inspect.prove}
     functions["normalise_image"] = images.normalise_image
+    if request["function"] == "prepare":
+        from kinora.media.prepare import prepare  # noqa: PLC0415 - only where it is used: more to load
+
+        functions["prepare"] = prepare
     function = functions[request["function"]]
-    os.lseek(0, 0, os.SEEK_SET)
     arguments: dict[str, Any] = dict(request["arguments"])
+    if request["output"] is not None:
+        arguments["output"] = os.fdopen(request["output"], "wb")
+    if request["inputs"] or request["outputs"]:
+        files: list[Any] = [{name: os.fdopen(one, "rb") for name, one in request["inputs"].items()}]
+        files += [{name: os.fdopen(one, "w+b") for name, one in request["outputs"].items()}]
+    else:
+        os.lseek(0, 0, os.SEEK_SET)
+        files = [os.fdopen(0, "rb", closefd=False)]
     print("ready", flush=True)
-    with os.fdopen(0, "rb", closefd=False) as file:
-        if request["output"] is not None:
-            arguments["output"] = os.fdopen(request["output"], "wb")
-        try:
-            answer = {"result": function(file, **arguments).to_dict()}
-        except MediaError as error:
-            answer = {"error": str(error)}
+    try:
+        answer = {"result": function(*files, **arguments).to_dict()}
+    except InputError as error:
+        answer = {"error": str(error), "input": error.name}
+    except MediaError as error:
+        answer = {"error": str(error)}
     print(json.dumps(answer), flush=True)
     return 0
 

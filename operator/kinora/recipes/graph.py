@@ -18,9 +18,6 @@ Node = dict[str, Any]
 Graph = dict[str, Node]
 Link = list[Any]
 
-#: Colours as EmptyImage takes them. Grey 127 is the fill of the official VACE code ("to be generated").
-GREY, BLACK, WHITE = 0x7F7F7F, 0x000000, 0xFFFFFF
-
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
@@ -66,23 +63,14 @@ def cover(image: Link, resolved: Resolved) -> Node:
     Lanczos on the CPU instead of that document's nearest-exact: one picture costs nothing, and jagged edges in the
     first frame stay in every frame. (The node has no lanczos on the GPU.)
     """
-    return _resize(image, resolved, keep_proportion="crop", pad_color="0, 0, 0")
-
-
-def letterbox(image: Link, resolved: Resolved) -> Node:
-    """Scale to fit and pad with white, as the official code does with references: nothing of a reference is cut off."""
-    return _resize(image, resolved, keep_proportion="pad", pad_color="255, 255, 255")
-
-
-def _resize(image: Link, resolved: Resolved, *, keep_proportion: str, pad_color: str) -> Node:
     return node(
         "ImageResizeKJv2",
         image=image,
         width=resolved.width,
         height=resolved.height,
         upscale_method="lanczos",
-        keep_proportion=keep_proportion,
-        pad_color=pad_color,
+        keep_proportion="crop",
+        pad_color="0, 0, 0",
         crop_position="center",
         divisible_by=2,
         device="cpu",
@@ -92,11 +80,6 @@ def _resize(image: Link, resolved: Resolved, *, keep_proportion: str, pad_color:
 def load_image(staged: StagedInput) -> Node:
     """The staged picture as IMAGE."""
     return node("LoadImage", image=staged.file)
-
-
-def flat(resolved: Resolved, frames: int, color: int) -> Node:
-    """`frames` pictures of one colour in the render size."""
-    return node("EmptyImage", width=resolved.width, height=resolved.height, batch_size=frames, color=color)
 
 
 def deliver(frames: Link, order: Order, *, crop_id: str, combine_id: str) -> Graph:

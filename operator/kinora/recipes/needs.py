@@ -1,10 +1,10 @@
 """Which inputs a task works on, by name and kind: the one table that resolution, staging and the recipes read.
 
-Names of staged inputs: `image`, `video`, `references[0]`. What was found in a staged file is judged here too.
+Names of staged inputs: `image`, `video`, `mask`, `references[0]`. What was found in a staged file is judged here too.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Protocol
@@ -19,6 +19,7 @@ class MediaKind(StrEnum):
 
     IMAGE = "Image"
     VIDEO = "Video"
+    EITHER = "ImageOrVideo"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,10 @@ class MediaFacts(Protocol):
     @property
     def kind(self) -> str: ...
     @property
+    def width(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+    @property
     def frames(self) -> int: ...
     @property
     def fps(self) -> float: ...
@@ -53,14 +58,26 @@ class MediaFacts(Protocol):
 
 _IMAGE = Need("image", MediaKind.IMAGE)
 _VIDEO = Need("video", MediaKind.VIDEO)
+_REFERENCES = Need("references", MediaKind.IMAGE, required=False, at_most=5)
+_FIRST_LAST = (Need("firstFrame", MediaKind.IMAGE), Need("lastFrame", MediaKind.IMAGE))
 
 #: The tasks that this release renders. What is not here is NotImplemented.
 NEEDS: Mapping[Task, tuple[Need, ...]] = MappingProxyType(
     {
         Task.TEXT_TO_VIDEO: (),
-        Task.IMAGE_TO_VIDEO: (_IMAGE,),
-        Task.REFERENCE_TO_VIDEO: (Need("references", MediaKind.IMAGE),),
-        Task.VIDEO_TO_VIDEO: (_VIDEO, Need("references", MediaKind.IMAGE, required=False)),
+        Task.IMAGE_TO_VIDEO: (_IMAGE, _REFERENCES),
+        Task.REFERENCE_TO_VIDEO: (replace(_REFERENCES, required=True),),
+        Task.VIDEO_TO_VIDEO: (_VIDEO, _REFERENCES),
+        Task.INPAINT: (_VIDEO, Need("mask", MediaKind.EITHER), _REFERENCES),
+        Task.OUTPAINT: (_VIDEO, _REFERENCES),
+        Task.EXTEND: (
+            *(replace(need, required=False) for need in _FIRST_LAST),
+            Need("firstClip", MediaKind.VIDEO, required=False),
+            Need("lastClip", MediaKind.VIDEO, required=False),
+            _REFERENCES,
+        ),
+        Task.FIRST_LAST_FRAME: (*_FIRST_LAST, _REFERENCES),
+        Task.EDIT: (_VIDEO, _REFERENCES),
     }
 )
 
@@ -100,6 +117,8 @@ def input_name(field: str, index: int = 0) -> str:
 
 def kind_of(name: str) -> MediaKind:
     """What the input of this name must be."""
+    if name == "mask":
+        return MediaKind.EITHER
     return MediaKind.VIDEO if name in ("video", "firstClip", "lastClip") else MediaKind.IMAGE
 
 
@@ -112,13 +131,35 @@ def staging_faults(resolved: Resolved, found: Mapping[str, MediaFacts]) -> tuple
     for name in resolved.inputs:
         facts, expected = found.get(name), kind_of(name)
         field = f"spec.inputs.{name}"
+        words = "one image or video" if expected is MediaKind.EITHER else f"one {expected.lower()}"
         if facts is None:
-            faults.append(Fault(field, None, f"one {expected.lower()}"))
-        elif facts.kind != expected:
-            faults.append(Fault(field, f"a file of kind {facts.kind}", f"one {expected.lower()}"))
-        elif expected is MediaKind.VIDEO:
+            faults.append(Fault(field, None, words))
+        elif expected not in (facts.kind, MediaKind.EITHER):
+            faults.append(Fault(field, f"a file of kind {facts.kind}", words))
+        elif facts.kind == MediaKind.VIDEO and name not in ("firstClip", "lastClip"):
             faults.extend(_length_faults(field, facts, resolved))
-    return tuple(faults)
+    return tuple(faults) or tuple(_clip_faults(resolved, found))
+
+
+def _clip_faults(resolved: Resolved, found: Mapping[str, MediaFacts]) -> Iterator[Fault]:
+    """What is given to an extension is part of the result: something must be left to generate."""
+    kept = {name: frames_at_rate(found[name].frames, found[name].fps, resolved.fps)
+            for name in resolved.inputs if name in ("firstClip", "lastClip")}  # fmt: skip
+    room = resolved.frames - _LEAST_GENERATED - sum(name in resolved.inputs for name in ("firstFrame", "lastFrame"))
+    if kept and sum(kept.values()) > room:
+        counts = " and ".join(f"{count}" for count in kept.values())
+        yield Fault(
+            f"spec.inputs.{next(iter(kept))}",
+            f"{counts} frames at {resolved.fps:g} fps",
+            f"at most {room} frames of clips where {resolved.frames} frames are rendered, the clips among them",
+            "give a shorter clip, or raise spec.parameters.frames",
+        )
+    for name, count in kept.items():
+        if count < 1:
+            yield Fault(f"spec.inputs.{name}", f"a video at {found[name].fps:g} fps", "a video with a frame rate")
+
+
+_LEAST_GENERATED = 4  # one step of the VAE
 
 
 def _length_faults(field: str, facts: MediaFacts, resolved: Resolved) -> Iterator[Fault]:
@@ -136,20 +177,7 @@ def _length_faults(field: str, facts: MediaFacts, resolved: Resolved) -> Iterato
 
 
 def frames_at_rate(frames: int, source_fps: float, fps: float) -> int:
-    """How many frames VHS_LoadVideo makes of a video when it forces the rate `fps`: its loop, in its own arithmetic."""
+    """How many whole frames at `fps` a video of `frames` frames lasts; one at least when it has any."""
     if frames <= 0 or source_fps <= 0 or fps <= 0:
         return 0
-    base, target = 1 / source_fps, 1 / fps
-    count, read, offset = 0, 1, target
-    while True:
-        if offset < target:
-            if read == frames:
-                return count
-            read += 1
-            offset += base
-        if offset < target:
-            continue
-        offset -= target
-        count += 1
-        if count > 100_000:
-            return count
+    return max(1, int(frames * fps / source_fps + 1e-4))

@@ -2,13 +2,15 @@
 
 import hashlib
 from collections.abc import Iterator
+from typing import Any
 
-from kinora.api.videojob import Control, VideoJobSpec
+from kinora.api.videojob import Control, Expand, MaskMode, ReferenceRole, Task, VideoJobSpec
 from kinora.catalogue.model import Model
 from kinora.recipes import delivery, rules
 from kinora.recipes.faults import Fault, InvalidSpec
 from kinora.recipes.graph import Prompts
-from kinora.recipes.needs import named_inputs
+from kinora.recipes.needs import input_name, named_inputs
+from kinora.recipes.preparation import SIZED_BY
 from kinora.recipes.resolved import Resolved
 
 
@@ -41,6 +43,7 @@ def _faults(spec: VideoJobSpec, model: Model, frames: int) -> Iterator[Fault]:
     yield from rules.frame_faults(spec, model, frames)
     yield from rules.number_faults(spec, model)
     yield from rules.control_faults(spec, model)
+    yield from rules.mask_faults(spec, frames)
     yield from rules.later_faults(spec, model)
 
 
@@ -76,11 +79,48 @@ def _resolved(spec: VideoJobSpec, model: Model, uid: str, frames: int) -> Resolv
         output_width=size.output_width,
         output_height=size.output_height,
         crf=int(_or(spec.output.crf, defaults.crf)),
-        control=str(asked.control or Control.NONE),
+        control=str(asked.control or _control(spec)),
         control_strength=_or(asked.control_strength, 1.0),
         inputs=tuple(named.name for named in named_inputs(spec)),
-        notes=notes,
+        backgrounds=tuple(
+            input_name("references", index)
+            for index, reference in enumerate(spec.inputs.references)
+            if reference.role is ReferenceRole.BACKGROUND
+        ),
+        **_mask(spec),
+        **_expand(asked.expand),
+        size_from_input=spec.task in SIZED_BY and not _sizes_asked(spec),
+        notes=notes + ((_EDIT_NOTE,) if spec.task is Task.EDIT else ()),
     )
+
+
+_EDIT_NOTE = "Edit is an approximation: the source steers by a control signal, references and prompt say what to make"
+_TRACKED_RATIO = 0.05  # DashScope's default, which it applies to masks that are tracked
+
+
+def _control(spec: VideoJobSpec) -> Control:
+    return Control.DEPTH if spec.task is Task.EDIT else Control.NONE
+
+
+def _mask(spec: VideoJobSpec) -> dict[str, Any]:
+    mask = spec.inputs.mask
+    if mask is None:
+        return {}
+    ratio = mask.expand_ratio
+    if ratio is None:
+        ratio = _TRACKED_RATIO if mask.mode is MaskMode.TRACKING else 0.0
+    return {"mask_mode": str(mask.mode), "mask_frame": mask.frame or 1, "mask_expand_ratio": float(ratio)}
+
+
+def _expand(expand: Expand | None) -> dict[str, Any]:
+    if expand is None:
+        return {}
+    return {f"expand_{side}": float(getattr(expand, side)) for side in ("top", "bottom", "left", "right")}
+
+
+def _sizes_asked(spec: VideoJobSpec) -> bool:
+    asked = (spec.parameters.width, spec.parameters.height, spec.output.width, spec.output.height)
+    return any(side is not None for side in asked)
 
 
 def _shift(asked: float) -> tuple[float, tuple[str, ...]]:

@@ -1,7 +1,7 @@
 """Every parameter of a job, decided: the same for each attempt, and what `status.resolved` says. No prompts in it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, fields
 from typing import Any, Self, get_origin
 
 from pydantic.alias_generators import to_camel
@@ -34,6 +34,17 @@ class Resolved:
     control_strength: float = 1.0
     format: str = "MP4"
     inputs: tuple[str, ...] = ()
+    backgrounds: tuple[str, ...] = ()
+    "The references that show a background."
+    mask_mode: str = "Tracking"
+    mask_frame: int = 1
+    mask_expand_ratio: float = 0.0
+    expand_top: float = 1.0
+    expand_bottom: float = 1.0
+    expand_left: float = 1.0
+    expand_right: float = 1.0
+    size_from_input: bool = False
+    "The sizes above stand in until the source has been looked at (preparation.sized)."
     notes: tuple[str, ...] = ()
 
     @property
@@ -48,10 +59,14 @@ class Resolved:
 
     def to_status(self) -> dict[str, Any]:
         """JSON-safe, camelCase, integral floats as integers; without prompts."""
-        pairs = ((to_camel(field.name), getattr(self, field.name)) for field in fields(self))
+        told = (field for field in fields(self) if field.name not in _TOLD_IF_SET or self._is_set(field))
+        pairs = ((to_camel(field.name), getattr(self, field.name)) for field in told)
         status = {name: list(value) if isinstance(value, tuple) else value for name, value in pairs}
         result: dict[str, Any] = integral(status)
         return result
+
+    def _is_set(self, field: Field[Any]) -> bool:
+        return bool(getattr(self, field.name) != field.default)
 
     @classmethod
     def from_status(cls, status: Mapping[str, Any]) -> Self | None:
@@ -67,6 +82,13 @@ class Resolved:
             return cls(**values)
         except TypeError:
             return None
+
+
+#: What only some tasks have: a status has room for 8 KiB.
+_TOLD_IF_SET = frozenset(
+    {"backgrounds", "mask_mode", "mask_frame", "mask_expand_ratio", "size_from_input"}
+    | {f"expand_{side}" for side in ("top", "bottom", "left", "right")}
+)
 
 
 def _typed(value: object, kind: Any) -> object:

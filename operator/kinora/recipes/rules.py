@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from fractions import Fraction
 
-from kinora.api.videojob import Audio, Control, Preset, ReferenceRole, Task, VideoJobSpec
+from kinora.api.videojob import Audio, Control, Preset, Task, VideoJobSpec
 from kinora.catalogue.model import FrameLimits, Model, Range
 from kinora.recipes import delivery
 from kinora.recipes.faults import Fault, not_yet
@@ -39,8 +39,9 @@ def input_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:
         elif need.field == "references" and model.limits.references < count:
             allowed = f"at most {model.limits.references} for {model.name}"
             yield Fault(f"spec.inputs.{need.field}", f"a list of {count}", allowed)
-        elif count > need.at_most:
-            yield not_yet(f"spec.inputs.{need.field}", f"a list of {count}", f"at most {need.at_most}")
+    if spec.task is Task.EXTEND and not any(need.field in given for need in needs if need.field != "references"):
+        allowed = "one at least of firstFrame, lastFrame, firstClip and lastClip: task Extend needs it"
+        yield Fault("spec.inputs", "without frame and clip", allowed)
 
 
 def source_faults(spec: VideoJobSpec) -> Iterator[Fault]:
@@ -54,9 +55,6 @@ def source_faults(spec: VideoJobSpec) -> Iterator[Fault]:
             for kind in ("url", "upload"):
                 if getattr(source, kind) is not None:
                     yield not_yet(f"{path}.{kind}", "set", "claim, configMap or artifact")
-    for index, reference in enumerate(spec.inputs.references):
-        if reference.role is not ReferenceRole.OBJECT:
-            yield not_yet(f"spec.inputs.references[{index}].role", reference.role, ReferenceRole.OBJECT)
 
 
 def prompt_faults(spec: VideoJobSpec) -> Iterator[Fault]:
@@ -149,15 +147,27 @@ def number_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:
 def control_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:
     """Controls and strengths only where something is controlled."""
     asked = spec.parameters
-    if asked.control not in (None, Control.NONE):
-        yield not_yet("spec.parameters.control", asked.control, Control.NONE)
+    if asked.control not in (None, Control.NONE) and spec.task not in (Task.VIDEO_TO_VIDEO, Task.EDIT):
+        yield Fault("spec.parameters.control", asked.control, f"unset for task {spec.task}")
     if asked.control_strength is not None:
         if not model.limits.control_strength:
             yield Fault("spec.parameters.controlStrength", asked.control_strength, f"unset for {model.name}")
         elif spec.task is Task.TEXT_TO_VIDEO:
             yield Fault("spec.parameters.controlStrength", asked.control_strength, f"unset for task {spec.task}")
-    if asked.expand is not None and spec.task in NEEDS:
+    if spec.task is Task.OUTPAINT:
+        sides = asked.expand
+        if sides is None or not any(value > 1 for value in sides.__dict__.values()):
+            allowed = "one side at least above 1: task Outpaint needs it"
+            yield Fault("spec.parameters.expand", None if sides is None else "1 on every side", allowed)
+    elif asked.expand is not None:
         yield Fault("spec.parameters.expand", "set", f"unset: task {spec.task} does not use it")
+
+
+def mask_faults(spec: VideoJobSpec, frames: int) -> Iterator[Fault]:
+    """The frame on which a mask was drawn is one of those that are rendered."""
+    mask = spec.inputs.mask
+    if mask is not None and mask.frame is not None and mask.frame > frames:
+        yield Fault("spec.inputs.mask.frame", mask.frame, f"1 to {frames}, the frames that are rendered")
 
 
 def later_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:

@@ -1,48 +1,36 @@
-"""Wan 2.1 VACE on ComfyUI's own nodes: the first document's graph, with its inputs wired into WanVaceToVideo.
+"""VACE on ComfyUI's own nodes: the first document's graph, with what was prepared wired into WanVaceToVideo.
 
-Rules that decide correctness (comfy.md, section 3): masks are white where the model generates; fill is grey; control
-frames and masks are exactly as many as asked for; the reference is letterboxed on white; trim_latent is wired.
+One spine for every task: loaders, control video, mask, reference, WanVaceToVideo, sampling, trimming, decoding, the
+kept pixels laid back over the decoded ones, delivery. What differs between tasks lies in the prepared files
+(preparation.py).
+Rules that decide correctness (comfy.md, section 3): masks are white where the model generates; trim_latent is wired.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from collections.abc import Mapping
+from typing import Any
 
-from kinora.api.videojob import Task
-from kinora.recipes.graph import (
-    BLACK,
-    GREY,
-    WHITE,
-    Graph,
-    Link,
-    Order,
-    cover,
-    deliver,
-    flat,
-    letterbox,
-    link,
-    load_image,
-    node,
-)
+from kinora.api.videojob import Control
+from kinora.recipes.graph import Graph, Link, Order, deliver, link, load_image, node
+from kinora.recipes.preparation import Prepared
+from kinora.recipes.resolved import Resolved
 
-
-@dataclass(frozen=True, slots=True)
-class Guidance:
-    """What steers WanVaceToVideo beside the prompts: its optional inputs, and the nodes that make them."""
-
-    nodes: Graph = field(default_factory=dict)
-    inputs: Mapping[str, Link] = field(default_factory=dict)
+_LOW_NOISE = "diffusionLowNoise"
 
 
 def vace_graph(order: Order) -> Graph:
-    """The whole graph of one job. KeyError for a task that is not in GUIDANCE."""
-    guidance = GUIDANCE[Task(order.resolved.task)](order)
-    return {**_loaders(order), **guidance.nodes, **_sampling(order, guidance), **_delivery(order)}
+    """The whole graph of one job."""
+    guides, inputs = _guides(order)
+    frames, kept = _kept(order)
+    delivery = deliver(frames, order, crop_id="33", combine_id="32")
+    return {**_loaders(order), **guides, **_sampling(order, inputs), **_decoding(), **kept, **delivery}
 
 
 def _loaders(order: Order) -> Graph:
     resolved, files, prompts = order.resolved, order.files, order.prompts
+    low = files.get(_LOW_NOISE)
+    second = {} if low is None else {"12": node("UNETLoader", unet_name=low, weight_dtype=resolved.weight_dtype)}
     return {
+        **second,
         "11": node("UNETLoader", unet_name=files["diffusion"], weight_dtype=resolved.weight_dtype),
         "13": node("CLIPLoader", clip_name=files["textEncoder"], type="wan", device="default"),
         "14": node("VAELoader", vae_name=files["vae"]),
@@ -52,7 +40,7 @@ def _loaders(order: Order) -> Graph:
     }
 
 
-def _sampling(order: Order, guidance: Guidance) -> Graph:
+def _sampling(order: Order, inputs: Mapping[str, Link]) -> Graph:
     resolved = order.resolved
     return {
         "17": node(
@@ -65,8 +53,14 @@ def _sampling(order: Order, guidance: Guidance) -> Graph:
             length=link("21"),
             batch_size=1,
             strength=resolved.control_strength,
-            **guidance.inputs,
+            **inputs,
         ),
+        **(_two_stages(resolved) if _LOW_NOISE in order.files else _one_stage(resolved)),
+    }
+
+
+def _one_stage(resolved: Resolved) -> Graph:
+    return {
         "27": node("ModelSamplingSD3", shift=resolved.shift, model=link("11")),
         "24": node(
             "KSampler",
@@ -84,65 +78,113 @@ def _sampling(order: Order, guidance: Guidance) -> Graph:
     }
 
 
-def _delivery(order: Order) -> Graph:
+def _two_stages(resolved: Resolved) -> Graph:
+    """Wan 2.2: the expert for high noise takes the first half of the steps, the one for low noise the rest."""
+    middle = max(resolved.steps // 2, 1)
+
+    def stage(model: str, latent: Link, start: int, end: int) -> dict[str, Any]:
+        first = start == 0
+        return node(
+            "KSamplerAdvanced",
+            add_noise="enable" if first else "disable",
+            noise_seed=resolved.seed,
+            steps=resolved.steps,
+            cfg=resolved.guidance,
+            sampler_name=resolved.sampler,
+            scheduler=resolved.scheduler,
+            start_at_step=start,
+            end_at_step=end,
+            return_with_leftover_noise="enable" if first else "disable",
+            model=link(model),
+            positive=link("17", 0),
+            negative=link("17", 1),
+            latent_image=latent,
+        )
+
+    return {
+        "27": node("ModelSamplingSD3", shift=resolved.shift, model=link("11")),
+        "28": node("ModelSamplingSD3", shift=resolved.shift, model=link("12")),
+        "23": stage("27", link("17", 2), 0, middle),
+        "24": stage("28", link("23"), middle, resolved.steps),
+    }
+
+
+def _guides(order: Order) -> tuple[Graph, dict[str, Link]]:
+    """The nodes that read what was prepared, and the inputs of WanVaceToVideo that they make."""
+    graph, inputs = Graph(), dict[str, Link]()
+    if Prepared.CONTROL in order.staged:
+        graph["60"] = _load_video(order, Prepared.CONTROL)
+        inputs["control_video"] = link("60")
+        drawn = _preprocessor(order, link("60"))
+        if drawn is not None:
+            graph["61"] = drawn
+            inputs["control_video"] = link("61")
+    if Prepared.MASK in order.staged:
+        graph["62"] = _load_video(order, Prepared.MASK)
+        graph["63"] = node("ImageToMask", image=link("62"), channel="red")
+        inputs["control_masks"] = link("63")
+    if Prepared.REFERENCE in order.staged:
+        graph["50"] = load_image(order.staged[Prepared.REFERENCE])
+        inputs["reference_image"] = link("50")
+    return graph, inputs
+
+
+def _load_video(order: Order, name: str) -> dict[str, Any]:
+    """A prepared video: it has the job's rate, size and length, so that the loader changes nothing."""
+    return node(
+        "VHS_LoadVideo",
+        video=order.staged[name].file,
+        force_rate=0,
+        custom_width=0,
+        custom_height=0,
+        frame_load_cap=order.resolved.frames,
+        skip_first_frames=0,
+        select_every_nth=1,
+        format="None",
+    )
+
+
+def _preprocessor(order: Order, frames: Link) -> dict[str, Any] | None:
+    """The node that draws a control signal with a model of its own, in the render size."""
+    resolution = min(order.resolved.width, order.resolved.height)
+    if order.resolved.control == Control.DEPTH:
+        ckpt = "depth_anything_v2_vitl.pth"
+        return node("DepthAnythingV2Preprocessor", image=frames, ckpt_name=ckpt, resolution=resolution)
+    if order.resolved.control in (Control.POSE, Control.POSE_FACE):
+        face = "enable" if order.resolved.control == Control.POSE_FACE else "disable"
+        return node(
+            "DWPreprocessor",
+            image=frames,
+            detect_hand="enable",
+            detect_body="enable",
+            detect_face=face,
+            resolution=resolution,
+            bbox_detector="yolox_l.onnx",
+            pose_estimator="dw-ll_ucoco_384_bs5.torchscript.pt",
+            scale_stick_for_xinsr_cn="disable",
+        )
+    return None
+
+
+def _decoding() -> Graph:
     return {
         # Without this the reference would show up as leading frames.
         "30": node("TrimVideoLatent", samples=link("24"), trim_amount=link("17", 3)),
         "31": node("VAEDecode", samples=link("30"), vae=link("14")),
-        **deliver(link("31"), order, crop_id="33", combine_id="32"),
     }
 
 
-def _text(_: Order) -> Guidance:
-    return Guidance()
-
-
-def _image(order: Order) -> Guidance:
-    """The image is frame 1 and kept; the rest is grey and generated."""
-    rest = order.resolved.frames - 1
-    nodes = {
-        "18": load_image(order.staged["image"]),
-        "22": cover(link("18"), order.resolved),
-        "40": flat(order.resolved, rest, GREY),
-        "41": node("ImageBatch", image1=link("22"), image2=link("40")),
-        "42": flat(order.resolved, 1, BLACK),
-        "43": flat(order.resolved, rest, WHITE),
-        "44": node("ImageBatch", image1=link("42"), image2=link("43")),
-        "45": node("ImageToMask", image=link("44"), channel="red"),
-    }
-    return Guidance(nodes, {"control_video": link("41"), "control_masks": link("45")})
-
-
-def _reference(order: Order) -> Guidance:
-    nodes = {"50": load_image(order.staged["references[0]"]), "51": letterbox(link("50"), order.resolved)}
-    return Guidance(nodes, {"reference_image": link("51")})
-
-
-def _video(order: Order) -> Guidance:
-    """The source's frames, at the job's rate and size, steer every frame; a reference may say what to make of them."""
-    resolved = order.resolved
-    nodes = {
-        "60": node(
-            "VHS_LoadVideo",
-            video=order.staged["video"].file,
-            force_rate=resolved.fps,
-            custom_width=resolved.width,
-            custom_height=resolved.height,
-            frame_load_cap=resolved.frames,
-            skip_first_frames=0,
-            select_every_nth=1,
-            format="None",
-        )
-    }
-    reference = _reference(order) if "references[0]" in order.staged else Guidance()
-    return Guidance({**nodes, **reference.nodes}, {"control_video": link("60"), **reference.inputs})
-
-
-GUIDANCE: Mapping[Task, Callable[[Order], Guidance]] = MappingProxyType(
-    {
-        Task.TEXT_TO_VIDEO: _text,
-        Task.IMAGE_TO_VIDEO: _image,
-        Task.REFERENCE_TO_VIDEO: _reference,
-        Task.VIDEO_TO_VIDEO: _video,
-    }
-)
+def _kept(order: Order) -> tuple[Link, Graph]:
+    """What the mask keeps comes out as it went in: the VAE gives it back only roughly. Encoded once, with the rest."""
+    if Prepared.MASK not in order.staged:
+        return link("31"), Graph()
+    composite = node(
+        "ImageCompositeMasked",
+        destination=link("60"),
+        source=link("31"),
+        mask=link("63"),
+        x=0,
+        y=0,
+        resize_source=False,
+    )
+    return link("70"), {"70": composite}

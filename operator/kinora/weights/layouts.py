@@ -143,6 +143,7 @@ def _clip_vision() -> Iterator[Spec]:
 LAYOUTS: Mapping[tuple[str, Role], Callable[[], Iterator[Spec]]] = MappingProxyType(
     {
         ("wan-vace", Role.DIFFUSION): _vace,
+        ("wan-vace", Role.DIFFUSION_LOW_NOISE): _vace,
         ("wan-vace", Role.TEXT_ENCODER): _umt5,
         ("wan-vace", Role.VAE): _vae,
         ("wan-i2v-wrapper", Role.DIFFUSION): _i2v,

@@ -3,6 +3,7 @@
 import base64
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,12 +14,12 @@ from kinora.agent.publish import proof_faults
 from kinora.agent.settings import SettingsError, settings_from
 from kinora.agent.staging import Staged
 from kinora.agent.token import token_fault
-from kinora.api.videojob import VideoJobSpec
+from kinora.api.videojob import Task, VideoJobSpec
 from kinora.catalogue.load import load_catalogue
 from kinora.media.info import Proof
-from kinora.recipes.build import build
+from kinora.recipes.build import build, graph_inputs
 from kinora.recipes.graph import Prompts, StagedInput
-from kinora.recipes.needs import NEEDS, kind_of
+from kinora.recipes.needs import NEEDS
 from kinora.recipes.resolve import resolve
 from unit.agent.made import POD, UID
 
@@ -76,17 +77,24 @@ def test_every_recipe_passes_the_second_look(model_name: str) -> None:
     model = load_catalogue().get(model_name)
     assert model is not None
     source = {"claim": {"name": "c", "path": "f"}}
-    for task in (task for task in model.tasks if task in NEEDS):
-        inputs = {"image": source, "video": source, "references": [{"source": source}]}
-        needed = {"ImageToVideo": ["image"], "VideoToVideo": ["video"], "ReferenceToVideo": ["references"]}
-        given = {name: inputs[name] for name in needed.get(task, [])}
-        spec = VideoJobSpec.model_validate({"model": model_name, "task": task, "prompt": "p", "inputs": given})
+    for task in model.tasks:
+        given: dict[str, Any] = {}
+        for need in NEEDS[Task(task)]:
+            if need.field == "references":
+                given["references"] = [{"source": source}] if model.limits.references else []
+            else:
+                given[need.field] = {"source": source} if need.field == "mask" else source
+        parameters = {"expand": {"top": 1.5}} if task == "Outpaint" else {}
+        spec = VideoJobSpec.model_validate(
+            {"model": model_name, "task": task, "prompt": "p", "inputs": given, "parameters": parameters}
+        )
         resolved = resolve(spec, model, UID.format(1))
-        staged = {name: StagedInput(f"job-1/{index}.x", kind_of(name)) for index, name in enumerate(resolved.inputs)}
+        wanted = graph_inputs(model, resolved)
+        staged = {name: StagedInput(f"job-1/{index}.x", kind) for index, (name, kind) in enumerate(wanted.items())}
         graph = build(model, resolved, Prompts("p", "n"), staged, "job-1/out")
-        assert graph_faults(graph, model.required_node_classes, "job-1") == []
-        assert graph_faults(graph, model.required_node_classes[:1], "job-1")
-        assert graph_faults(graph, model.required_node_classes, "job-2")
+        assert graph_faults(graph, model.node_classes, "job-1") == []
+        assert graph_faults(graph, model.node_classes[:1], "job-1")
+        assert graph_faults(graph, model.node_classes, "job-2")
 
 
 @pytest.mark.parametrize("file", ["other/a.png", "job-1/../other/a.png", "/etc/passwd", "", "a.png"])
@@ -97,10 +105,14 @@ def test_files_of_others_are_not_read(file: str) -> None:
 
 def test_the_manifest_survives_and_a_damaged_one_is_none(tmp_path: Path) -> None:
     assert read_manifest(tmp_path) is None
-    manifest = Manifest(Staged({"image": StagedInput("f/image.png", "Image")}, ({"name": "image"},)), 1.5)
+    model = load_catalogue().get("wan2.1-vace-1.3b")
+    assert model is not None
+    spec = VideoJobSpec.model_validate({"model": "m", "task": "TextToVideo", "prompt": "p"})
+    resolved = resolve(spec, model, UID.format(1))
+    manifest = Manifest(Staged({"image": StagedInput("f/image.png", "Image")}, ({"name": "image"},), resolved), 1.5)
     write_manifest(tmp_path, manifest)
     assert read_manifest(tmp_path) == manifest
-    for damage in ('{"format": 2}', "[]", "", '{"format": 1, "files": {"a": 3}, "facts": [], "seconds": 1}'):
+    for damage in ('{"format": 3}', "[]", "", '{"format": 1, "files": {"a": 3}, "facts": [], "seconds": 1}'):
         (tmp_path / NAME).write_text(damage)
         assert read_manifest(tmp_path) is None
 

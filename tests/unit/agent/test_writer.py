@@ -168,7 +168,7 @@ def reporter_on(server: Server, lost: list[int] | None = None) -> Reporter:
     seen = lost if lost is not None else []
     return Reporter(
         key_of(job()), writer_on(server), now=lambda: NOW, times=TIMES, inputs=[{"name": "image"}],
-        on_lost=lambda: seen.append(1),
+        resolved={}, on_lost=lambda: seen.append(1),
     )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ def _text(name: str) -> str:
 
 
 def test_lookup() -> None:
-    assert CATALOGUE.names == (I2V, VACE)
+    assert CATALOGUE.names == (I2V, VACE, "wan2.1-vace-14b", "wan2.2-vace-fun-a14b")
     found = CATALOGUE.get(VACE)
     assert found is not None
     assert found.name == VACE
@@ -74,6 +74,41 @@ def test_facts_of_the_second_document() -> None:
     assert (defaults.guidance, defaults.shift, defaults.scheduler) == (6, 5, "dpm++")
     with pytest.raises(KeyError):
         CATALOGUE.get(VACE).weight(Role.CLIP_VISION)  # type: ignore[union-attr]
+
+
+def test_facts_of_the_runcomfy_and_wavespeed_documents() -> None:
+    fun, large = CATALOGUE.get("wan2.2-vace-fun-a14b"), CATALOGUE.get("wan2.1-vace-14b")
+    assert fun is not None
+    assert large is not None
+    for size in ("480x480", "720x720", "480x720", "576x1024", "720x1280", "1024x576", "1280x720"):
+        width, height = map(int, size.split("x"))
+        assert width * height <= fun.limits.size.max_pixels
+        assert max(width, height) <= fun.limits.size.max_side
+    assert (fun.limits.frames.maximum, fun.defaults.steps, fun.defaults.guidance, fun.defaults.shift) == (
+        141,
+        12,
+        3.5,
+        8,
+    )
+    assert (fun.limits.steps.minimum, fun.limits.steps.maximum) == (2, 40)
+    assert (fun.limits.fps.minimum, fun.limits.fps.maximum) == (12, 24)
+    assert (large.defaults.steps, large.defaults.guidance, large.defaults.shift) == (30, 5, 16)
+    assert (large.limits.frames.maximum, large.limits.references) == (161, 5)
+
+
+def test_a_hosted_name_is_known_only_where_it_is_mapped() -> None:
+    assert CATALOGUE.get("wan2.1-vace-plus") is None
+    assert "hosted" in CATALOGUE.unknown("wan2.1-vace-plus")
+    assert CATALOGUE.unknown("wan9") == ""
+    mapped = CATALOGUE.with_aliases({"wan2.1-vace-plus": "wan2.1-vace-14b"})
+    found = mapped.get("wan2.1-vace-plus")
+    assert found is not None
+    assert found.name == "wan2.1-vace-14b"
+    assert mapped.names == CATALOGUE.names
+    with pytest.raises(CatalogueError, match="wan9"):
+        CATALOGUE.with_aliases({"wan2.1-vace-plus": "wan9"})
+    with pytest.raises(CatalogueError, match="is a model"):
+        CATALOGUE.with_aliases({VACE: "wan2.1-vace-14b"})
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,11 @@ def test_an_accepted_job_is_resolved_without_its_prompt() -> None:
     ("spec", "reason", "told"),
     [
         ({"model": "wan9"}, "InvalidSpec", ["spec.model is wan9", VACE, I2V]),
+        (
+            {"model": "wan2.1-vace-plus"},
+            "InvalidSpec",
+            ["spec.model is wan2.1-vace-plus", "no administrator has mapped"],
+        ),
         ({"task": "Fly"}, "InvalidSpec", ["spec.task", "Fly", "TextToVideo"]),
         ({"parameters": {"frames": 80}}, "InvalidSpec", ["spec.parameters.frames is 80", "77 or 81"]),
         ({"parameters": {"width": 100}}, "InvalidSpec", ["spec.parameters.width", "100"]),
@@ -38,7 +43,7 @@ def test_an_accepted_job_is_resolved_without_its_prompt() -> None:
         ({"queue": "gold"}, "NotImplemented", ["spec.queue is gold", "default"]),
         ({"webhook": {"url": "https://x.example"}}, "NotImplemented", ["spec.webhook"]),
         ({"task": None, "workflow": {"inline": "{}"}}, "NotImplemented", ["spec.workflow"]),
-        ({"task": "Inpaint"}, "NotImplemented", ["spec.task is Inpaint"]),
+        ({"task": "Inpaint"}, "InvalidSpec", ["spec.inputs.video is not set", "spec.inputs.mask is not set"]),
     ],
 )
 def test_a_wrong_job_is_refused_with_field_value_and_what_is_allowed(

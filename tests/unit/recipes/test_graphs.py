@@ -12,25 +12,43 @@ from kinora.api.videojob import VideoJobSpec
 from kinora.catalogue.load import load_catalogue
 from kinora.catalogue.model import Model
 from kinora.engine.contract import check_graph
-from kinora.recipes.build import RECIPES, build, planned_hash
+from kinora.recipes.build import RECIPES, build, graph_inputs, planned_hash
 from kinora.recipes.graph import Graph, Prompts, StagedInput, graph_hash
-from kinora.recipes.needs import NEEDS, kind_of
+from kinora.recipes.needs import NEEDS, MediaKind
 from kinora.recipes.resolve import prompts_of, resolve
-from kinora.recipes.vace import GUIDANCE
 
 RECORDED = Path(__file__).parents[4] / "shared" / "comfyui" / "nodes.json"
 CLAIM = {"claim": {"name": "footage", "path": "a"}}
-VACE, I2V = "wan2.1-vace-1.3b", "wan2.1-i2v-14b-480p"
-STAGED = {name: StagedInput(f"jobs/u-1/{name.strip(']').replace('[', '-')}", kind_of(name))
-          for name in ("image", "video", "references[0]")}  # fmt: skip
+VACE, I2V, FUN = "wan2.1-vace-1.3b", "wan2.1-i2v-14b-480p", "wan2.2-vace-fun-a14b"
+STAGED = {
+    name: StagedInput(f"jobs/u-1/{name}", kind)
+    for name, kind in (
+        ("image", MediaKind.IMAGE),
+        ("control", MediaKind.VIDEO),
+        ("mask.video", MediaKind.VIDEO),
+        ("reference", MediaKind.IMAGE),
+    )
+}
+REFERENCES = [{"source": CLAIM}, {"source": CLAIM, "role": "Background"}]
 INPUTS: dict[str, dict[str, Any]] = {
     "TextToVideo": {},
     "ImageToVideo": {"image": CLAIM},
-    "ReferenceToVideo": {"references": [{"source": CLAIM}]},
+    "ReferenceToVideo": {"references": REFERENCES},
     "VideoToVideo": {"video": CLAIM},
     "VideoToVideo+reference": {"video": CLAIM, "references": [{"source": CLAIM}]},
+    "Inpaint": {"video": CLAIM, "mask": {"source": CLAIM, "expandRatio": 0.1}},
+    "Inpaint+reference": {"video": CLAIM, "mask": {"source": CLAIM}, "references": [{"source": CLAIM}]},
+    "Outpaint": {"video": CLAIM},
+    "Extend": {"firstClip": CLAIM},
+    "Extend+last": {"lastClip": CLAIM, "firstFrame": CLAIM, "references": [{"source": CLAIM}]},
+    "FirstLastFrame": {"firstFrame": CLAIM, "lastFrame": CLAIM},
+    "Edit": {"video": CLAIM, "references": REFERENCES},
+    "VideoToVideo/Pose": {"video": CLAIM},
+    "VideoToVideo/PoseFace": {"video": CLAIM},
+    "VideoToVideo/Canny": {"video": CLAIM},
 }
-CASES = [(VACE, case) for case in INPUTS] + [(I2V, "ImageToVideo")]
+VACE_MODELS = [model.name for model in load_catalogue() if model.name != I2V]
+CASES = [(name, case) for name in VACE_MODELS for case in INPUTS] + [(I2V, "ImageToVideo")]
 OPTIONS: list[dict[str, Any]] = [
     {},
     {"parameters": {"width": 832, "height": 480, "frames": 81, "fps": 12.5, "steps": 30, "guidance": 6.5, "shift": 3}},
@@ -45,11 +63,20 @@ def _model(name: str) -> Model:
     return model
 
 
+def _spec(name: str, case: str, **more: Any) -> VideoJobSpec:
+    task, _, control = case.split("+", maxsplit=1)[0].partition("/")
+    parameters = {"expand": {"left": 1.5}} if task == "Outpaint" else {}
+    parameters |= {"control": control} if control else {}
+    parameters |= more.get("parameters", {})
+    if name == FUN and "shift" in parameters:  # two experts need two steps, and its shift begins at 1
+        parameters |= {"steps": max(parameters["steps"], 2), "shift": max(parameters["shift"], 1)}
+    asked = {**more, "parameters": parameters}
+    given = {"model": name, "task": task, "prompt": "a cat", "inputs": INPUTS[case]}
+    return VideoJobSpec.model_validate({**given, **asked})
+
+
 def _graph(name: str, case: str, **more: Any) -> Graph:
-    spec = VideoJobSpec.model_validate(
-        {"model": name, "task": case.split("+", maxsplit=1)[0], "prompt": "a cat", "inputs": INPUTS[case], **more}
-    )
-    model = _model(name)
+    model, spec = _model(name), _spec(name, case, **more)
     return build(model, resolve(spec, model, "uid"), prompts_of(spec, model), STAGED, "kinora/u-1")
 
 
@@ -91,15 +118,17 @@ def _check_value(wanted: dict[str, Any], value: Any, graph: Graph, nodes: dict[s
         assert wanted.get("min", value) <= value <= wanted.get("max", value)
 
 
-@pytest.mark.parametrize("name", [VACE, I2V])
+@pytest.mark.parametrize("name", [*VACE_MODELS, I2V])
 def test_required_node_classes_are_what_the_recipes_use(name: str) -> None:
     graphs = [_graph(name, case, **more) for model, case in CASES if model == name for more in OPTIONS]
     used = {item["class_type"] for graph in graphs for item in graph.values()}
-    assert sorted(used) == list(_model(name).required_node_classes)
+    assert sorted(used) == sorted(_model(name).node_classes)
+    plain = {item["class_type"] for more in OPTIONS for item in _graph(name, "ImageToVideo", **more).values()}
+    assert plain <= set(_model(name).required_node_classes)
 
 
 def test_every_task_of_the_table_has_a_recipe_and_every_family_too() -> None:
-    assert set(GUIDANCE) == set(NEEDS)
+    assert {case.split("+")[0].split("/")[0] for case in INPUTS} == {str(task) for task in NEEDS}
     assert {model.family for model in load_catalogue()} == set(RECIPES)
 
 
@@ -127,35 +156,64 @@ def _source(graph: Graph, node_id: str, name: str) -> dict[str, Any]:
     return found
 
 
-def test_image_is_frame_one_and_the_rest_is_generated() -> None:
-    graph = _graph(VACE, "ImageToVideo")
-    batch = _source(graph, "17", "control_video")["inputs"]
-    resized, grey = graph[batch["image1"][0]], graph[batch["image2"][0]]["inputs"]
-    assert resized["class_type"] == "ImageResizeKJv2"
-    assert resized["inputs"]["keep_proportion"] == "crop"
-    assert graph[resized["inputs"]["image"][0]]["inputs"] == {"image": STAGED["image"].file}
-    assert grey == {"width": 480, "height": 480, "batch_size": 48, "color": 0x7F7F7F}
-    masks = graph[_source(graph, "17", "control_masks")["inputs"]["image"][0]]["inputs"]
-    first, rest = graph[masks["image1"][0]]["inputs"], graph[masks["image2"][0]]["inputs"]
-    assert (first["color"], first["batch_size"]) == (0, 1)
-    assert (rest["color"], rest["batch_size"]) == (0xFFFFFF, 48)
+def test_prepared_files_are_loaded_as_they_are() -> None:
+    graph = _graph(VACE, "Inpaint", parameters={"frames": 33, "fps": 12})
+    video = _source(graph, "17", "control_video")["inputs"]
+    assert (video["force_rate"], video["custom_width"], video["custom_height"]) == (0, 0, 0)
+    assert (video["frame_load_cap"], video["skip_first_frames"]) == (33, 0)
+    mask = graph[_source(graph, "17", "control_masks")["inputs"]["image"][0]]["inputs"]
+    assert mask["video"] == STAGED["mask.video"].file
+    assert video["video"] == STAGED["control"].file
 
 
-def test_reference_is_letterboxed_on_white_and_trimmed() -> None:
+@pytest.mark.parametrize("case", ["ImageToVideo", "Inpaint", "Outpaint", "Extend", "FirstLastFrame"])
+def test_what_the_mask_keeps_is_laid_back_over_what_was_decoded(case: str) -> None:
+    graph = _graph(VACE, case)
+    composite = _source(graph, "32", "images")["inputs"]
+    assert composite == {
+        "destination": ["60", 0], "source": ["31", 0], "mask": ["63", 0], "x": 0, "y": 0, "resize_source": False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ["TextToVideo", "ReferenceToVideo", "VideoToVideo", "Edit"])
+def test_without_a_mask_everything_is_generated(case: str) -> None:
+    graph = _graph(VACE, case)
+    assert "control_masks" not in graph["17"]["inputs"]
+    assert _source(graph, "32", "images")["class_type"] == "VAEDecode"
+
+
+def test_two_experts_share_the_steps() -> None:
+    graph = _graph(FUN, "TextToVideo", parameters={"steps": 13, "seed": 7})
+    first, second = graph["23"]["inputs"], graph["24"]["inputs"]
+    assert (first["start_at_step"], first["end_at_step"], second["start_at_step"], second["end_at_step"]) == (
+        0,
+        6,
+        6,
+        13,
+    )
+    assert (first["add_noise"], first["return_with_leftover_noise"]) == ("enable", "enable")
+    assert (second["add_noise"], second["return_with_leftover_noise"]) == ("disable", "disable")
+    assert second["latent_image"] == ["23", 0]
+    loaded = [graph[graph[stage["model"][0]]["inputs"]["model"][0]]["inputs"]["unet_name"] for stage in (first, second)]
+    assert ["high" in name for name in loaded] == [True, False]
+    assert {first["noise_seed"], second["noise_seed"]} == {7}
+
+
+def test_reference_is_wired_and_trimmed() -> None:
     graph = _graph(VACE, "ReferenceToVideo", parameters={"controlStrength": 1.5})
-    reference = _source(graph, "17", "reference_image")["inputs"]
-    assert (reference["keep_proportion"], reference["pad_color"]) == ("pad", "255, 255, 255")
+    assert _source(graph, "17", "reference_image")["inputs"] == {"image": STAGED["reference"].file}
     assert graph["30"]["inputs"] == {"samples": ["24", 0], "trim_amount": ["17", 3]}
     assert graph["17"]["inputs"]["strength"] == 1.5
     assert "control_video" not in graph["17"]["inputs"]
 
 
-def test_video_is_read_at_the_rate_size_and_length_of_the_job() -> None:
-    graph = _graph(VACE, "VideoToVideo+reference", parameters={"frames": 33, "fps": 12})
-    video = _source(graph, "17", "control_video")["inputs"]
-    assert (video["force_rate"], video["frame_load_cap"]) == (12, 33)
-    assert (video["custom_width"], video["custom_height"]) == (480, 480)
-    assert "reference_image" in graph["17"]["inputs"]
+def test_depth_and_pose_are_drawn_by_nodes_in_the_render_size() -> None:
+    size = {"width": 640, "height": 352}
+    drawn = _source(_graph(VACE, "Edit", parameters=size), "17", "control_video")
+    assert (drawn["class_type"], drawn["inputs"]["resolution"]) == ("DepthAnythingV2Preprocessor", 352)
+    for control, face in (("Pose", "disable"), ("PoseFace", "enable")):
+        drawn = _source(_graph(VACE, f"VideoToVideo/{control}", parameters=size), "17", "control_video")
+        assert (drawn["class_type"], drawn["inputs"]["detect_face"]) == ("DWPreprocessor", face)
 
 
 def test_i2v_keeps_the_size_that_was_asked_for() -> None:
@@ -247,13 +305,16 @@ def test_a_delivered_size_is_a_centred_crop() -> None:
 
 
 def test_a_missing_or_wrong_staged_input_is_refused() -> None:
-    model = _model(VACE)
-    spec = VideoJobSpec.model_validate({"model": VACE, "task": "ImageToVideo", "inputs": {"image": CLAIM}})
-    resolved = resolve(spec, model, "uid")
-    with pytest.raises(ValueError, match="image is not staged as Image"):
-        build(model, resolved, Prompts("", ""), {}, "x")
-    with pytest.raises(ValueError, match="image is not staged as Image"):
-        build(model, resolved, Prompts("", ""), {"image": StagedInput("a.mp4", "Video")}, "x")
+    for name, wanted, kind in ((VACE, "control", "Video"), (I2V, "image", "Image")):
+        asked = {"model": name, "task": "ImageToVideo", "prompt": "a", "inputs": {"image": CLAIM}}
+        spec = VideoJobSpec.model_validate(asked)
+        resolved = resolve(spec, _model(name), "uid")
+        assert wanted in graph_inputs(_model(name), resolved)
+        with pytest.raises(ValueError, match=f"{wanted} is not staged as {kind}"):
+            build(_model(name), resolved, Prompts("", ""), {}, "x")
+        wrong = {item: StagedInput("a", "Text") for item in graph_inputs(_model(name), resolved)}
+        with pytest.raises(ValueError, match=f"{wanted} is not staged as {kind}"):
+            build(_model(name), resolved, Prompts("", ""), wrong, "x")
 
 
 def test_hash_is_of_the_meaning_and_not_of_the_spelling() -> None:
@@ -283,15 +344,7 @@ def test_any_prompt_and_size_gives_a_valid_graph(
 ) -> None:
     model = _model(case[0])
     parameters = {"frames": 4 * n + 1, "seed": seed}
-    spec = VideoJobSpec.model_validate(
-        {
-            "model": "m",
-            "task": case[1].split("+")[0],
-            "prompt": "x",
-            "inputs": INPUTS[case[1]],
-            "parameters": parameters,
-        }
-    )
+    spec = _spec(case[0], case[1], parameters=parameters)
     graph = build(model, resolve(spec, model, "u"), Prompts(prompt, ""), STAGED, prefix)
     for item in graph.values():
         for value in item["inputs"].values():

@@ -20,6 +20,8 @@ class Facts:
     kind: str
     frames: int = 1
     fps: float = 0
+    width: int = 64
+    height: int = 48
 
 
 def _spec(**inputs: Any) -> VideoJobSpec:
@@ -62,8 +64,10 @@ def test_a_source_video_has_every_frame_that_is_asked_for(facts: dict[str, Facts
         (81, 16, 16, 81),
         (81, 30, 16, 43),
         (150, 24, 16, 100),
-        (10, 8, 16, 19),
-        (1, 8, 16, 1),
+        (10, 8, 16, 20),
+        (1, 8, 16, 2),
+        (1, 30, 16, 1),
+        (500, 29.97, 30, 500),
         (0, 16, 16, 0),
         (9, 16, 0, 0),
     ],

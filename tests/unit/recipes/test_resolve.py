@@ -149,6 +149,26 @@ WRONG: list[tuple[str, str, dict[str, Any], str, str]] = [
         "unset",
     ),
     ("vace", "TextToVideo", {"parameters": {"expand": {"top": 2}}}, "spec.parameters.expand", "does not use it"),
+    ("vace", "TextToVideo", {"parameters": {"control": "Canny"}}, "spec.parameters.control", "unset"),
+    ("vace", "Inpaint", {"inputs": {"video": CLAIM}}, "spec.inputs.mask", "not set"),
+    ("vace", "Outpaint", {"inputs": {"video": CLAIM}}, "spec.parameters.expand", "one side at least above 1"),
+    (
+        "vace",
+        "Outpaint",
+        {"inputs": {"video": CLAIM}, "parameters": {"expand": {"top": 1}}},
+        "spec.parameters.expand",
+        "1 on every side",
+    ),
+    ("vace", "Extend", {}, "spec.inputs", "firstFrame, lastFrame, firstClip and lastClip"),
+    ("vace", "FirstLastFrame", {"inputs": {"firstFrame": CLAIM}}, "spec.inputs.lastFrame", "not set"),
+    (
+        "vace",
+        "Inpaint",
+        {"inputs": {"video": CLAIM, "mask": {"source": CLAIM, "frame": 50}}},
+        "spec.inputs.mask.frame",
+        "1 to 49",
+    ),
+    ("i2v", "ImageToVideo", {"inputs": {**IMAGE, "references": [{"source": CLAIM}]}}, "spec.inputs.references", "0"),
     ("vace", "TextToVideo", {"output": {"keyPrefix": "../up"}}, "spec.output.keyPrefix", "'..'"),
     ("vace", "TextToVideo", {"output": {"keyPrefix": "/abs"}}, "spec.output.keyPrefix", "relative"),
 ]
@@ -164,16 +184,7 @@ def test_faults_name_field_value_and_allowed(
     assert not found.not_implemented
 
 
-def _claims(count: int) -> list[dict[str, Any]]:
-    return [{"source": CLAIM} for _ in range(count)]
-
-
 LATER: list[tuple[str, dict[str, Any], str]] = [
-    ("Inpaint", {}, "spec.task"),
-    ("Outpaint", {}, "spec.task"),
-    ("Extend", {}, "spec.task"),
-    ("FirstLastFrame", {}, "spec.task"),
-    ("Edit", {}, "spec.task"),
     ("TextToVideo", {"parameters": {"preset": "Fast"}}, "spec.parameters.preset"),
     ("TextToVideo", {"output": {"fps": 30}}, "spec.output.fps"),
     ("TextToVideo", {"output": {"audio": "Source"}}, "spec.output.audio"),
@@ -181,15 +192,8 @@ LATER: list[tuple[str, dict[str, Any], str]] = [
     ("TextToVideo", {"parameters": {"width": 480}, "output": {"width": 960}}, "spec.output.width"),
     ("TextToVideo", {"parameters": {"width": 480}, "output": {"width": 240}}, "spec.output.width"),
     ("TextToVideo", {"webhook": {"url": "https://x"}}, "spec.webhook"),
-    ("VideoToVideo", {"inputs": {"video": CLAIM}, "parameters": {"control": "Canny"}}, "spec.parameters.control"),
     ("ImageToVideo", {"inputs": {"image": {"url": "https://x"}}}, "spec.inputs.image.url"),
     ("ImageToVideo", {"inputs": {"image": {"upload": "k"}}}, "spec.inputs.image.upload"),
-    ("ReferenceToVideo", {"inputs": {"references": _claims(2)}}, "spec.inputs.references"),
-    (
-        "ReferenceToVideo",
-        {"inputs": {"references": [{"source": CLAIM, "role": "Background"}]}},
-        "spec.inputs.references[0].role",
-    ),
 ]
 
 
@@ -200,6 +204,27 @@ def test_what_comes_later_is_refused_as_such(task: str, more: dict[str, Any], fi
     assert [fault.field for fault in caught.value.faults] == [field]
     assert caught.value.not_implemented
     assert "not implemented yet" in str(caught.value)
+
+
+def test_what_a_mask_and_an_edit_default_to() -> None:
+    def mask(**more: Any) -> Resolved:
+        return _resolve(task="Inpaint", inputs={"video": CLAIM, "mask": {"source": CLAIM, **more}})
+
+    assert (mask().mask_mode, mask().mask_frame, mask().mask_expand_ratio) == ("Tracking", 1, 0.05)
+    assert mask(mode="Fixed").mask_expand_ratio == 0
+    assert mask(mode="Fixed", expandRatio=0.5).mask_expand_ratio == 0.5
+    edit = _resolve(task="Edit", inputs={"video": CLAIM})
+    assert edit.control == "Depth"
+    assert "approximation" in edit.notes[0]
+    assert _resolve(task="Edit", inputs={"video": CLAIM}, parameters={"control": "Pose"}).control == "Pose"
+
+
+def test_a_size_comes_from_the_input_only_where_none_is_asked_for() -> None:
+    inputs = {"firstFrame": CLAIM, "lastFrame": CLAIM}
+    assert _resolve(task="FirstLastFrame", inputs=inputs).size_from_input
+    assert not _resolve(task="FirstLastFrame", inputs=inputs, parameters={"width": 480}).size_from_input
+    assert not _resolve(task="FirstLastFrame", inputs=inputs, output={"height": 470}).size_from_input
+    assert not _resolve(task="VideoToVideo", inputs={"video": CLAIM}).size_from_input
 
 
 def test_a_workflow_is_not_rendered_yet() -> None:

@@ -62,7 +62,7 @@ def check(job: Object, catalogue: Catalogue, server_models: Mapping[str, str]) -
             return Undecided(f"no ModelServer {spec.model_server_name!r} in the namespace yet")
     model = catalogue.get(name)
     if model is None:
-        fault = Fault("spec.model", name, ", ".join(catalogue.names))
+        fault = Fault("spec.model", name, ", ".join(catalogue.names), catalogue.unknown(name))
         return Refused(reasons.INVALID_SPEC, str(fault))
     try:
         resolved = resolve(spec, model, job["metadata"]["uid"])
@@ -76,13 +76,8 @@ def check(job: Object, catalogue: Catalogue, server_models: Mapping[str, str]) -
 
 
 def queue_faults(spec: VideoJobSpec) -> tuple[Fault, ...]:
-    """What belongs to the queue rather than to the picture, and arrives with scheduling and the gateway."""
-    faults = []
-    if spec.queue != "default":
-        faults.append(not_yet("spec.queue", spec.queue, "default"))
-    if spec.webhook is not None:
-        faults.append(not_yet("spec.webhook", spec.webhook.url, "nothing"))
-    return tuple(faults)
+    """What belongs to the queue rather than to the picture, and arrives with scheduling."""
+    return () if spec.queue == "default" else (not_yet("spec.queue", spec.queue, "default"),)
 
 
 def _refused(invalid: InvalidSpec) -> Refused:

@@ -67,6 +67,8 @@ class Latent:
     lead: int = 0
     pixels: Images | None = None
     lead_pixels: Images | None = None
+    noisy: bool = False
+    "Whether a first stage of sampling left noise for a second one."
 
 
 @dataclass(frozen=True)

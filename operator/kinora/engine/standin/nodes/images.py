@@ -6,7 +6,7 @@ import string
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from kinora.engine.standin.pictures import canny, common_upscale, resize
@@ -179,6 +179,27 @@ def image_pad(
 def canny_node(_context: Context, *, image: Images, low_threshold: float, high_threshold: float) -> Output:
     """IMAGE of white edges on black."""
     return Output((canny(image, low_threshold, high_threshold),))
+
+
+@node("DepthAnythingV2Preprocessor")
+def depth(_context: Context, *, image: Images, resolution: int = 512, **_options: Any) -> Output:
+    """IMAGE in greys, its shorter side `resolution` long: blurred brightness in the place of depth."""
+    pictures = _preprocessed(image, resolution)
+    blur = ImageFilter.GaussianBlur(max(1.0, min(pictures.shape[1:3]) / 60))
+    greys = [np.asarray(Image.fromarray(picture).convert("L").filter(blur)) for picture in pictures]
+    return Output((np.repeat(np.stack(greys)[..., None], 3, axis=3),))
+
+
+@node("DWPreprocessor")
+def pose(_context: Context, *, image: Images, resolution: int = 512, **_options: Any) -> Output:
+    """IMAGE of strokes on black, its shorter side `resolution` long: edges in the place of limbs. POSE_KEYPOINT."""
+    return Output((canny(_preprocessed(image, resolution), 0.2, 0.4), None))
+
+
+def _preprocessed(image: Images, resolution: int) -> Images:
+    height, width = image.shape[1:3]
+    scale = resolution / min(height, width)
+    return resize(image, round(width * scale), round(height * scale))
 
 
 @node("SaveImage")

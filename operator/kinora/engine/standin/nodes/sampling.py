@@ -142,6 +142,44 @@ def ksampler(
     return Output((replace(latent_image, pixels=sample(context, scene), lead_pixels=lead),))
 
 
+@node("KSamplerAdvanced")
+def ksampler_advanced(
+    context: Context,
+    *,
+    model: Weights,
+    add_noise: str,
+    noise_seed: int,
+    steps: int,
+    cfg: float,
+    positive: Conditioning,
+    negative: Conditioning,
+    latent_image: Latent,
+    start_at_step: int,
+    end_at_step: int,
+    return_with_leftover_noise: str,
+    **options: Any,
+) -> Output:
+    """LATENT after a part of the steps. A stage that leaves noise gives grey pictures; the one that ends paints them.
+
+    A stage that neither adds noise nor gets a latent with some left has nothing to take away, and says so.
+    """
+    last = min(end_at_step, steps)
+    if add_noise == "disable" and not latent_image.noisy:
+        raise NodeError("the latent has no noise left and none is added", "ValueError")
+    count = max(last - start_at_step, 1)
+    if return_with_leftover_noise == "enable" and last < steps:
+        tokens = latent_image.steps * (latent_image.height // 16) * (latent_image.width // 16)
+        for step in range(count):
+            context.pace.step(time.monotonic(), tokens)
+            context.progress(step + 1, count)
+        return Output((replace(latent_image, noisy=True),))
+    whole = replace(latent_image, noisy=False)
+    return ksampler(
+        context, model=model, seed=noise_seed, steps=count, cfg=cfg, positive=positive, negative=negative,
+        latent_image=whole, denoise=1.0, **options,
+    )  # fmt: skip
+
+
 def sample(context: Context, scene: Scene) -> Images:
     """Paints the scene, a share of its frames in each step, and reports the steps."""
     painter = Painter(scene)

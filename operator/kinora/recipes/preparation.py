@@ -1,0 +1,202 @@
+"""What is made of a job's inputs before its graph runs: a pure value, carried out by kinora.media.
+
+Every VACE task comes down to the same three things, all in the render size: a control video and a mask video of
+exactly as many frames as asked for, and one reference picture. Masks are white where the model generates; what is to be
+generated is grey in the control video. Nothing here decodes anything.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from kinora.api.videojob import Control, MaskMode, Task
+from kinora.catalogue.model import SizeLimits
+from kinora.recipes.needs import MediaFacts, MediaKind, frames_at_rate
+from kinora.recipes.resolved import Resolved
+
+_GRID = 16
+
+
+class Prepared(StrEnum):
+    """The names under which a recipe finds what was prepared."""
+
+    CONTROL = "control"
+    MASK = "mask.video"
+    REFERENCE = "reference"
+
+
+class Anchor(StrEnum):
+    """Which end of a clip is kept to the frame when its rate is changed: the one that joins something."""
+
+    BEGIN = "Begin"
+    END = "End"
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A run of frames of the control video: of an input (a picture is repeated), or grey and generated without one."""
+
+    frames: int
+    input: str = ""
+    anchor: Anchor = Anchor.BEGIN
+
+
+@dataclass(frozen=True, slots=True)
+class MaskPlan:
+    """Where the mask of an inpainting comes from. `frame` counts from 1 among the job's frames."""
+
+    input: str
+    kind: str
+    mode: str
+    frame: int
+    expand_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rect:
+    """A part of the picture, in pixels from the upper left."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One reference on the sheet; a background fills its tile, an object lies whole on white."""
+
+    input: str
+    background: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """Everything to be made. `rect` is where an outpainting's source goes; elsewhere the source fills the picture."""
+
+    width: int
+    height: int
+    frames: int
+    fps: float
+    segments: tuple[Segment, ...] = ()
+    signal: str = Control.NONE
+    rect: Rect | None = None
+    mask: MaskPlan | None = None
+    references: tuple[Tile, ...] = ()
+
+    @property
+    def makes(self) -> tuple[Prepared, ...]:
+        """What comes out, in a stable order."""
+        kept_everywhere = self.mask is None and self.rect is None and all(part.input for part in self.segments)
+        found = [Prepared.CONTROL] if self.segments else []
+        found += [Prepared.MASK] if self.segments and not kept_everywhere else []
+        return (*found, Prepared.REFERENCE) if self.references else tuple(found)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe, for the media child."""
+        return asdict(self)
+
+
+def kind_of_prepared(name: str) -> MediaKind:
+    """What a prepared file is."""
+    return MediaKind.IMAGE if name == Prepared.REFERENCE else MediaKind.VIDEO
+
+
+def vace_preparation(resolved: Resolved, found: Mapping[str, MediaFacts]) -> Preparation:
+    """The preparation of a VACE job whose inputs are as `found` (by name). They have passed `staging_faults`."""
+    tiles = tuple(
+        Tile(name, name in resolved.backgrounds) for name in resolved.inputs if name.startswith("references[")
+    )
+    base = Preparation(resolved.width, resolved.height, resolved.frames, resolved.fps, references=tiles)
+    task, whole = Task(resolved.task), (Segment(resolved.frames, "video"),)
+    if task is Task.IMAGE_TO_VIDEO:
+        return replace(base, segments=(Segment(1, "image"), Segment(resolved.frames - 1)))
+    if task in (Task.VIDEO_TO_VIDEO, Task.EDIT):
+        return replace(base, segments=whole, signal=resolved.control)
+    if task is Task.INPAINT:
+        plan = MaskPlan("mask", found["mask"].kind, resolved.mask_mode, resolved.mask_frame, resolved.mask_expand_ratio)
+        return replace(base, segments=whole, mask=plan)
+    if task is Task.OUTPAINT:
+        return replace(base, segments=whole, rect=outpaint_rect(resolved, found["video"]))
+    if task in (Task.EXTEND, Task.FIRST_LAST_FRAME):
+        return replace(base, segments=joined_segments(resolved, found))
+    return base
+
+
+def joined_segments(resolved: Resolved, found: Mapping[str, MediaFacts]) -> tuple[Segment, ...]:
+    """First frame, first clip, what is generated, last clip, last frame; what is not given is left out."""
+    before, after = _kept("first", resolved, found, Anchor.END), _kept("last", resolved, found, Anchor.BEGIN)
+    kept = sum(part.frames for part in (*before, *after))
+    return (*before, Segment(resolved.frames - kept), *reversed(after))
+
+
+def _kept(side: str, resolved: Resolved, found: Mapping[str, MediaFacts], anchor: Anchor) -> tuple[Segment, ...]:
+    """The outer picture, then the clip."""
+    parts = []
+    if f"{side}Frame" in resolved.inputs:
+        parts.append(Segment(1, f"{side}Frame"))
+    name = f"{side}Clip"
+    if name in resolved.inputs:
+        facts = found[name]
+        parts.append(Segment(frames_at_rate(facts.frames, facts.fps, resolved.fps), name, anchor))
+    return tuple(parts)
+
+
+def outpaint_rect(resolved: Resolved, source: MediaFacts) -> Rect:
+    """Where the source lies: the canvas (decisions 2) is fitted into the render size, its middle in the middle."""
+    across, down = canvas(resolved, source)
+    scale = min(resolved.width / across, resolved.height / down)
+    left = (resolved.width - across * scale) / 2 + source.width * (resolved.expand_left - 1) * scale
+    top = (resolved.height - down * scale) / 2 + source.height * (resolved.expand_top - 1) * scale
+    width = min(max(round(source.width * scale), 1), resolved.width)
+    height = min(max(round(source.height * scale), 1), resolved.height)
+    x, y = min(max(round(left), 0), resolved.width - width), min(max(round(top), 0), resolved.height - height)
+    return Rect(x, y, width, height)
+
+
+def canvas(resolved: Resolved, source: MediaFacts) -> tuple[float, float]:
+    """Width and height of the picture that the source grows to: w*(left+right-1) by h*(top+bottom-1)."""
+    across = source.width * (resolved.expand_left + resolved.expand_right - 1)
+    return across, source.height * (resolved.expand_top + resolved.expand_bottom - 1)
+
+
+#: The input that gives a job its size where it asks for none, by task.
+SIZED_BY: Mapping[Task, tuple[str, ...]] = {
+    Task.INPAINT: ("video",),
+    Task.OUTPAINT: ("video",),
+    Task.EXTEND: ("firstClip", "lastClip", "firstFrame", "lastFrame"),
+    Task.FIRST_LAST_FRAME: ("firstFrame",),
+}
+
+
+def sized(resolved: Resolved, found: Mapping[str, MediaFacts], limits: SizeLimits) -> Resolved:
+    """The job in the size of its source, scaled down into the model's limits; as it is when a size was asked for."""
+    if not resolved.size_from_input:
+        return resolved
+    facts = next(found[name] for name in SIZED_BY[Task(resolved.task)] if name in found)
+    across, down = (
+        canvas(resolved, facts) if resolved.task == Task.OUTPAINT else (float(facts.width), float(facts.height))
+    )
+    scale = min(1.0, limits.max_side / max(across, down), (limits.max_pixels / (across * down)) ** 0.5)
+    scale = max(scale, limits.min_side / min(across, down))
+    while True:
+        output = (_even(across * scale), _even(down * scale))
+        width, height = (-(-side // _GRID) * _GRID for side in output)
+        if (width * height <= limits.max_pixels and max(width, height) <= limits.max_side) or scale < 1e-3:
+            break
+        scale *= 0.995
+    size = f"size {output[0]}x{output[1]} from the source of {facts.width}x{facts.height}"
+    return replace(
+        resolved, width=width, height=height, output_width=output[0], output_height=output[1], size_from_input=False,
+        notes=(*resolved.notes, size),
+    )  # fmt: skip
+
+
+def _even(side: float) -> int:
+    return max(round(side / 2) * 2, 2)
+
+
+def needs_mask_tracking(resolved: Resolved) -> bool:
+    """Whether the mask picture is to follow what it covers."""
+    return resolved.task == Task.INPAINT and resolved.mask_mode == MaskMode.TRACKING
