@@ -17,13 +17,13 @@ from kinora.catalogue.load import load_catalogue, parse_model
 from kinora.catalogue.model import Model
 from kinora.cli.manifests import Document
 from kinora.recipes.build import build, graph_inputs
-from kinora.recipes.faults import InvalidSpec
+from kinora.recipes.faults import Fault, InvalidSpec
 from kinora.recipes.graph import StagedInput
 from kinora.recipes.needs import given_inputs, input_name
 from kinora.recipes.resolve import prompts_of, resolve
 
 _UID = "00000000-0000-0000-0000-000000000000"
-_ENDINGS = {"Image": "png", "Video": "mp4"}
+_ENDINGS = {"Image": "png", "Video": "mkv", "ImageOrVideo": "png"}
 
 
 class RenderError(Exception):
@@ -59,6 +59,10 @@ def render(document: Document, inputs: Mapping[str, str], model_name: str | None
     }
     graph = build(model, resolved, prompts_of(spec, model), staged, f"kinora/{document.name or 'video'}")
     notes += resolved.notes
+    if resolved.size_from_input:
+        notes.append(
+            f"the size comes from the input, which is not read here; {resolved.width}x{resolved.height} stands in"
+        )
     return json.dumps(graph, indent=2, ensure_ascii=False), notes
 
 
@@ -102,7 +106,7 @@ def _model(name: str) -> Model:
     catalogue = load_catalogue()
     model = catalogue.get(name)
     if model is None:
-        raise RenderError(f"spec.model is {name}; allowed: {', '.join(catalogue.names)}")
+        raise RenderError(str(Fault("spec.model", name, ", ".join(catalogue.names), catalogue.unknown(name))))
     return model
 
 

@@ -155,7 +155,7 @@ def _deeper(
         except InvalidSpec as invalid:
             yield from invalid.faults
     elif spec.model:
-        yield Fault("spec.model", spec.model, ", ".join(catalogue.names))
+        yield Fault("spec.model", spec.model, ", ".join(catalogue.names), catalogue.unknown(spec.model))
     yield from queue_faults(spec)
 
 

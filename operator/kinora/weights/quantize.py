@@ -269,64 +269,74 @@ def _map(executor: Executor | None, function: Callable[[_Job], _Part], jobs: lis
 
 def _scan(job: _Job) -> _Part:
     """Counts of the upper 16 bits, and the largest finite magnitude of a float32."""
-    data = _read(job)
-    if job.dtype != "F32":
-        return _count(data.view(np.uint16)), 0.0
-    bits = data.view(np.uint32)
-    size = (bits & np.uint32(0x7FFFFFFF)).view(np.float32)
-    largest = float(size.max(initial=0.0))
-    if not np.isfinite(largest):
-        largest = float(size[np.isfinite(size)].max(initial=0.0))
-    return _count((bits >> 16).astype(np.uint16)), largest
-
-
-def _count(codes: NDArray[np.uint16]) -> NDArray[np.int64]:
     counts: NDArray[np.int64] = np.zeros(1 << 16, np.int64)
-    for at in range(0, len(codes), _BLOCK):
-        counts += np.bincount(codes[at : at + _BLOCK], minlength=1 << 16)
-    return counts
+    largest = 0.0
+    for _, data in _blocks(job):
+        if job.dtype != "F32":
+            counts += np.bincount(data.view(np.uint16), minlength=1 << 16)
+            continue
+        bits = data.view(np.uint32)
+        counts += np.bincount(bits >> 16, minlength=1 << 16)
+        size = (bits & np.uint32(0x7FFFFFFF)).view(np.float32)
+        block_largest = float(size.max(initial=0.0))
+        if not np.isfinite(block_largest):
+            block_largest = float(size[np.isfinite(size)].max(initial=0.0))
+        largest = max(largest, block_largest)
+    return counts, largest
 
 
 def _convert(job: _Job) -> _Part:
     """Look every number up and write the codes; counts of the upper 16 bits where they are wanted."""
-    data = _read(job)
-    single = job.dtype == "F32"
-    width = 4 if single else 2
-    size = len(data) // width
+    single, width = job.dtype == "F32", DTYPE_BITS[job.dtype] // 8
     table = float8.single_table() if single else float8.half_table(job.dtype, job.scale)
-    out = np.empty(size, np.uint8)
-    index = np.empty(min(_BLOCK, size), np.intp)
-    narrow = np.empty(len(index) if single else 0, np.uint32)
+    out = np.empty(_BLOCK, np.uint8)
+    index = np.empty(_BLOCK, np.intp)
+    narrow = np.empty(_BLOCK if single else 0, np.uint32)
     counts: NDArray[np.int64] = np.zeros(1 << 16 if job.count else 0, np.int64)
-    for at in range(0, size, _BLOCK):
-        block = data[width * at : width * (at + _BLOCK)]
-        here = index[: len(block) // width]
-        if single:
-            whole = block.view(np.uint32)
-            if job.count:
-                counts += np.bincount(whole >> 16, minlength=1 << 16)
-            if job.scale != 1.0:
-                whole = (whole.view(np.float32) / np.float32(job.scale)).view(np.uint32)
-            float8.single_index(whole, narrow[: len(here)])
-            here[:] = narrow[: len(here)]
-        else:
-            here[:] = block.view(np.uint16)
-            if job.count:
-                counts += np.bincount(here, minlength=1 << 16)
-        np.take(table, here, out=out[at : at + _BLOCK], mode="clip")
     descriptor = os.open(job.target, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        _write(descriptor, out.data, job.to)
+        for at, data in _blocks(job):
+            here = index[: len(data) // width]
+            if single:
+                bits = data.view(np.uint32)
+                if job.count:
+                    counts += np.bincount(bits >> 16, minlength=1 << 16)
+                if job.scale != 1.0:
+                    bits = (bits.view(np.float32) / np.float32(job.scale)).view(np.uint32)
+                float8.single_index(bits, narrow[: len(here)])
+                here[:] = narrow[: len(here)]
+            else:
+                here[:] = data.view(np.uint16)
+                if job.count:
+                    counts += np.bincount(here, minlength=1 << 16)
+            np.take(table, here, out=out[: len(here)], mode="clip")
+            _write(descriptor, out[: len(here)].data, job.to + at)
     finally:
         os.close(descriptor)
     return (counts if job.count else 0), 0.0
 
 
-def _read(job: _Job) -> NDArray[np.uint8]:
-    data = np.fromfile(job.source, np.uint8, job.length, offset=job.start)
-    if len(data) != job.length:
-        raise QuantizeError("the file became shorter while it was read")
-    return data
+def _blocks(job: _Job) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """The numbers of a piece, block by block in one buffer that stays in the cache; how many came before, and bytes."""
+    width = DTYPE_BITS[job.dtype] // 8
+    buffer = np.empty(_BLOCK * width, np.uint8)
+    descriptor = os.open(job.source, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        for at in range(0, job.length, len(buffer)):
+            part = buffer[: min(len(buffer), job.length - at)]
+            _read(descriptor, part, job.start + at)
+            yield at // width, part
+    finally:
+        os.close(descriptor)
+
+
+def _read(descriptor: int, part: NDArray[np.uint8], at: int) -> None:
+    done = 0
+    while done < len(part):
+        came = os.preadv(descriptor, [part[done:].data], at + done)
+        if came == 0:
+            raise QuantizeError("the source became shorter while it was read")
+        done += came
 
 
 def _write(descriptor: int, data: bytes | memoryview, at: int) -> None:

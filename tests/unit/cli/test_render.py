@@ -44,6 +44,23 @@ def test_a_graph() -> None:
     assert "no seed" in err
 
 
+def test_a_hosted_model_that_nobody_mapped() -> None:
+    code, _, err = run(text=JOB.replace("wan2.1-i2v-14b-480p", "wan2.7-videoedit"))
+    assert code == 1
+    assert "spec.model is wan2.7-videoedit; allowed: " in err
+
+
+def test_a_size_that_the_input_decides_is_told() -> None:
+    sized = (ROOT / "examples/video-to-video.yaml").read_text(encoding="utf-8").replace("VideoToVideo", "Outpaint")
+    assert "the size comes from the input" not in run(text=sized)[2]
+    unsized = sized.replace("width: 640, height: 352, ", "expand: {left: 1.5}, ")
+    assert unsized != sized
+    code, graph, err = run(text=unsized)
+    assert code == 0
+    assert graph
+    assert "the size comes from the input" in err
+
+
 def test_staged_names() -> None:
     code, graph, _ = run("--inputs-as", "image=job-1/photo.png")
     assert code == 0
