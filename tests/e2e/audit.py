@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
+
+
+async def at_least(count: int, log: Path, resource: str, namespace: str, name: str) -> list[str]:
+    """The writes, once there are so many: the log gets its line after the writer got its answer."""
+    async with asyncio.timeout(10):
+        while len(found := writes(log, resource, namespace, name)) < count:  # noqa: ASYNC110 - a file has no event
+            await asyncio.sleep(0.05)
+    return found
 
 
 def writes(log: Path, resource: str, namespace: str, name: str) -> list[str]:

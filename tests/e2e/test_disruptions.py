@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -154,6 +158,38 @@ async def test_an_engine_killed_in_mid_render_is_restarted_and_the_job_succeeds(
     assert status["disruptions"] == 1
     assert status.get("failures", 0) == 0
     await remove_server(kube, namespace, "engine")
+
+
+def agent_process(pod_name: str) -> int:
+    """The process id, on this machine, of the agent of one server pod (its environment names the pod)."""
+    mark = f"KINORA_POD_NAME={pod_name}".encode()
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            command = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
+            if b"agent" in command.split(b"\0") and mark in (entry / "environ").read_bytes().split(b"\0"):
+                return int(entry.name)
+    raise AssertionError(f"no agent of {pod_name} runs on this machine")
+
+
+async def test_an_agent_killed_in_mid_render_resumes_the_same_attempt(
+    cluster: DevCluster, kube: KubeClient, namespace: str
+) -> None:
+    if not cluster.is_own:
+        pytest.skip("the test kills a process of the node, which only the project's own node lets it reach")
+    await serve(kube, namespace, slow_server("agent"))
+    await kube.create(VIDEOJOB, namespace, slow_job("survives-agent", "agent"))
+    running = await wait_for(kube, VIDEOJOB, namespace, "survives-agent", phase("Running"), deadline=30)
+    first = running["status"]["assignment"]
+    os.kill(agent_process(first["podName"]), signal.SIGKILL)
+    job = await wait_for(kube, VIDEOJOB, namespace, "survives-agent", ENDED, deadline=90)
+    status = job["status"]
+    assert status["phase"] == "Succeeded", status
+    assert (status["attempt"], status["assignment"]) == (1, first)
+    assert (status.get("disruptions", 0), status.get("failures", 0)) == (0, 0)
+    pod = await kube.get(POD, namespace, first["podName"])
+    restarts = {entry["name"]: entry["restartCount"] for entry in pod["status"]["containerStatuses"]}
+    assert restarts["agent"] == 1, "the agent was not killed"
+    await remove_server(kube, namespace, "agent")
 
 
 async def test_cancel_in_mid_render_frees_the_pod_for_the_next_job(kube: KubeClient, namespace: str) -> None:

@@ -18,11 +18,7 @@ from kinora.kube.config import Connection, connect
 from kinora.kube.resources import CLAIM, NAMESPACE
 from kinora_cluster import ROOT, Cluster
 from kinora_cluster import cluster as find_cluster
-from waiting import DEADLINE, job_status, model_server, phase, video_job, wait_for, wait_for_pods
-
-__all__ = ["job_status", "model_server", "phase", "video_job", "wait_for", "wait_for_pods"]
-
-Object = dict[str, Any]
+from waiting import DEADLINE
 
 
 @pytest.fixture(scope="session")

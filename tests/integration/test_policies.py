@@ -12,16 +12,7 @@ from typing import Any
 
 import pytest
 
-from integration.conftest import (
-    DEADLINE,
-    free_port,
-    job_status,
-    model_server,
-    phase,
-    video_job,
-    wait_for,
-    wait_for_pods,
-)
+from integration.conftest import free_port
 from kinora.api.names import CONDITION_ENGINE_READY
 from kinora.controller.main import serve
 from kinora.controller.modelserver.desired import role_binding, service_account
@@ -40,6 +31,7 @@ from kinora.kube.resources import (
     VIDEOJOB,
     Resource,
 )
+from waiting import DEADLINE, job_status, model_server, phase, video_job, wait_for, wait_for_pods
 
 pytestmark = pytest.mark.integration
 Object = dict[str, Any]

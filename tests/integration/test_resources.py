@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from integration.conftest import DEADLINE, job_status, model_server, video_job
 from kinora.kube.client import ApiError, KubeClient
 from kinora.kube.resources import MODELSERVER, VIDEOJOB, Resource
 from kinora_cluster import ROOT, Cluster
+from waiting import DEADLINE, job_status, model_server, video_job
 
 pytestmark = pytest.mark.integration
 Object = dict[str, Any]

@@ -5,6 +5,8 @@ Pydantic models are the single source of the CRDs (``crd.py`` reads them); nothi
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -19,28 +21,76 @@ class ApiModel(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
 
 
-def rule(expression: str, message: str, *, field_path: str | None = None) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is wrong: the field (below what was looked at), its value (None: not set), what is allowed."""
+
+    field: str
+    value: object
+    allowed: str
+
+    def __str__(self) -> str:
+        found = "is not set" if self.value is None else f"is {str(self.value)[:80]}"
+        return f"{self.field} {found}; allowed: {self.allowed}"
+
+
+#: A CEL rule in Python: a value as it stands in a manifest -> what is wrong with it.
+Meaning = Callable[[Any], Iterator[Finding]]
+
+
+class Rule(dict[str, str]):
+    """A CEL validation rule as the CRD holds it, and with it the same rule in Python, for those without an API server.
+
+    The two are written side by side and tested on the same table. A rule about an update has no meaning offline.
+    """
+
+    meaning: Meaning | None = None
+
+
+def rule(expression: str, message: str, *, field_path: str | None = None, meaning: Meaning | None = None) -> Rule:
     """One CEL validation rule; a message that starts with a quote is a CEL expression that builds the message.
 
     Expressions show the value that was given, which a fixed message cannot.
     """
-    built = {"rule": expression}
+    built = Rule({"rule": expression})
     built["messageExpression" if message.startswith("'") else "message"] = message
     if field_path:
         built["fieldPath"] = field_path
+    built.meaning = meaning
     return built
 
 
-def cel(*rules: dict[str, str]) -> dict[str, Any]:
+def cel(*rules: Rule) -> dict[str, Any]:
     """``json_schema_extra`` that carries CEL rules to the CRD."""
     return {"x-kubernetes-validations": list(rules)}
 
 
-def exactly_one(*fields: str) -> dict[str, str]:
+def rules_of(extra: object) -> Iterator[Rule]:
+    """The rules in a ``json_schema_extra``."""
+    if isinstance(extra, dict):
+        yield from (item for item in extra.get("x-kubernetes-validations", ()) if isinstance(item, Rule))
+
+
+def is_set(value: Any, field: str) -> bool:
+    """CEL's ``has``, for a mapping out of a manifest: a null counts as not set."""
+    return isinstance(value, Mapping) and value.get(field) is not None
+
+
+def exactly_one(*fields: str) -> Rule:
     """A CEL rule: exactly one of these fields is set; the message tells which ones were."""
     count = " + ".join(f"(has(self.{name}) ? 1 : 0)" for name in fields)
     given = " + ".join(f"(has(self.{name}) ? ' {name}' : '')" for name in fields)
-    return rule(f"{count} == 1", f"'exactly one of {', '.join(fields)} must be set; set here:' + {given}")
+
+    def meaning(value: Any) -> Iterator[Finding]:
+        found = [name for name in fields if is_set(value, name)]
+        if len(found) != 1:
+            yield Finding("", ", ".join(found) or "without all of them", f"exactly one of {', '.join(fields)}")
+
+    return rule(
+        f"{count} == 1",
+        f"'exactly one of {', '.join(fields)} must be set; set here:' + {given}",
+        meaning=meaning,
+    )
 
 
 def integral(value: Any) -> Any:

@@ -6,6 +6,8 @@ condition NotImplemented by the operator (``controller/modelserver/refuse.py``),
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -15,6 +17,7 @@ from pydantic.config import JsonDict
 from kinora.api.base import (
     ApiModel,
     Condition,
+    Finding,
     FreeForm,
     Message,
     ObjectName,
@@ -181,9 +184,19 @@ class ArtifactStoreSpec(ApiModel):
 
 
 # Its name becomes a label's value, a Service's name and the beginning of its pods' names.
+_SERVER_NAME = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
+
+
+def _bad_name(server: Any) -> Iterator[Finding]:
+    name = (server.get("metadata") or {}).get("name") or ""
+    if not isinstance(name, str) or len(name) > 52 or not re.fullmatch(_SERVER_NAME, name):
+        yield Finding("metadata.name", name or None, "a letter, then letters, digits and -, at most 52 in all")
+
+
 NAME_RULE = rule(
-    "self.metadata.name.size() <= 52 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+    "self.metadata.name.size() <= 52 && self.metadata.name.matches('" + _SERVER_NAME + "')",
     "'metadata.name is ' + self.metadata.name + '; allowed: a letter, then letters, digits and -, at most 52 in all'",
+    meaning=_bad_name,
 )
 
 

@@ -6,8 +6,9 @@ dict it is, so that one written by another version can never crash them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
@@ -15,13 +16,16 @@ from kinora.api.base import (
     ApiModel,
     Condition,
     ConfigMapKey,
+    Finding,
     Message,
     ObjectName,
     Reason,
     RelativePath,
+    Rule,
     Time,
     cel,
     exactly_one,
+    is_set,
     rule,
 )
 from kinora.api.reasons import Phase
@@ -156,12 +160,24 @@ class Expand(ApiModel):
     right: float = Field(1, ge=1, le=2)
 
 
+def _off_the_grid(value: Any) -> Iterator[Finding]:
+    if isinstance(value, int) and value > 0 and value % 4 != 1:
+        below = value - (value + 3) % 4
+        yield Finding("", value, f"4n+1, the nearest are {below} and {below + 4}")
+
+
 # `format`, not `+`: a concatenation that holds string(self) is over the API server's cost limit for messages.
 _FRAMES = rule(
     "self % 4 == 1",
     "'frames is %d; allowed: 4n+1, the nearest are %d and %d'"
     ".format([self, self - (self + 3) % 4, self - (self + 3) % 4 + 4])",
+    meaning=_off_the_grid,
 )
+
+
+def _two_lengths(value: Any) -> Iterator[Finding]:
+    if is_set(value, "frames") and is_set(value, "durationSeconds"):
+        yield Finding("durationSeconds", value["durationSeconds"], "unset where frames is set")
 
 
 class Parameters(ApiModel):
@@ -172,6 +188,7 @@ class Parameters(ApiModel):
             rule(
                 "!(has(self.frames) && has(self.durationSeconds))",
                 "frames and durationSeconds are both set; allowed: one of them",
+                meaning=_two_lengths,
             )
         )
     )
@@ -231,31 +248,40 @@ class Webhook(ApiModel):
     secret_name: ObjectName | None = None
 
 
-def _needs(task: Task, present: str, field: str) -> dict[str, str]:
+def _needs(task: Task, *inputs: str, any_of: tuple[str, ...] = ()) -> Rule:
+    """The task needs each of `inputs`, or one of `any_of`."""
+
+    def there(field: str) -> str:
+        return f"has(self.inputs.{field})" + (f" && size(self.inputs.{field}) > 0" if field == "references" else "")
+
+    def meaning(spec: Any) -> Iterator[Finding]:
+        if not isinstance(spec, Mapping) or spec.get("task") != task:
+            return
+        given = spec.get("inputs") or {}
+        for field in inputs:
+            if not is_set(given, field) or given[field] == []:
+                yield Finding(f"inputs.{field}", None, f"one: task {task} needs it")
+        if any_of and not any(is_set(given, field) for field in any_of):
+            yield Finding("inputs", "without all of them", f"at least one of {', '.join(any_of)} for task {task}")
+
+    present = f"({' || '.join(map(there, any_of))})" if any_of else " && ".join(map(there, inputs))
+    named = f"{', '.join(any_of[:-1])} or {any_of[-1]}" if any_of else " and spec.inputs.".join(inputs)
     return rule(
         f"!has(self.task) || self.task != '{task}' || (has(self.inputs) && {present})",
-        f"task {task} needs spec.inputs.{field}, which is not set",
+        f"task {task} needs spec.inputs.{named}, which is not set",
+        meaning=meaning,
     )
 
 
-_IMAGE = "has(self.inputs.image)"
-_VIDEO = "has(self.inputs.video)"
 _REQUIRED_INPUTS = (
-    _needs(Task.IMAGE_TO_VIDEO, _IMAGE, "image"),
-    _needs(Task.REFERENCE_TO_VIDEO, "has(self.inputs.references) && size(self.inputs.references) > 0", "references"),
-    _needs(Task.VIDEO_TO_VIDEO, _VIDEO, "video"),
-    _needs(Task.INPAINT, f"{_VIDEO} && has(self.inputs.mask)", "video and spec.inputs.mask"),
-    _needs(Task.OUTPAINT, _VIDEO, "video"),
-    _needs(
-        Task.EXTEND,
-        "(has(self.inputs.firstClip) || has(self.inputs.lastClip) || has(self.inputs.firstFrame)"
-        " || has(self.inputs.lastFrame))",
-        "firstClip, lastClip, firstFrame or lastFrame",
-    ),
-    _needs(
-        Task.FIRST_LAST_FRAME, "has(self.inputs.firstFrame) && has(self.inputs.lastFrame)", "firstFrame and lastFrame"
-    ),
-    _needs(Task.EDIT, _VIDEO, "video"),
+    _needs(Task.IMAGE_TO_VIDEO, "image"),
+    _needs(Task.REFERENCE_TO_VIDEO, "references"),
+    _needs(Task.VIDEO_TO_VIDEO, "video"),
+    _needs(Task.INPAINT, "video", "mask"),
+    _needs(Task.OUTPAINT, "video"),
+    _needs(Task.EXTEND, any_of=("firstClip", "lastClip", "firstFrame", "lastFrame")),
+    _needs(Task.FIRST_LAST_FRAME, "firstFrame", "lastFrame"),
+    _needs(Task.EDIT, "video"),
 )
 
 

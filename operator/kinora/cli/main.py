@@ -9,6 +9,7 @@ import shutil
 import sys
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -58,6 +59,133 @@ def fetch(  # noqa: PLR0917 - click passes options by name
         click.echo(f"kinora fetch: {error}", err=True)
         sys.exit(1)
     click.echo(f"{written.path}  {written.bytes} bytes  sha256 {written.sha256}")
+
+
+@main.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path())
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def validate(files: tuple[str, ...], output: str) -> None:
+    """Check VideoJobs and ModelServers in YAML FILES (- is standard input) without a cluster: every fault at once.
+
+    Exit code 0: sound; 1: faults; 2: a file cannot be read.
+    """
+    from kinora.catalogue.load import load_catalogue
+    from kinora.cli import validate as command
+    from kinora.cli.manifests import Document, UnreadableError, read
+
+    documents: list[Document] = []
+    unreadable = False
+    for file in files:
+        try:
+            documents += read(file)
+        except UnreadableError as error:
+            click.echo(f"kinora validate: {error}", err=True)
+            unreadable = True
+    report = command.validate(documents, load_catalogue())
+    if output == "json":
+        import json
+
+        click.echo(json.dumps(report.faults, indent=2, ensure_ascii=False))
+    else:
+        for line in report.lines:
+            click.echo(line)
+    for note in report.notes:
+        click.echo(f"note: {note}", err=True)
+    click.echo(f"{len(files)} files, {report.objects} objects, {len(report.lines)} faults", err=True)
+    sys.exit(2 if unreadable else 1 if report.lines else 0)
+
+
+@main.command()
+@click.argument("file", type=click.Path())
+@click.option("--inputs-as", "inputs", multiple=True, metavar="NAME=PATH", help="Name a staged file; may be repeated.")
+@click.option("--job", help="Which VideoJob of the file (default: the only one).")
+@click.option("--model", help="The model of a job that names a ModelServer.")
+def render(file: str, inputs: tuple[str, ...], job: str | None, model: str | None) -> None:
+    """Print the graph of the VideoJob in FILE (- is standard input) in ComfyUI's API format. Needs no cluster.
+
+    Paths of --inputs-as are relative to the engine's input folder: --inputs-as image=photo.png.
+    """
+    from kinora.cli import render as command
+    from kinora.cli.manifests import UnreadableError, read
+
+    try:
+        text, notes = command.render(command.pick(read(file), job), command.parse_inputs(inputs), model)
+    except UnreadableError as error:
+        click.echo(f"kinora render: {error}", err=True)
+        sys.exit(2)
+    except command.RenderError as error:
+        for line in str(error).splitlines():
+            click.echo(f"kinora render: {line}", err=True)
+        sys.exit(1)
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
+    click.echo(text)
+
+
+@main.command()
+@click.option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True)
+def models(output: str) -> None:
+    """List the models that VideoJobs and ModelServers can name."""
+    from kinora.catalogue.load import load_catalogue
+    from kinora.cli.models import shown
+
+    click.echo(shown(load_catalogue(), output))
+
+
+@main.group()
+def weights() -> None:
+    """Look at weight files, verify them, make FP8 of them."""
+
+
+@weights.command("inspect")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--tensors", is_flag=True, help="One line a tensor.")
+def weights_inspect(file: Path, tensors: bool) -> None:
+    """Tensors of a safetensors FILE by type, with totals. Reads its header only."""
+    from kinora.cli.weights import WeightsError, inspect
+
+    try:
+        click.echo(inspect(file, tensors=tensors))
+    except WeightsError as error:
+        _fail("weights inspect", error)
+
+
+@weights.command("verify")
+@click.option("--model", required=True, help="A model of the catalogue.")
+@click.option("--root", required=True, type=click.Path(path_type=Path), help="The folder of models.")
+@click.option("--level", type=click.Choice(["Size", "Header", "Hash"]), default="Header", show_default=True)
+def weights_verify(model: str, root: Path, level: str) -> None:
+    """Whether a model's weight files are there and are what the catalogue says. Exit code 1: not all."""
+    from kinora.cli.weights import WeightsError, check
+
+    try:
+        shown, sound = check(model, root, level)
+    except WeightsError as error:
+        _fail("weights verify", error)
+    click.echo(shown)
+    sys.exit(0 if sound else 1)
+
+
+@weights.command("quantize")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--scaled", is_flag=True, help="Scale each tensor to the whole range (ComfyUI's scaled FP8).")
+@click.option("--workers", type=click.IntRange(1, 64), help="Processes (default: one a core, 4 at most).")
+def weights_quantize(source: Path, target: Path, scaled: bool, workers: int | None) -> None:
+    """Make float8_e4m3fn TARGET of a BF16, FP16 or FP32 SOURCE (safetensors); norms, biases, embeddings stay."""
+    import os
+
+    from kinora.cli.weights import WeightsError, quantize
+
+    try:
+        click.echo(quantize(source, target, scaled=scaled, workers=workers or min(4, os.cpu_count() or 1)))
+    except WeightsError as error:
+        _fail("weights quantize", error)
+
+
+def _fail(command: str, error: Exception) -> NoReturn:
+    click.echo(f"kinora {command}: {error}", err=True)
+    sys.exit(1)
 
 
 @main.command()

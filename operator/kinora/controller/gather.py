@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Container
 from typing import Any
 
 from kinora.api.names import LABEL_MODEL_SERVER
@@ -114,6 +115,9 @@ class Gatherer:
 
     def server(self, server: Object, now: dt.datetime) -> ServerSnapshot:
         """The snapshot of one ModelServer."""
+        return self._snapshot(server, now, self._backlog(server["metadata"]["namespace"], server["metadata"]["name"]))
+
+    def _snapshot(self, server: Object, now: dt.datetime, backlog: int) -> ServerSnapshot:
         namespace, name = server["metadata"]["namespace"], server["metadata"]["name"]
         uid = server["metadata"]["uid"]
         pods = [
@@ -126,7 +130,7 @@ class Gatherer:
             server=server,
             pods=tuple(self._server_pod(pod) for pod in pods),
             claims=frozenset(key[len(prefix) :] for key in self._store.claims.entries if key.startswith(prefix)),
-            backlog=self._backlog(namespace, name),
+            backlog=backlog,
             now=now,
         )
 
@@ -140,11 +144,13 @@ class Gatherer:
     def _backlog(self, namespace: str, server: str) -> int:
         return sum(1 for job in self.waiting(namespace) if server in job.servers)
 
-    def waiting(self, namespace: str) -> list[Waiting]:
-        """The jobs of a namespace that may be bound now."""
+    def waiting(self, namespace: str, held: Container[str] = ()) -> list[Waiting]:
+        """The jobs of a namespace that may be bound now; ``held``: keys of those that may not for a while."""
         servers = self.servers(namespace)
         out = []
         for key in self._store.waiting.get(namespace, set()):
+            if key in held:
+                continue
             job = self._store.jobs.entries[key].obj
             spec = job["spec"]
             if spec.get("suspend") or spec.get("cancel") or job["metadata"].get("deletionTimestamp"):
@@ -163,7 +169,7 @@ class Gatherer:
             server = self._store.servers.get(f"{namespace}/{name}")
             if server is None or server["metadata"].get("deletionTimestamp"):
                 continue
-            snapshot = self.server(server, now)
+            snapshot = self._snapshot(server, now, backlog=0)  # counting it at every bind would be quadratic
             cordoned = server_decide.cordoned(snapshot, self._settings)
             out += [
                 Idle(pod.name, pod.uid, pod.node, name, pod.pool)

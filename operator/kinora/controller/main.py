@@ -34,7 +34,8 @@ class UnsupportedClusterError(Exception):
 def run() -> None:
     """Entry point of ``kinora operator``."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)  # probes every few seconds
+    for chatty in ("aiohttp.access", "kopf.objects"):  # a line for each probe, and for each event of each object
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     asyncio.run(main(from_environment(), connect()))
 
 

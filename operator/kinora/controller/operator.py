@@ -36,6 +36,7 @@ Key = tuple[str, str]
 
 OBSERVED_LIMIT = 4096
 SERVER_DELAY = 0.2  # seconds: many pods and jobs change together; a ModelServer is looked at once for all of them
+HELD_SECONDS = 30.0
 
 
 class Operator:
@@ -54,6 +55,7 @@ class Operator:
         self._reserved: set[str] = set()  # UIDs of pods with a bind on its way
         # Servers whose children beside pods were made by this process: UID and generation at that time.
         self._children: dict[str, tuple[str, int]] = {}
+        self._held: dict[str, float] = {}  # keys of jobs whose bind was refused, and until when they are passed over
         self._observed: dict[str, None] = {}  # UIDs of the last finished jobs that were counted
 
     # --- events in ------------------------------------------------------------------------------------------------
@@ -255,7 +257,9 @@ class Operator:
         idle = self._gatherer.idle(namespace, frozenset(self._reserved), dt.datetime.now(dt.UTC))
         if not idle:
             return
-        binds = choose(self._gatherer.waiting(namespace), idle)
+        now = asyncio.get_running_loop().time()
+        self._held = {name: until for name, until in self._held.items() if until > now}
+        binds = choose(self._gatherer.waiting(namespace, self._held), idle)
         self._reserved.update(bind.pod.uid for bind in binds)
         try:
             results = await asyncio.gather(*(self._write_bind(bind) for bind in binds), return_exceptions=True)
@@ -285,6 +289,16 @@ class Operator:
         except StaleError:
             await self._refresh(("job", bind.job))
             self._queue.add(("bind", job["metadata"]["namespace"]), 0.02)
+            return
+        except ApiError as error:
+            if not 400 <= error.status < 500:
+                raise
+            # This job's bind is refused, not the API server's strength: others must not wait behind it.
+            log.warning("binding %s: %s; trying it again in %.0f s", bind.job, error, HELD_SECONDS)
+            loop, again = asyncio.get_running_loop(), ("bind", job["metadata"]["namespace"])
+            self._held[bind.job] = loop.time() + HELD_SECONDS
+            self._queue.add(again)
+            loop.call_later(HELD_SECONDS + 0.1, self._queue.add, again)
             return
         if written is not None:
             self._take_job(written)

@@ -15,6 +15,8 @@ class Settings:
         agent_image: image of the agent and of the init container that brings the supervisor (KINORA_IMAGE).
         engine_image: default of ModelServer.spec.engine.image (KINORA_ENGINE_IMAGE); empty: spec must name one.
         image_pull_policy: pull policy of both (KINORA_IMAGE_PULL_POLICY).
+        image_pull_secrets: names of pull secrets for server pods, in each ModelServer's own namespace
+            (KINORA_IMAGE_PULL_SECRETS, comma-separated).
         namespaces: where to look; empty: everywhere (KINORA_NAMESPACES, comma-separated).
         http_port: port of /metrics, /healthz and /readyz (KINORA_HTTP_PORT).
         instance: this process's name in events and leases (POD_NAME).
@@ -26,6 +28,7 @@ class Settings:
     agent_image: str
     engine_image: str = ""
     image_pull_policy: str = "IfNotPresent"
+    image_pull_secrets: tuple[str, ...] = ()
     namespaces: tuple[str, ...] = ()
     http_port: int = 8080
     instance: str = "kinora-operator"
@@ -44,11 +47,16 @@ def from_environment() -> Settings:
         agent_image=image,
         engine_image=env.get("KINORA_ENGINE_IMAGE", ""),
         image_pull_policy=env.get("KINORA_IMAGE_PULL_POLICY", "IfNotPresent"),
-        namespaces=tuple(name for name in env.get("KINORA_NAMESPACES", "").split(",") if name),
+        image_pull_secrets=_names(env.get("KINORA_IMAGE_PULL_SECRETS", "")),
+        namespaces=_names(env.get("KINORA_NAMESPACES", "")),
         http_port=int(env.get("KINORA_HTTP_PORT", "8080")),
         instance=env.get("POD_NAME", "kinora-operator"),
         model_aliases=_aliases(env.get("KINORA_MODEL_ALIASES", "")),
     )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for name in text.split(",") if name)
 
 
 def _aliases(text: str) -> dict[str, str]:

@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 import pytest
 
 from integration.agent.bench import MODEL, Bench, Cable
-from integration.conftest import video_job
 from kinora.api import names, transitions
 from kinora.catalogue.load import load_catalogue
 from kinora.engine.base import Interrupted, Unknown
@@ -26,6 +25,7 @@ from kinora.kube.resources import CONFIGMAP, VIDEOJOB
 from kinora.media.child import prove
 from kinora.weights.tiny import write_demo_weights
 from kinora_cluster import ROOT
+from waiting import video_job
 
 pytestmark = pytest.mark.integration
 Object = dict[str, Any]

@@ -177,6 +177,18 @@ def test_what_shapes_a_pod_changes_its_hash(change: Object) -> None:
     assert digest(**change) != digest()
 
 
+class LaterSpec(ModelServerSpec):
+    """As a later version may have it."""
+
+    preload: bool = True
+
+
+def test_a_field_that_a_later_version_adds_rolls_no_pod_that_does_not_set_it() -> None:
+    later = LaterSpec.model_validate(server()["spec"])
+    assert desired.template_hash(later, "standin:1") == digest()
+    assert desired.template_hash(later.model_copy(update={"preload": False}), "standin:1") != digest()
+
+
 def test_a_new_operator_rolls_no_pod_and_a_new_engine_does() -> None:
     hashes = {
         pod(settings=settings)["metadata"]["annotations"]["kinora.dev/template-hash"]

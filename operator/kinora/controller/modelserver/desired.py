@@ -197,6 +197,8 @@ def pod(server: Object, spec: ModelServerSpec, settings: Settings, *, slot: int,
             *pool.tolerations,
         ],
     }
+    if settings.image_pull_secrets:
+        pod_spec["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
     if pool.node_selector:
         pod_spec["nodeSelector"] = pool.node_selector
     if pool.runtime_class_name:

@@ -5,12 +5,13 @@ A field is never silently ignored: each refusal names the field, the value and w
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pydantic import ValidationError
 
 from kinora.api import reasons
-from kinora.api.base import MESSAGE_LIMIT
+from kinora.api.findings import shape_message
 from kinora.api.modelserver import ModelServerSpec
 from kinora.catalogue.load import Catalogue
 from kinora.catalogue.model import Model
@@ -33,36 +34,41 @@ def parse(server: Object) -> ModelServerSpec | Refusal:
     try:
         return ModelServerSpec.model_validate(server["spec"])
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in ("spec", *first["loc"]))
-        return Refusal(reasons.INVALID_SPEC, f"{field}: {first['msg']} (given: {first['input']!r})"[:MESSAGE_LIMIT])
+        return Refusal(reasons.INVALID_SPEC, shape_message(ModelServerSpec, server["spec"], error))
 
 
 def check(spec: ModelServerSpec, catalogue: Catalogue, default_engine_image: str) -> Model | Refusal:
     """The model to serve, or the first reason why not."""
+    for refusal in refusals(spec, catalogue, default_engine_image):
+        return refusal
     model = catalogue.get(spec.model)
     if model is None:
-        known = ", ".join(catalogue.names)
-        return Refusal(reasons.UNKNOWN_MODEL, f"spec.model is {spec.model!r}; allowed: {known}")
-    missing = _not_implemented(spec)
-    if missing:
-        return Refusal(reasons.NOT_IMPLEMENTED, f"{missing} is not implemented in this release; remove it")
-    owned = next((word for word in spec.engine.args if word.partition("=")[0] in _OWNED_ARGUMENTS), None)
-    if owned:
-        return Refusal(
-            reasons.NOT_ALLOWED,
-            f"spec.engine.args has {owned!r}; allowed: arguments other than {', '.join(sorted(_OWNED_ARGUMENTS))},"
-            " which the operator sets",
-        )
-    if not spec.engine.image and not default_engine_image:
-        return Refusal(
-            reasons.INVALID_SPEC,
-            "spec.engine.image is not set, and the operator has no default; set it, or the chart value engine.image",
-        )
+        raise LookupError(spec.model)  # refused above
     return model
 
 
-def _not_implemented(spec: ModelServerSpec) -> str:
+def refusals(spec: ModelServerSpec, catalogue: Catalogue, default_engine_image: str) -> Iterator[Refusal]:
+    """Every reason why not, the most telling first."""
+    if catalogue.get(spec.model) is None:
+        known = ", ".join(catalogue.names)
+        yield Refusal(reasons.UNKNOWN_MODEL, f"spec.model is {spec.model!r}; allowed: {known}")
+    for missing in _not_implemented(spec):
+        yield Refusal(reasons.NOT_IMPLEMENTED, f"{missing} is not implemented in this release; remove it")
+    for word in spec.engine.args:
+        if word.partition("=")[0] in _OWNED_ARGUMENTS:
+            yield Refusal(
+                reasons.NOT_ALLOWED,
+                f"spec.engine.args has {word!r}; allowed: arguments other than {', '.join(sorted(_OWNED_ARGUMENTS))},"
+                " which the operator sets",
+            )
+    if not spec.engine.image and not default_engine_image:
+        yield Refusal(
+            reasons.INVALID_SPEC,
+            "spec.engine.image is not set, and the operator has no default; set it, or the chart value engine.image",
+        )
+
+
+def _not_implemented(spec: ModelServerSpec) -> list[str]:
     given = {
         "spec.autoscaling": spec.autoscaling is not None,
         "spec.weights.sources": bool(spec.weights.sources),
@@ -79,4 +85,4 @@ def _not_implemented(spec: ModelServerSpec) -> str:
         "spec.gpu.fallbackAfterSeconds": "fallback_after_seconds" in spec.gpu.model_fields_set
         and spec.gpu.fallback_after_seconds != 300,
     }
-    return next((field for field, is_given in given.items() if is_given), "")
+    return [field for field, is_given in given.items() if is_given]

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from kinora.api import reasons
 from kinora.api.base import MESSAGE_LIMIT
+from kinora.api.findings import shape_message
 from kinora.api.videojob import VideoJobSpec
 from kinora.catalogue.load import Catalogue
 from kinora.recipes.build import planned_hash
@@ -53,9 +54,7 @@ def check(job: Object, catalogue: Catalogue, server_models: Mapping[str, str]) -
     try:
         spec = VideoJobSpec.model_validate(job["spec"])
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in ("spec", *first["loc"]))
-        return Refused(reasons.INVALID_SPEC, f"{field}: {first['msg']} (given: {first['input']!r})"[:MESSAGE_LIMIT])
+        return Refused(reasons.INVALID_SPEC, shape_message(VideoJobSpec, job["spec"], error))
     name = spec.model
     if spec.model_server_name is not None:
         name = server_models.get(spec.model_server_name)
@@ -68,22 +67,17 @@ def check(job: Object, catalogue: Catalogue, server_models: Mapping[str, str]) -
     try:
         resolved = resolve(spec, model, job["metadata"]["uid"])
     except InvalidSpec as invalid:
-        return _refused(InvalidSpec((*invalid.faults, *_queue_faults(spec))))
-    later = _queue_faults(spec)
+        return _refused(InvalidSpec((*invalid.faults, *queue_faults(spec))))
+    later = queue_faults(spec)
     if later:
         return _refused(InvalidSpec(later))
     graph_hash = planned_hash(model, resolved, prompts_of(spec, model))
     return Accepted(model.name, {**resolved.to_status(), "graphHash": graph_hash})
 
 
-def _queue_faults(spec: VideoJobSpec) -> tuple[Fault, ...]:
-    """What belongs to the queue rather than to the picture, and arrives with scheduling and the gateway."""
-    faults = []
-    if spec.queue != "default":
-        faults.append(not_yet("spec.queue", spec.queue, "default"))
-    if spec.webhook is not None:
-        faults.append(not_yet("spec.webhook", spec.webhook.url, "nothing"))
-    return tuple(faults)
+def queue_faults(spec: VideoJobSpec) -> tuple[Fault, ...]:
+    """What belongs to the queue rather than to the picture, and arrives with scheduling."""
+    return () if spec.queue == "default" else (not_yet("spec.queue", spec.queue, "default"),)
 
 
 def _refused(invalid: InvalidSpec) -> Refused:

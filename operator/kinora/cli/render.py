@@ -1,0 +1,133 @@
+"""`kinora render`: the graph of a VideoJob in ComfyUI's API format, without a cluster.
+
+Kept light: it imports what one job needs and reads one entry of the catalogue, since people call it in loops.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+from pydantic import ValidationError
+
+from kinora.api.videojob import Source, VideoJobSpec
+from kinora.catalogue.load import load_catalogue, parse_model
+from kinora.catalogue.model import Model
+from kinora.cli.manifests import Document
+from kinora.recipes.build import build
+from kinora.recipes.faults import InvalidSpec
+from kinora.recipes.graph import StagedInput
+from kinora.recipes.needs import MediaKind, given_inputs, input_name, kind_of
+from kinora.recipes.resolve import prompts_of, resolve
+from kinora.recipes.resolved import Resolved
+
+_UID = "00000000-0000-0000-0000-000000000000"
+_ENDINGS = {"Image": "png", "Video": "mp4"}
+
+
+class RenderError(Exception):
+    """Why there is no graph. One line a fault."""
+
+
+def render(document: Document, inputs: Mapping[str, str], model_name: str | None) -> tuple[str, list[str]]:
+    """The graph as JSON text, and notes. `inputs`: files by input name, as the engine will see them."""
+    data = document.data
+    spec = _spec(document)
+    name = spec.model or model_name
+    if name is None:
+        raise RenderError(f"the job names ModelServer {spec.model_server_name}; give its model by --model")
+    model = _model(name)
+    notes = []
+    uid = str((data.get("metadata") or {}).get("uid") or _UID)
+    if spec.parameters.seed is None and uid == _UID:
+        notes.append("the job has no seed: in a cluster it comes from the job's uid; here from a uid of zeros")
+    try:
+        resolved = resolve(spec, model, uid)
+    except InvalidSpec as invalid:
+        raise RenderError("\n".join(str(fault) for fault in invalid.faults)) from None
+    wanted = graph_inputs(model, resolved)
+    stray = sorted(set(inputs) - set(wanted))
+    if stray:
+        raise RenderError(
+            f"--inputs-as {stray[0]}: allowed: {', '.join(wanted) or 'nothing, this job reads no inputs'}"
+        )
+    given = _given_names(spec)
+    staged = {
+        input_: StagedInput(inputs.get(input_) or given.get(input_) or f"{_plain(input_)}.{_ENDINGS[str(kind)]}", kind)
+        for input_, kind in wanted.items()
+    }
+    graph = build(model, resolved, prompts_of(spec, model), staged, f"kinora/{document.name or 'video'}")
+    notes += resolved.notes
+    return json.dumps(graph, indent=2, ensure_ascii=False), notes
+
+
+def graph_inputs(model: Model, resolved: Resolved) -> dict[str, MediaKind]:  # noqa: ARG001 - a recipe may prepare more
+    """The names and kinds of the files that the job's graph reads."""
+    return {name: kind_of(name) for name in resolved.inputs}
+
+
+def pick(documents: Sequence[Document], job: str | None) -> Document:
+    """The VideoJob to render: the only one, or the one of that name. RenderError."""
+    jobs = [document for document in documents if document.kind == "VideoJob"]
+    found = [document for document in jobs if job is None or document.name == job]
+    if len(found) != 1:
+        names = ", ".join(document.name for document in jobs) or "no VideoJob"
+        raise RenderError(f"the file holds {names}; " + ("give one by --job" if jobs else "give a file with one"))
+    return found[0]
+
+
+def parse_inputs(pairs: Sequence[str]) -> dict[str, str]:
+    """`name=path` pairs. RenderError."""
+    named = {}
+    for pair in pairs:
+        name, equals, path = pair.partition("=")
+        if not (name and equals and path):
+            raise RenderError(f"--inputs-as is {pair!r}; allowed: NAME=PATH, such as image=photo.png")
+        named[name] = path
+    return named
+
+
+def _spec(document: Document) -> VideoJobSpec:
+    raw = document.data.get("spec")
+    try:
+        return VideoJobSpec.model_validate(raw)
+    except ValidationError:
+        from kinora.api.findings import findings  # noqa: PLC0415 - only where something is wrong
+
+        found = "\n".join(str(item) for item in findings(VideoJobSpec, raw, "spec", unknown=False))
+        raise RenderError(found or "the spec cannot be read; see kinora validate") from None
+
+
+def _model(name: str) -> Model:
+    """One entry of the catalogue; all of them are read only to say which names there are."""
+    entry = files("kinora.catalogue").joinpath("models", f"{name}.yaml")
+    if "/" not in name and entry.is_file():
+        return parse_model(entry.read_text(encoding="utf-8"), entry.name)
+    catalogue = load_catalogue()
+    model = catalogue.get(name)
+    if model is None:
+        raise RenderError(f"spec.model is {name}; allowed: {', '.join(catalogue.names)}")
+    return model
+
+
+def _given_names(spec: VideoJobSpec) -> dict[str, str]:
+    """The last step of each source's own path, as a name for the staged file."""
+    return {
+        input_name(field, index): base
+        for field, sources in given_inputs(spec.inputs).items()
+        for index, source in enumerate(sources)
+        if (base := _base(source))
+    }
+
+
+def _base(source: Source) -> str:
+    path: Any = (
+        source.claim.path if source.claim else source.config_map.key if source.config_map else source.upload or ""
+    )
+    return str(path).rpartition("/")[2]
+
+
+def _plain(name: str) -> str:
+    return name.replace("[", "-").replace("]", "")
