@@ -16,15 +16,14 @@ from kinora.api.videojob import Source, VideoJobSpec
 from kinora.catalogue.load import load_catalogue, parse_model
 from kinora.catalogue.model import Model
 from kinora.cli.manifests import Document
-from kinora.recipes.build import build
+from kinora.recipes.build import build, graph_inputs
 from kinora.recipes.faults import InvalidSpec
 from kinora.recipes.graph import StagedInput
-from kinora.recipes.needs import MediaKind, given_inputs, input_name, kind_of
+from kinora.recipes.needs import given_inputs, input_name
 from kinora.recipes.resolve import prompts_of, resolve
-from kinora.recipes.resolved import Resolved
 
 _UID = "00000000-0000-0000-0000-000000000000"
-_ENDINGS = {"Image": "png", "Video": "mp4"}
+_ENDINGS = {"Image": "png", "Video": "mkv", "ImageOrVideo": "png"}
 
 
 class RenderError(Exception):
@@ -60,12 +59,12 @@ def render(document: Document, inputs: Mapping[str, str], model_name: str | None
     }
     graph = build(model, resolved, prompts_of(spec, model), staged, f"kinora/{document.name or 'video'}")
     notes += resolved.notes
+    made = [name for name in wanted if name not in resolved.inputs]
+    if made:
+        notes.append(f"{', '.join(made)}: prepared by the agent from the job's inputs (docs/tasks.md)")
+    if resolved.size_from_input:
+        notes.append(f"no size is asked for: in a cluster it is the source's, here {resolved.width}x{resolved.height}")
     return json.dumps(graph, indent=2, ensure_ascii=False), notes
-
-
-def graph_inputs(model: Model, resolved: Resolved) -> dict[str, MediaKind]:  # noqa: ARG001 - a recipe may prepare more
-    """The names and kinds of the files that the job's graph reads."""
-    return {name: kind_of(name) for name in resolved.inputs}
 
 
 def pick(documents: Sequence[Document], job: str | None) -> Document:
