@@ -80,6 +80,7 @@ def standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standin]:
     _clip(raw / "clip.mkv", frames)
     _clip(raw / "start.mkv", frames[:4])
     _clip(raw / "end.mkv", frames[-4:])
+    _clip(raw / "bit.mkv", frames[:2])
     with running_standin(root) as running:
         yield running
 

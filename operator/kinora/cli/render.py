@@ -59,10 +59,11 @@ def render(document: Document, inputs: Mapping[str, str], model_name: str | None
     }
     graph = build(model, resolved, prompts_of(spec, model), staged, f"kinora/{document.name or 'video'}")
     notes += resolved.notes
+    made = [name for name in wanted if name not in resolved.inputs]
+    if made:
+        notes.append(f"{', '.join(made)}: prepared by the agent from the job's inputs (docs/tasks.md)")
     if resolved.size_from_input:
-        notes.append(
-            f"the size comes from the input, which is not read here; {resolved.width}x{resolved.height} stands in"
-        )
+        notes.append(f"no size is asked for: in a cluster it is the source's, here {resolved.width}x{resolved.height}")
     return json.dumps(graph, indent=2, ensure_ascii=False), notes
 
 

@@ -128,6 +128,13 @@ def test_progress_never_falls_and_never_exceeds_100() -> None:
         assert set(patch) == {"progress"}
 
 
+def test_running_tells_what_the_inputs_changed_and_nothing_that_is_known() -> None:
+    known = job()
+    known["status"]["resolved"] = {"width": 480}
+    assert "resolved" not in transitions.running(known, NOW, resolved={"width": 480})
+    assert transitions.running(known, NOW, resolved={"width": 640})["resolved"] == {"width": 640}
+
+
 def test_running_and_finalizing() -> None:
     patch = transitions.running(job(), NOW, inputs=[{"name": "image", "fps": 16.0}])
     assert (patch["phase"], patch["startTime"]) == ("Running", "2026-05-01T12:00:00.000Z")

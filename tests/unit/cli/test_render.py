@@ -121,3 +121,15 @@ def test_it_imports_no_heavy_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_prepared_files_can_be_named_and_are_told() -> None:
+    job = JOB.replace("wan2.1-i2v-14b-480p", "wan2.1-vace-1.3b").replace("ImageToVideo", "FirstLastFrame")
+    frame = "{configMap: {name: photographs, key: coffee.jpg}}"
+    job = job.replace(f"image: {frame}", f"firstFrame: {frame}, lastFrame: {frame}")
+    code, graph, err = run("--inputs-as", "control=job-1/control.mkv", text=job)
+    assert code == 0, err
+    assert "job-1/control.mkv" in values(graph, "video")
+    assert "control, mask.video: prepared by the agent" in err
+    assert "in a cluster it is the source's" in err
+    assert "allowed: control, mask.video" in run("--inputs-as", "firstFrame=a.png", text=job)[2]

@@ -1,0 +1,162 @@
+"""Every option of a VACE job once, and all pairs of options, for every model: accepted by the contract, and rendered.
+
+The pairs are covered by few jobs (greedy covering); all of them pass the node contract, and one model's are rendered.
+"""
+
+from collections.abc import Iterator
+from itertools import combinations
+from typing import Any
+
+import pytest
+
+from contract.harness import Standin
+from contract.test_recipes import CLIP, FACE, FRAMES, PHOTO, TREE, VACE_MODELS, _from, _rendered, standin
+from kinora.api.videojob import Task, VideoJobSpec
+from kinora.catalogue.load import load_catalogue
+from kinora.engine.contract import check_graph
+from kinora.recipes.build import build, graph_inputs
+from kinora.recipes.graph import StagedInput
+from kinora.recipes.preparation import SIZED_BY
+from kinora.recipes.resolve import prompts_of, resolve
+
+__all__ = ["standin"]
+
+#: An option is (path in the spec, value). The values of one axis exclude each other; the first is the plain one.
+Axis = tuple[dict[str, Any], ...]
+OBJECT, BACKGROUND = {"source": FACE}, {"source": TREE, "role": "Background"}
+COMMON: dict[str, Axis] = {
+    "size": (
+        {"parameters.width": 64, "parameters.height": 64},
+        {"parameters.width": 96, "parameters.height": 64},
+        {"output.width": 70, "output.height": 90},
+        {},
+    ),
+    "frames": ({"parameters.frames": FRAMES}, {"parameters.durationSeconds": 0.5}),
+    "fps": ({}, {"parameters.fps": 24}),
+    "seed": ({}, {"parameters.seed": 2**53 - 1}),
+    "guidance": ({}, {"parameters.guidance": 0}, {"parameters.guidance": 7.5}),
+    "shift": ({}, {"parameters.shift": 1}),
+    "negative": ({}, {"negativePrompt": ""}, {"negativePrompt": "雾，模糊"}),
+    "crf": ({"output.crf": 18}, {"output.crf": 0}),
+}
+REFERENCES: Axis = ({}, {"inputs.references": [OBJECT]}, {"inputs.references": [OBJECT, BACKGROUND] * 2 + [OBJECT]})
+STRENGTH: Axis = ({}, {"parameters.controlStrength": 0}, {"parameters.controlStrength": 2})
+CONTROLS = ("None", "Gray", "Canny", "Scribble", "Flow", "Depth", "Pose", "PoseFace", "Layout")
+MASK = _from("mask.png")
+TASKS: dict[str, dict[str, Axis]] = {
+    "TextToVideo": {},
+    "ImageToVideo": {"image": ({"inputs.image": PHOTO},), "strength": STRENGTH, "references": REFERENCES},
+    "ReferenceToVideo": {"references": REFERENCES[1:], "strength": STRENGTH},
+    "VideoToVideo": {
+        "video": ({"inputs.video": CLIP},),
+        "control": tuple({"parameters.control": control} for control in CONTROLS),
+        "strength": STRENGTH,
+        "references": REFERENCES,
+    },
+    "Inpaint": {
+        "video": ({"inputs.video": CLIP},),
+        "mask": (
+            {"inputs.mask": {"source": MASK}},
+            {"inputs.mask": {"source": MASK, "mode": "Fixed"}},
+            {"inputs.mask": {"source": MASK, "frame": 3, "expandRatio": 0.3}},
+            {"inputs.mask": {"source": _from("mask.mkv"), "expandRatio": 1}},
+        ),
+        "references": REFERENCES,
+        "strength": STRENGTH,
+    },
+    "Outpaint": {
+        "video": ({"inputs.video": CLIP},),
+        "expand": tuple(
+            {"parameters.expand": sides} for sides in ({"left": 1.5}, {"top": 2, "bottom": 1.1, "right": 1.2})
+        ),
+        "references": REFERENCES,
+        "strength": STRENGTH,
+    },
+    "Extend": {
+        "before": (
+            {"inputs.firstClip": _from("bit.mkv")},
+            {"inputs.firstFrame": PHOTO},
+        ),
+        "after": ({}, {"inputs.lastFrame": FACE}),
+        "references": REFERENCES,
+    },
+    "FirstLastFrame": {
+        "frames2": ({"inputs.firstFrame": PHOTO, "inputs.lastFrame": FACE},),
+        "references": REFERENCES,
+        "strength": STRENGTH,
+    },
+    "Edit": {
+        "video": ({"inputs.video": CLIP},),
+        "control": ({}, *({"parameters.control": control} for control in ("Canny", "PoseFace"))),
+        "references": REFERENCES,
+    },
+}
+
+
+def jobs(task: str) -> Iterator[dict[str, Any]]:
+    """Few jobs in which every pair of options of different axes occurs together at least once."""
+    axes = {**TASKS[task], **COMMON}
+    open_pairs = {
+        ((one, i), (two, j))
+        for one, two in combinations(axes, 2)
+        for i in range(len(axes[one]))
+        for j in range(len(axes[two]))
+    }
+    while open_pairs:
+        first = min(open_pairs)
+        chosen = dict(first)
+        for axis, values in axes.items():
+            if axis not in chosen:
+                gains = [len(_met(open_pairs, {**chosen, axis: value})) for value in range(len(values))]
+                chosen[axis] = gains.index(max(gains))
+        open_pairs -= _met(open_pairs, chosen)
+        yield _spec(task, [axes[axis][value] for axis, value in chosen.items()])
+
+
+def _met(pairs: set[Any], chosen: dict[str, int]) -> set[Any]:
+    return {pair for pair in pairs if all(chosen.get(axis) == value for axis, value in pair)}
+
+
+def _spec(task: str, options: list[dict[str, Any]]) -> dict[str, Any]:
+    spec: dict[str, Any] = {"task": task, "prompt": "a cat", "parameters": {"steps": 2}}
+    for option in options:
+        for path, value in option.items():
+            *outer, last = path.split(".")
+            place = spec
+            for name in outer:
+                place = place.setdefault(name, {})
+            place[last] = value
+    return spec
+
+
+@pytest.mark.parametrize("model_name", VACE_MODELS)
+@pytest.mark.parametrize("task", TASKS)
+def test_all_pairs_are_accepted(task: str, model_name: str) -> None:
+    model = load_catalogue().get(model_name)
+    assert model is not None
+    count = 0
+    for job in jobs(task):
+        spec = VideoJobSpec.model_validate({"model": model_name, **job})
+        resolved = resolve(spec, model, "uid")
+        staged = {name: StagedInput(f"job/{name}", kind) for name, kind in graph_inputs(model, resolved).items()}
+        files = {"input": [one.file for one in staged.values()]}
+        for weight in model.weights:
+            files.setdefault(weight.folder, []).append(weight.name)
+        assert check_graph(build(model, resolved, prompts_of(spec, model), staged, "job/out"), files) is None
+        count += 1
+    assert count >= len(COMMON["size"]) * len(COMMON["guidance"])
+
+
+@pytest.mark.parametrize("task", TASKS)
+async def test_all_pairs_render(standin: Standin, task: str) -> None:
+    model = load_catalogue().get(VACE_MODELS[0])
+    assert model is not None
+    for job in jobs(task):
+        sized = any(name in job["parameters"] or name in job.get("output", {}) for name in ("width", "height"))
+        if not sized and Task(task) not in SIZED_BY:
+            job["parameters"] |= {"width": 64, "height": 64}  # the model's own default is large
+        spec = VideoJobSpec.model_validate({"model": model.name, **job})
+        found = await _rendered(standin, model, spec)
+        resolved = found.resolved
+        assert found.frames.shape == (resolved.frames, resolved.output_height, resolved.output_width, 3), job
+        assert found.frames.std() > 1, job
