@@ -52,13 +52,13 @@ def test_a_hosted_model_that_nobody_mapped() -> None:
 
 def test_a_size_that_the_input_decides_is_told() -> None:
     sized = (ROOT / "examples/video-to-video.yaml").read_text(encoding="utf-8").replace("VideoToVideo", "Outpaint")
-    assert "the size comes from the input" not in run(text=sized)[2]
+    assert "no size is asked for" not in run(text=sized)[2]
     unsized = sized.replace("width: 640, height: 352, ", "expand: {left: 1.5}, ")
     assert unsized != sized
     code, graph, err = run(text=unsized)
     assert code == 0
     assert graph
-    assert "the size comes from the input" in err
+    assert "no size is asked for" in err
 
 
 def test_staged_names() -> None:
