@@ -99,6 +99,27 @@ async def test_a_video_keeps_its_motion_and_changes_its_look(
 
 
 @pytest.mark.usefixtures("servers")
+async def test_an_outpaint_keeps_the_clip_in_its_place(kube: KubeClient, namespace: str, fetch: Fetch) -> None:
+    await wait_for(kube, MODELSERVER, namespace, "vace", is_ready, deadline=120)
+    spec = {
+        "model": "wan2.1-vace-1.3b",
+        "task": "Outpaint",
+        "prompt": "a wide meadow",
+        "inputs": {"video": {"claim": {"name": "clips", "path": "bunny.mp4"}}},
+        "parameters": {"frames": 17, "steps": 2, "expand": {"left": 1.25, "right": 1.25}},
+    }
+    body = {"apiVersion": "kinora.dev/v1alpha1", "kind": "VideoJob", "metadata": {"name": "outpaint"}, "spec": spec}
+    await kube.create(VIDEOJOB, namespace, body)
+    job = await wait_for(kube, VIDEOJOB, namespace, "outpaint", ENDED, deadline=90)
+    assert job["status"]["phase"] == "Succeeded", job["status"]
+    frames, source = pixels.luma(fetch("outpaint")), pixels.luma(EXAMPLES / "inputs/bunny.mp4")
+    assert frames.shape == (17, 360, 960)
+    for index, frame in enumerate(frames):
+        assert np.abs(frame[:, 160:800] - source[index]).mean() < 4, f"frame {index + 1} moved or changed"
+    assert frames[:, :, :150].std() > 8, "nothing was painted beside it"
+
+
+@pytest.mark.usefixtures("servers")
 async def test_a_job_costs_at_most_four_status_writes_besides_progress(
     cluster: DevCluster, kube: KubeClient, namespace: str
 ) -> None:
