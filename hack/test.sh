@@ -25,9 +25,9 @@ export MAKEFLAGS=--no-print-directory
 stage environment make venv
 stage lint make lint verify
 stage types make types
+stage cluster make integration-up  # before the unit tests: those of the chart need the helm that it builds
 stage unit make unit
 stage contract make contract
-stage cluster make integration-up
 stage integration make integration
 stage e2e make e2e
 
