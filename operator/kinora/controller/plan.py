@@ -5,7 +5,7 @@ Plain frozen values; the executor is the only one that carries them out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from kinora.kube.resources import Resource
@@ -58,12 +58,3 @@ class Plan:
 
 
 NOTHING = Plan()
-
-
-@dataclass(frozen=True)
-class Ages:
-    """How long ago (seconds, the observer's monotonic clock) the operator saw what it decides on."""
-
-    seen: float = 0.0  # the object itself
-    changed: float = 0.0  # its phase or assignment
-    facts: dict[str, float] = field(default_factory=dict)

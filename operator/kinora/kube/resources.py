@@ -16,11 +16,6 @@ class Resource:
     kind: str
     namespaced: bool = True
 
-    @property
-    def api_version(self) -> str:
-        """``group/version``, or ``version`` alone for the core group."""
-        return f"{self.group}/{self.version}" if self.group else self.version
-
     def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
         """The request path; no namespace means all namespaces."""
         parts = ["/apis", self.group, self.version] if self.group else ["/api", self.version]
@@ -45,4 +40,3 @@ NAMESPACE: Final = Resource("", "v1", "namespaces", "Namespace", namespaced=Fals
 NODE: Final = Resource("", "v1", "nodes", "Node", namespaced=False)
 EVENT: Final = Resource("events.k8s.io", "v1", "events", "Event")
 ROLE_BINDING: Final = Resource("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding")
-LEASE: Final = Resource("coordination.k8s.io", "v1", "leases", "Lease")

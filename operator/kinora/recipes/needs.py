@@ -81,8 +81,6 @@ NEEDS: Mapping[Task, tuple[Need, ...]] = MappingProxyType(
     }
 )
 
-INPUT_FIELDS: tuple[str, ...] = tuple(field.alias or name for name, field in Inputs.model_fields.items())
-
 
 def given_inputs(inputs: Inputs) -> Mapping[str, tuple[Source, ...]]:
     """The sources of each field of `spec.inputs` that is set, by the field's name in the manifest."""

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from kinora.api.videojob import Control, MaskMode, Task
+from kinora.api.videojob import Control, Task
 from kinora.catalogue.model import SizeLimits
 from kinora.recipes.needs import MediaFacts, MediaKind, frames_at_rate
 from kinora.recipes.resolved import Resolved
@@ -195,8 +195,3 @@ def sized(resolved: Resolved, found: Mapping[str, MediaFacts], limits: SizeLimit
 
 def _even(side: float) -> int:
     return max(round(side / 2) * 2, 2)
-
-
-def needs_mask_tracking(resolved: Resolved) -> bool:
-    """Whether the mask picture is to follow what it covers."""
-    return resolved.task == Task.INPAINT and resolved.mask_mode == MaskMode.TRACKING

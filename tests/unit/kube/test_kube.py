@@ -25,16 +25,13 @@ NOW = dt.datetime(2026, 5, 1, 12, 0, tzinfo=dt.UTC)
         (POD, ("films",), "/api/v1/namespaces/films/pods"),
         (POD, ("films", "a", "status"), "/api/v1/namespaces/films/pods/a/status"),
         (NODE, ("films", "n"), "/api/v1/nodes/n"),
+        (EVENT, ("films",), "/apis/events.k8s.io/v1/namespaces/films/events"),
         (VIDEOJOB, ("films", "cat"), "/apis/kinora.dev/v1alpha1/namespaces/films/videojobs/cat"),
         (MODELSERVER, (None,), "/apis/kinora.dev/v1alpha1/modelservers"),
     ],
 )
 def test_paths(resource: Resource, parts: tuple[str | None, ...], path: str) -> None:
     assert resource.path(*parts) == path
-
-
-def test_group_and_version() -> None:
-    assert (POD.api_version, EVENT.api_version) == ("v1", "events.k8s.io/v1")
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def decide(snapshot: ServerSnapshot, catalogue: Catalogue, settings: Settings, *
     current_hash = desired.template_hash(spec, spec.engine.image or settings.engine_image)
     fleet = sort_pods(snapshot.pods, spec, current_hash, snapshot.now)
     missing_claims = _missing_claims(snapshot, spec)
-    facts = Facts(spec=spec, fleet_cordoned=fleet.cordoned, current_hash=current_hash, missing_claims=missing_claims)
+    facts = Facts(spec=spec, current_hash=current_hash, missing_claims=missing_claims)
     return Plan(
         create=(() if children_made else _children(snapshot, spec))
         + (() if missing_claims else _pods(snapshot, spec, settings, fleet)),

@@ -22,7 +22,6 @@ class Facts:
     """What the decision found besides the snapshot."""
 
     spec: ModelServerSpec
-    fleet_cordoned: frozenset[str]
     current_hash: str
     missing_claims: tuple[str, ...]
 

@@ -208,7 +208,7 @@ async def _drip(_: str, writer: asyncio.StreamWriter) -> None:
 async def _silent(_: str, writer: asyncio.StreamWriter) -> None:
     writer.write(OK + b"Content-Length: 1000\r\n\r\nx")
     await writer.drain()
-    await asyncio.sleep(30)
+    await writer.wait_closed()  # says no more for as long as the client stays
 
 
 async def _slow_head(_: str, writer: asyncio.StreamWriter) -> None:
