@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kinora.api.modelserver import ModelServerSpec
+from kinora.api.modelserver import ModelServerSpec, Pool
 from kinora.api.names import AGENT_CLUSTER_ROLE, AGENT_SERVICE_ACCOUNT, CONDITION_ENGINE_READY
 from kinora.api.reasons import TERMINAL, Phase
 from kinora.api.videojob import VideoJobSpec
@@ -256,7 +256,14 @@ def test_server_pods_are_held_to_the_same() -> None:
     from kinora.controller.modelserver.desired import pod
     from unit.controller.builders import SETTINGS, server
 
-    made = pod(server(), ModelServerSpec.model_validate(server()["spec"]), SETTINGS, slot=0, incarnation=0)
+    made = pod(
+        server(),
+        ModelServerSpec.model_validate(server()["spec"]),
+        SETTINGS,
+        pool=Pool(name="default"),
+        slot=0,
+        incarnation=0,
+    )
     for container in [*made["spec"]["initContainers"], *made["spec"]["containers"]]:
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
