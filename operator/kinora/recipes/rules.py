@@ -93,7 +93,7 @@ def _delivered_faults(size: delivery.Sizes) -> Iterator[Fault]:
 
 def frame_faults(spec: VideoJobSpec, model: Model, frames: int) -> Iterator[Fault]:
     """Frames on the model's grid, told in the unit in which they were asked for."""
-    limits, asked = model.limits.frames, spec.parameters
+    limits, asked = model.frames_of(spec.task), spec.parameters
     if asked.frames is not None and asked.duration_seconds is not None:
         yield Fault("spec.parameters.durationSeconds", asked.duration_seconds, "unset where frames is set")
     if asked.duration_seconds is not None and not limits.minimum <= frames <= limits.maximum:
@@ -144,6 +144,15 @@ def number_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:
             yield Fault(f"spec.parameters.{name}", f"{value:g}", f"{text} for {model.name}")
 
 
+def preset_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:
+    """A preset other than Quality is one that the model has."""
+    preset = spec.parameters.preset
+    if preset not in (None, Preset.QUALITY, *model.presets):
+        yield Fault(
+            "spec.parameters.preset", preset, ", ".join((Preset.QUALITY, *model.presets)) + f" for {model.name}"
+        )
+
+
 def control_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:
     """Controls and strengths only where something is controlled."""
     asked = spec.parameters
@@ -173,8 +182,6 @@ def mask_faults(spec: VideoJobSpec, frames: int) -> Iterator[Fault]:
 def later_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:
     """What the API names and this release does not do: refused, never ignored."""
     fps = spec.parameters.fps or model.defaults.fps
-    if spec.parameters.preset is Preset.FAST:
-        yield not_yet("spec.parameters.preset", Preset.FAST, Preset.QUALITY)
     if spec.output.fps is not None and spec.output.fps != fps:
         yield not_yet("spec.output.fps", f"{spec.output.fps:g}", f"{fps:g}, the rate that is generated, or unset")
     if spec.output.audio is not Audio.NONE:

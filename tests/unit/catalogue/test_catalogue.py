@@ -52,6 +52,7 @@ def test_facts_of_the_first_document() -> None:
         "diffusion_models/wan21_vace_1_3_b.safetensors",
         "text_encoders/umt5_xxl_fp8_e4m3fn.safetensors",
         "vae/wan21_vace_vae.safetensors",
+        "loras/Wan2_1_self_forcing_dmd_1_3B_lora_rank_32_fp16.safetensors",
     ]
     defaults = model.defaults
     assert (defaults.width, defaults.height, defaults.frames, defaults.steps) == (480, 480, 49, 20)
@@ -63,7 +64,7 @@ def test_facts_of_the_first_document() -> None:
 def test_facts_of_the_second_document() -> None:
     model = CATALOGUE.get(I2V)
     assert model is not None
-    assert {weight.role: weight.name for weight in model.weights} == {
+    assert {weight.role: weight.name for weight in model.required_weights} == {
         Role.DIFFUSION: "Wan2_1-I2V-14B-480P_fp8_e4m3fn.safetensors",
         Role.TEXT_ENCODER: "wan2.1/umt5-xxl-enc-bf16.safetensors",
         Role.VAE: "wan2.1/Wan2_1_VAE_bf16.safetensors",

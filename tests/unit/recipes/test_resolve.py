@@ -57,6 +57,38 @@ def test_defaults_of_i2v() -> None:
     assert found.inputs == ("image",)
 
 
+def test_fast_is_the_entry_s_and_what_is_asked_for_wins() -> None:
+    found = _resolve(parameters={"preset": "Fast"})
+    assert (found.preset, found.steps, found.guidance, found.shift) == ("Fast", 4, 1, 8)
+    assert (found.sampler, found.scheduler) == ("lcm", "simple")
+    asked = _resolve(parameters={"preset": "Fast", "steps": 8, "guidance": 2, "shift": 3})
+    assert (asked.steps, asked.guidance, asked.shift, asked.sampler) == (8, 2, 3, "lcm")
+    assert found.to_status()["preset"] == "Fast"
+    assert "preset" not in _resolve(parameters={"preset": "Quality"}).to_status()
+    assert Resolved.from_status(found.to_status()) == found
+
+
+def test_a_preset_that_the_model_has_not_is_refused() -> None:
+    plain = _model("vace")
+    entry = plain.model_copy(update={"presets": {}, "weights": plain.required_weights})
+    with pytest.raises(InvalidSpec) as caught:
+        resolve(_spec(parameters={"preset": "Fast"}), entry, UID)
+    assert str(caught.value) == "spec.parameters.preset is Fast; allowed: Quality for wan2.1-vace-1.3b"
+
+
+def test_an_edit_is_as_long_as_its_source_up_to_all_windows() -> None:
+    found = _resolve("vace", "Edit", inputs={"video": CLAIM})
+    assert (found.frames, found.frames_from_input, found.size_from_input) == (273, True, True)
+    assert "81 frames are rendered in windows, 17 of overlap" in found.notes[1]
+    assert Resolved.from_status(found.to_status()) == found
+    asked = _resolve("vace", "Edit", inputs={"video": CLAIM}, parameters={"durationSeconds": 10})
+    assert (asked.frames, asked.frames_from_input) == (161, False)
+    [fault] = _faults("vace", "Edit", inputs={"video": CLAIM}, parameters={"frames": 277})
+    assert "between 5 and 273" in str(fault)
+    [other] = _faults("vace", "VideoToVideo", inputs={"video": CLAIM}, parameters={"frames": 161})
+    assert "between 5 and 81" in str(other)
+
+
 def test_a_missing_seed_is_the_first_53_bits_of_the_uid_s_hash() -> None:
     # sha256 of UID, from another program: first 14 hex digits, without the last 3 bits
     assert _resolve().seed == seed_of(UID) == int(_sha256(UID)[:14], 16) >> 3
@@ -185,7 +217,6 @@ def test_faults_name_field_value_and_allowed(
 
 
 LATER: list[tuple[str, dict[str, Any], str]] = [
-    ("TextToVideo", {"parameters": {"preset": "Fast"}}, "spec.parameters.preset"),
     ("TextToVideo", {"output": {"fps": 30}}, "spec.output.fps"),
     ("TextToVideo", {"output": {"audio": "Source"}}, "spec.output.audio"),
     ("TextToVideo", {"output": {"watermark": True}}, "spec.output.watermark"),
