@@ -35,7 +35,7 @@ from kinora.agent.verdict import Kind, Refusal, Verdict, permanent
 from kinora.agent.writer import Lost, StatusWriter
 from kinora.api import names, reasons, transitions
 from kinora.api.reasons import Phase
-from kinora.api.videojob import VideoJobSpec
+from kinora.api.videojob import Preset, VideoJobSpec
 from kinora.catalogue.model import Model
 from kinora.engine.base import Engine, EngineUnavailable, OutputFile
 from kinora.media.child import IsolationError
@@ -169,6 +169,9 @@ class Attempt:
             resolved = Resolved.from_status(job["status"].get("resolved") or {}) or resolve(spec, model, self.key.uid)
         except (InvalidSpec, ValidationError) as invalid:
             raise permanent(reasons.INVALID_SPEC, str(invalid)) from None
+        lacking = self._tools.health.readiness.fast
+        if resolved.preset == Preset.FAST and lacking and not self._resumed:
+            raise Refusal(Verdict(Kind.DISRUPTION, reasons.RELEASED_PRESET_GONE, f"preset Fast: {lacking}"))
         manifest = await self._staged(spec, resolved)
         resolved = manifest.staged.resolved
         prefix = f"{self._folder}/{self._folder}"

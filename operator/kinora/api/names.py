@@ -24,6 +24,7 @@ LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 COMPONENT_SERVER: Final = "server"
 ANNOTATION_TEMPLATE_HASH: Final = f"{GROUP}/template-hash"
 CONDITION_ENGINE_READY: Final = f"{GROUP}/EngineReady"
+CONDITION_FAST_READY: Final = f"{GROUP}/FastReady"  # whether jobs of preset Fast can be rendered too
 
 AGENT_SERVICE_ACCOUNT: Final = "kinora-agent"
 AGENT_CLUSTER_ROLE: Final = "kinora-agent"

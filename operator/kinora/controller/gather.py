@@ -73,11 +73,13 @@ class Gatherer:
         status = job.get("status") or {}
         verdict = self.verdict(job)
         servers = self.servers(job["metadata"]["namespace"])
+        able = self.serving(job, verdict, servers)
         return JobSnapshot(
             job=job,
             verdict=verdict,
             pod=self._pod_state(status),
-            has_server=bool(self.serving(job, verdict, servers)),
+            has_server=bool(able),
+            preset_lacks=self._preset_lacks(job, verdict, able),
             surplus=self._is_surplus(job),
             seen_seconds=self._store.now() - entry.seen,
             running_seconds=self._store.age(entry, f"running-{status.get('attempt')}"),
@@ -85,6 +87,22 @@ class Gatherer:
             suspended_seconds=entry.suspended_seconds + self._store.age(entry, "suspend"),
             now=now,
         )
+
+    def _preset_lacks(self, job: Object, verdict: Verdict, servers: frozenset[str]) -> str:
+        """What the serving pods lack of the job's preset; empty where one of them, or none at all, is there."""
+        preset = verdict.preset if isinstance(verdict, Accepted) else ""
+        if not preset or is_assigned(job.get("status") or {}):
+            return ""
+        namespace = job["metadata"]["namespace"]
+        pods = [
+            self._server_pod(pod)
+            for name in sorted(servers)
+            for pod in self._store.pods_by_server.get(f"{namespace}/{name}", {}).values()
+        ]
+        serving = [pod for pod in pods if pod.serves]
+        if not serving or any(preset in pod.presets for pod in serving):
+            return ""
+        return next((pod.preset_message for pod in serving if pod.preset_message), "not checked yet")
 
     def _pod_state(self, status: Object) -> PodState:
         if not is_assigned(status):
@@ -155,11 +173,13 @@ class Gatherer:
             spec = job["spec"]
             if spec.get("suspend") or spec.get("cancel") or job["metadata"].get("deletionTimestamp"):
                 continue
-            able = self.serving(job, self.verdict(job), servers)
+            verdict = self.verdict(job)
+            able = self.serving(job, verdict, servers)
             if able:
                 metadata = job["metadata"]
                 priority = int(spec.get("priority") or 0)
-                out.append(Waiting(key, metadata["uid"], able, priority, metadata["creationTimestamp"]))
+                preset = verdict.preset if isinstance(verdict, Accepted) else ""
+                out.append(Waiting(key, metadata["uid"], able, priority, metadata["creationTimestamp"], preset))
         return out
 
     def idle(self, namespace: str, reserved: frozenset[str], now: dt.datetime) -> list[Idle]:
@@ -172,7 +192,7 @@ class Gatherer:
             snapshot = self._snapshot(server, now, backlog=0)  # counting it at every bind would be quadratic
             cordoned = server_decide.cordoned(snapshot, self._settings)
             out += [
-                Idle(pod.name, pod.uid, pod.node, name, pod.pool)
+                Idle(pod.name, pod.uid, pod.node, name, pod.pool, pod.presets)
                 for pod in snapshot.pods
                 if pod.serves and not pod.busy and pod.uid not in cordoned and pod.uid not in reserved
             ]
@@ -190,3 +210,13 @@ def _turn(job: Object) -> tuple[int, str, str]:
 def server_of(pod: Object) -> str:
     """The key of the ModelServer that a pod belongs to."""
     return f"{pod['metadata']['namespace']}/{pod['metadata'].get('labels', {}).get(LABEL_MODEL_SERVER, '')}"
+
+
+def has_news_of_presets(pod: Object, known: dict[str, str]) -> bool:
+    """Whether the pod says something else of preset Fast than is ``known`` of it (by UID), which is then updated."""
+    uid, facts = pod["metadata"]["uid"], server_pod(pod, busy=False)
+    said = f"{facts.serves} {sorted(facts.presets)} {facts.preset_message}"
+    if known.get(uid) == said:
+        return False
+    known[uid] = said
+    return True

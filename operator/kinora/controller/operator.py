@@ -15,9 +15,10 @@ from typing import Any
 from kinora.api.names import VIDEOJOBS, key, prompt_id
 from kinora.api.reasons import DISRUPTED, RETRY, Phase
 from kinora.api.transitions import bound, is_finished, parse_time, phase_of
+from kinora.api.videojob import Preset
 from kinora.catalogue.load import Catalogue
 from kinora.controller.executor import Executor, StaleError
-from kinora.controller.gather import Gatherer, server_of
+from kinora.controller.gather import Gatherer, has_news_of_presets, server_of
 from kinora.controller.metrics import Metrics
 from kinora.controller.modelserver import decide as server_decide
 from kinora.controller.queue import WorkQueue
@@ -56,6 +57,7 @@ class Operator:
         # Servers whose children beside pods were made by this process: UID and generation at that time.
         self._children: dict[str, tuple[str, int]] = {}
         self._held: dict[str, float] = {}  # keys of jobs whose bind was refused, and until when they are passed over
+        self._fast: dict[str, str] = {}  # what pods (by UID) said last of preset Fast
         self._observed: dict[str, None] = {}  # UIDs of the last finished jobs that were counted
 
     # --- events in ------------------------------------------------------------------------------------------------
@@ -108,6 +110,7 @@ class Operator:
     def _pod_changed(self, name: str, namespace: str) -> None:
         pod = self.store.pods.get(name)
         if pod is None:
+            self._fast = {uid: said for uid, said in self._fast.items() if uid in self.store.pods_by_uid}
             self._servers_of(namespace)
             self._jobs_of(namespace, assigned=True)
             return
@@ -115,6 +118,10 @@ class Operator:
         self._queue.add(("bind", namespace))
         for job in self.store.jobs_by_pod.get(pod["metadata"]["uid"], ()):
             self._queue.add(("job", job))
+        if has_news_of_presets(pod, self._fast):
+            for name in self.store.waiting.get(namespace, ()):
+                if (self.store.jobs.entries[name].obj["spec"].get("parameters") or {}).get("preset") == Preset.FAST:
+                    self._queue.add(("job", name))
 
     def _node_changed(self, name: str) -> None:
         """A node's readiness changed: its pods get no new job, or get them again; its jobs' time runs, or stops."""

@@ -23,6 +23,7 @@ def waiting(draw: st.DrawFn) -> list[Waiting]:
             servers=draw(st.frozensets(st.sampled_from(SERVERS), max_size=3)),
             priority=draw(st.integers(-3, 3)),
             created=f"2026-05-01T12:00:0{draw(st.integers(0, 3))}Z",
+            preset=draw(st.sampled_from(["", "Fast"])),
         )
         for number in range(count)
     ]
@@ -31,7 +32,11 @@ def waiting(draw: st.DrawFn) -> list[Waiting]:
 @st.composite
 def idle(draw: st.DrawFn) -> list[Idle]:
     servers = draw(st.lists(st.sampled_from(SERVERS), max_size=8))
-    return [Idle(f"{server}-{number}", f"u{number}", "n", server, "p") for number, server in enumerate(servers)]
+    fast = draw(st.lists(st.booleans(), min_size=8, max_size=8))
+    return [
+        Idle(f"{server}-{number}", f"u{number}", "n", server, "p", frozenset({"Fast"} if fast[number] else ()))
+        for number, server in enumerate(servers)
+    ]
 
 
 @settings(deadline=None)
@@ -42,6 +47,8 @@ def test_no_pod_and_no_job_is_bound_twice_and_only_to_a_server_that_can(jobs: li
     assert len({bind.pod.uid for bind in binds}) == len(binds)
     able = {job.key: job.servers for job in jobs}
     assert all(bind.pod.server in able[bind.job] for bind in binds)
+    presets = {job.key: job.preset for job in jobs}
+    assert all(not presets[bind.job] or presets[bind.job] in bind.pod.presets for bind in binds)
     assert {bind.pod for bind in binds} <= set(pods)
 
 
@@ -55,7 +62,8 @@ def test_a_job_is_passed_over_only_when_no_pod_that_can_render_it_is_left(
     for position, job in enumerate(queue):
         if job.key not in bound:
             before = {bound[other.key].uid for other in queue[:position] if other.key in bound}
-            assert not [pod for pod in pods if pod.server in job.servers and pod.uid not in before]
+            left = [pod for pod in pods if pod.server in job.servers and pod.uid not in before]
+            assert not [pod for pod in left if not job.preset or job.preset in pod.presets]
 
 
 @settings(deadline=None)

@@ -10,9 +10,11 @@ from typing import Any
 from kinora.api.names import (
     ANNOTATION_TEMPLATE_HASH,
     CONDITION_ENGINE_READY,
+    CONDITION_FAST_READY,
     LABEL_SLOT,
 )
 from kinora.api.transitions import parse_time
+from kinora.api.videojob import Preset
 
 Object = Mapping[str, Any]
 TERMINATING_LIMIT = 30.0  # seconds beyond a pod's grace: its node is gone, or its processes cannot be ended
@@ -39,6 +41,8 @@ class ServerPod:
     busy: bool
     node_ready: bool = True
     deletion_time: dt.datetime | None = None  # metadata.deletionTimestamp: when its grace ends
+    presets: frozenset[str] = frozenset()  # whose files it has
+    preset_message: str = ""  # what the files of preset Fast lack
 
     @property
     def is_lost(self) -> bool:
@@ -82,6 +86,7 @@ def server_pod(pod: Object, *, busy: bool, node_ready: bool = True) -> ServerPod
     status = pod.get("status") or {}
     engine = _condition(pod, CONDITION_ENGINE_READY)
     scheduled = _condition(pod, "PodScheduled")
+    fast = _condition(pod, CONDITION_FAST_READY)
     slot = metadata.get("labels", {}).get(LABEL_SLOT, "")
     deletion = metadata.get("deletionTimestamp")
     return ServerPod(
@@ -102,6 +107,8 @@ def server_pod(pod: Object, *, busy: bool, node_ready: bool = True) -> ServerPod
         busy=busy,
         node_ready=node_ready,
         deletion_time=parse_time(deletion) if deletion else None,
+        presets=frozenset({str(Preset.FAST)}) if fast.get("status") == "True" else frozenset(),
+        preset_message=fast.get("message", "") if fast.get("status") == "False" else "",
     )
 
 

@@ -19,6 +19,7 @@ class Waiting:
     servers: frozenset[str]
     priority: int
     created: str  # RFC 3339: sorts as text
+    preset: str = ""  # Fast: only pods that have its files
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class Idle:
     node: str
     server: str
     pool: str
+    presets: frozenset[str] = frozenset()  # whose files it has, beside those that every job needs
+
+    def renders(self, job: Waiting) -> bool:
+        """Whether it has the files of the job's preset."""
+        return not job.preset or job.preset in self.presets
 
 
 @dataclass(frozen=True)
@@ -54,10 +60,13 @@ def choose(waiting: Iterable[Waiting], idle: Iterable[Idle]) -> list[Bind]:
     for job in order(waiting):
         if not free:
             break
-        server = min((name for name in job.servers if name in free), default=None)
-        if server is None:
+        able = ((name, pod) for name in sorted(job.servers & free.keys()) for pod in reversed(free[name]))
+        found = next(((name, pod) for name, pod in able if pod.renders(job)), None)
+        if found is None:
             continue
-        binds.append(Bind(job.key, free[server].pop()))
+        server, pod = found
+        binds.append(Bind(job.key, pod))
+        free[server].remove(pod)
         if not free[server]:
             del free[server]
     return binds

@@ -30,6 +30,11 @@ class Accepted:
     model: str
     resolved: Mapping[str, Any]
 
+    @property
+    def preset(self) -> str:
+        """The preset whose files a pod must have besides; empty: none."""
+        return str(self.resolved.get("preset", ""))
+
 
 @dataclass(frozen=True)
 class Refused:

@@ -61,6 +61,9 @@ def _wait(snapshot: JobSnapshot, verdict: Accepted | Undecided, deadline_left: f
         reason, message = reasons.NO_MODEL_SERVER, verdict.message
     elif not snapshot.has_server:
         reason, message = reasons.NO_MODEL_SERVER, f"no ModelServer in the namespace serves {verdict.model}"
+    elif snapshot.preset_lacks:
+        reason = reasons.NO_PRESET_WEIGHTS
+        message = f"no server pod has the files of preset {verdict.preset}: {snapshot.preset_lacks}"
     else:
         reason, message = reasons.WAITING_FOR_SERVER, "every server pod of the model is busy or not ready"
     if phase_of(status) == Phase.QUEUED and _same_wait(status.get("reason"), reason):
