@@ -119,9 +119,10 @@ class Operator:
         for job in self.store.jobs_by_pod.get(pod["metadata"]["uid"], ()):
             self._queue.add(("job", job))
         if has_news_of_presets(pod, self._fast):
-            for name in self.store.waiting.get(namespace, ()):
-                if (self.store.jobs.entries[name].obj["spec"].get("parameters") or {}).get("preset") == Preset.FAST:
-                    self._queue.add(("job", name))
+            for waiting in self.store.waiting.get(namespace, ()):
+                spec = self.store.jobs.entries[waiting].obj["spec"]
+                if (spec.get("parameters") or {}).get("preset") == Preset.FAST:
+                    self._queue.add(("job", waiting))
 
     def _node_changed(self, name: str) -> None:
         """A node's readiness changed: its pods get no new job, or get them again; its jobs' time runs, or stops."""
