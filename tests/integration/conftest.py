@@ -73,17 +73,18 @@ def free_port() -> int:
 @pytest.fixture
 async def start_operator(
     connection: Connection, namespace: str
-) -> AsyncIterator[Callable[[], Awaitable[Callable[[], Awaitable[None]]]]]:
+) -> AsyncIterator[Callable[..., Awaitable[Callable[[], Awaitable[None]]]]]:
     """``stop = await start_operator()``: the real operator on this loop, watching the test's namespace."""
     stops: list[Callable[[], Awaitable[None]]] = []
 
-    async def start() -> Callable[[], Awaitable[None]]:
+    async def start(**more: Any) -> Callable[[], Awaitable[None]]:
         settings = Settings(
             agent_image="kinora:test",
             engine_image="standin:test",
             namespaces=(namespace,),
             http_port=free_port(),
             instance="operator-under-test",
+            **more,
         )
         stop_event, wired = asyncio.Event(), asyncio.Event()
         operators: list[Operator] = []

@@ -19,6 +19,7 @@ MODELSERVERS: Final = "modelservers"
 LABEL_MODEL_SERVER: Final = f"{GROUP}/modelserver"
 LABEL_SLOT: Final = f"{GROUP}/slot"
 LABEL_COMPONENT: Final = "app.kubernetes.io/component"
+LABEL_CATALOGUE: Final = f"{GROUP}/catalogue"  # "true" on ConfigMaps of the operator's namespace that hold models
 LABEL_NAME: Final = "app.kubernetes.io/name"
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 COMPONENT_SERVER: Final = "server"

@@ -11,7 +11,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from kinora.api.videojob import Preset, Task
+from kinora.api.videojob import Control, Preset, Task
 from kinora.catalogue.entry import Entry as _Entry
 from kinora.catalogue.options import EngineOptions
 
@@ -120,6 +120,13 @@ class Range(_Entry):
         return self.minimum <= value <= self.maximum
 
 
+class Seconds(_Entry):
+    """How long a video may be, in seconds at the rate that is generated."""
+
+    minimum: float = 0
+    maximum: float
+
+
 class FrameLimits(_Entry):
     """Frames of one render: `step * n + 1` between minimum and maximum (the VAE packs `step` frames into a latent)."""
 
@@ -187,6 +194,12 @@ class Limits(_Entry):
     references: int = Field(0, ge=0)
     control_strength: bool = False
     "Whether the model takes a strength for its control inputs."
+    most_control_strength: float = 2
+    controls: tuple[Control, ...] | None = None
+    "The signals that may be asked for; None: all."
+    seconds: Seconds | None = None
+    negative_prompt: int = 5000
+    "Characters."
 
 
 class Defaults(_Entry):
@@ -245,8 +258,8 @@ class Model(_Entry):
     required_node_classes: tuple[str, ...] = Field(min_length=1)
     optional_node_classes: tuple[str, ...] = ()
     "Classes that only some jobs need (a control signal drawn by a model, a LoRA): a server is ready without them."
-    asked_as: Name | None = None
-    "The hosted name under which it was looked up, if it was: its limits and defaults are then that name's."
+    served_by: Name | None = None
+    "The local model, where this is it under another name: set by lookup, never by an entry."
 
     @model_validator(mode="after")
     def _files_of_the_family(self) -> Self:
@@ -273,6 +286,34 @@ class Model(_Entry):
         if Preset.QUALITY in self.presets:
             raise ValueError(f"presets: {Preset.QUALITY} is what defaults say; allowed: {Preset.FAST}")
         return self
+
+    @model_validator(mode="after")
+    def _defaults_within_limits(self) -> Self:
+        limits, defaults = self.limits, self.defaults
+        for name in ("fps", "steps", "guidance", "shift"):
+            for where, values in (
+                ("defaults", defaults),
+                *((f"presets.{key}", value) for key, value in self.presets.items()),
+            ):
+                value, allowed = getattr(values, name, None), getattr(limits, name)
+                if value is not None and value not in allowed:
+                    raise ValueError(f"{where}.{name}: {value:g} is not within limits.{name}")
+        grid, size = limits.size.multiple, (defaults.width, defaults.height)
+        if (
+            defaults.frames % limits.frames.step != 1
+            or not limits.frames.minimum <= defaults.frames <= limits.frames.maximum
+        ):
+            raise ValueError(f"defaults.frames: {defaults.frames} is not within limits.frames")
+        if any(side % grid or not limits.size.min_side <= side <= limits.size.max_side for side in size) or (
+            size[0] * size[1] > limits.size.max_pixels
+        ):
+            raise ValueError(f"defaults.width and defaults.height: {size[0]}x{size[1]} is not within limits.size")
+        return self
+
+    @property
+    def local_name(self) -> str:
+        """The name by which ModelServers know it."""
+        return self.served_by or self.name
 
     @property
     def node_classes(self) -> tuple[str, ...]:

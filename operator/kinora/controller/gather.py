@@ -31,6 +31,11 @@ class Gatherer:
         self._settings = settings
         self._verdicts: dict[str, tuple[tuple[int, str], Verdict]] = {}  # job UID -> what it rests on, verdict
 
+    def use(self, catalogue: Catalogue) -> None:
+        """Go by another catalogue from now on."""
+        self._catalogue = catalogue
+        self._verdicts.clear()
+
     def forget(self, job: Object) -> None:
         """Drop the remembered verdict of a job that is gone."""
         self._verdicts.pop(job["metadata"]["uid"], None)
@@ -150,6 +155,7 @@ class Gatherer:
             claims=frozenset(key[len(prefix) :] for key in self._store.claims.entries if key.startswith(prefix)),
             backlog=backlog,
             now=now,
+            entry=self._catalogue.entry(server["spec"].get("model")),
         )
 
     def _server_pod(self, pod: Object) -> ServerPod:

@@ -2,7 +2,7 @@
 
 Level-triggered: a key says only where to look; the snapshot is gathered anew each time, so that a missed or doubled
 event changes nothing. Keys: ("job", ns/name), ("server", ns/name), ("bind", namespace), ("finished", ns/name),
-("expire", ns/name).
+("expire", ns/name), ("models", "").
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from kinora.catalogue.load import Catalogue
 from kinora.controller.executor import Executor, StaleError
 from kinora.controller.gather import Gatherer, has_news_of_presets, server_of
 from kinora.controller.metrics import Metrics
+from kinora.controller.models import Models
 from kinora.controller.modelserver import decide as server_decide
+from kinora.controller.plan import Note
 from kinora.controller.queue import WorkQueue
 from kinora.controller.scheduling.bind import Bind, choose
 from kinora.controller.settings import Settings
@@ -29,7 +31,7 @@ from kinora.controller.videojob import decide as job_decide
 from kinora.controller.videojob.check import Accepted
 from kinora.controller.videojob.decide import end_note
 from kinora.kube.client import ApiError, KubeClient, UnreachableError
-from kinora.kube.resources import MODELSERVER, POD, VIDEOJOB
+from kinora.kube.resources import CONFIGMAP, MODELSERVER, POD, VIDEOJOB
 
 log = logging.getLogger(__name__)
 Object = dict[str, Any]
@@ -46,11 +48,16 @@ class Operator:
     def __init__(self, client: KubeClient, catalogue: Catalogue, settings: Settings) -> None:
         loop = asyncio.get_running_loop()
         self.store = Store(loop.time, self._changed)
-        self.metrics = Metrics(self.store, frozenset(catalogue.names))
+        self.models = Models(catalogue, settings.model_aliases)
+        self.metrics = Metrics(self.store, frozenset(self.models.catalogue.names))
         self._client = client
         self._settings = settings
-        self._catalogue = catalogue
-        self._gatherer = Gatherer(self.store, catalogue, settings)
+        self._gatherer = Gatherer(self.store, self.models.catalogue, settings)
+        self._model_maps: dict[str, Object] = {}  # ConfigMaps with models, by key
+        self._model_notes: list[tuple[Object, Note]] = []
+        self._models_read = asyncio.Event()
+        if not settings.namespace:
+            self._models_read.set()
         self._executor = Executor(client, settings)
         self._queue: WorkQueue[Key] = WorkQueue()
         self._reserved: set[str] = set()  # UIDs of pods with a bind on its way
@@ -80,6 +87,37 @@ class Operator:
             self._take_job(obj)
         else:
             cache.apply(obj)
+
+    def replace_model_maps(self, maps: list[Object]) -> None:
+        """A full list of the ConfigMaps with models."""
+        self._model_maps = {key(one): one for one in maps}
+        self._read_models()
+
+    def deliver_model_map(self, event_type: str, one: Object) -> None:
+        """One watch event of such a ConfigMap."""
+        if event_type == "DELETED":
+            self._model_maps.pop(key(one), None)
+        else:
+            self._model_maps[key(one)] = one
+        self._read_models()
+
+    def _read_models(self) -> None:
+        """Read every entry anew; whatever rests on the catalogue is decided again where it changed."""
+        change = self.models.take(self._model_maps.values())
+        self._models_read.set()
+        self._model_notes += change.notes
+        if change.notes:
+            self._queue.add(("models", ""))
+        if change.models:
+            self._gatherer.use(self.models.catalogue)
+            self.metrics.know(frozenset(self.models.catalogue.names))
+            self.look_at_everything()
+        self.metrics.count_entries(good=self.models.good, bad=len(self.models.bad))
+
+    async def _note_models(self) -> None:
+        notes, self._model_notes = self._model_notes, []
+        for one, note in notes:
+            await self._executor.note({**one, "apiVersion": "v1", "kind": CONFIGMAP.kind}, note)
 
     def _take_job(self, job: Object) -> None:
         if is_finished(job.get("status") or {}):
@@ -164,6 +202,7 @@ class Operator:
     async def work(self) -> None:
         """Decide and execute until cancelled; starts nothing before the store is synced."""
         await self.store.ready.wait()
+        await self._models_read.wait()
         async with asyncio.TaskGroup() as group:
             for _ in range(self._settings.workers):
                 group.create_task(self._worker())
@@ -192,6 +231,8 @@ class Operator:
     async def _handle(self, kind: str, name: str) -> None:
         if kind == "job":
             await self._reconcile_job(name)
+        elif kind == "models":
+            await self._note_models()
         elif kind == "server":
             await self._reconcile_server(name)
         elif kind == "bind":
@@ -247,7 +288,7 @@ class Operator:
         snapshot = self._gatherer.server(server, dt.datetime.now(dt.UTC))
         mark = (server["metadata"]["uid"], server["metadata"].get("generation", 1))
         made = self._children.get(name) == mark
-        plan = server_decide.decide(snapshot, self._catalogue, self._settings, children_made=made)
+        plan = server_decide.decide(snapshot, self.models.catalogue, self._settings, children_made=made)
         written = await self._executor.run(MODELSERVER, server, plan)
         if any(create.resource != POD for create in plan.create):  # a refused spec has made none
             self._children[name] = mark

@@ -22,6 +22,8 @@ class Settings:
         instance: this process's name in events and leases (POD_NAME).
         resync_seconds: how often everything is listed anew, to prune what vanished unseen.
         workers: decisions carried out side by side.
+        namespace: where the operator itself runs (POD_NAMESPACE): ConfigMaps there may hold models; empty: no models
+            are read from any.
         model_aliases: further names of models, such as hosted ones (KINORA_MODEL_ALIASES: name=model,name=model).
     """
 
@@ -34,6 +36,7 @@ class Settings:
     instance: str = "kinora-operator"
     resync_seconds: float = 300.0
     workers: int = 16
+    namespace: str = ""
     model_aliases: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -51,6 +54,7 @@ def from_environment() -> Settings:
         namespaces=_names(env.get("KINORA_NAMESPACES", "")),
         http_port=int(env.get("KINORA_HTTP_PORT", "8080")),
         instance=env.get("POD_NAME", "kinora-operator"),
+        namespace=env.get("POD_NAMESPACE", ""),
         model_aliases=_aliases(env.get("KINORA_MODEL_ALIASES", "")),
     )
 

@@ -38,9 +38,10 @@ def _faults(spec: VideoJobSpec, model: Model, frames: int) -> Iterator[Fault]:
     yield from rules.task_faults(spec, model)
     yield from rules.input_faults(spec, model)
     yield from rules.source_faults(spec)
-    yield from rules.prompt_faults(spec)
+    yield from rules.prompt_faults(spec, model)
     yield from rules.size_faults(spec, model)
     yield from rules.frame_faults(spec, model, frames)
+    yield from rules.seconds_faults(spec, model, frames)
     yield from rules.number_faults(spec, model)
     yield from rules.preset_faults(spec, model)
     yield from rules.control_faults(spec, model)
@@ -55,7 +56,13 @@ def _frames(spec: VideoJobSpec, model: Model) -> int:
     if asked.duration_seconds is not None:
         fps = asked.fps or model.defaults.fps
         return rules.frames_of_duration(asked.duration_seconds, fps, model.limits.frames.step)
-    return model.frames_of(spec.task).maximum if _frames_from_input(spec) else model.defaults.frames
+    if not _frames_from_input(spec):
+        return model.defaults.frames
+    limits, seconds = model.frames_of(spec.task), model.limits.seconds
+    if seconds is None:
+        return limits.maximum
+    fps = asked.fps or model.defaults.fps
+    return min(limits.maximum, rules.frames_of_duration(seconds.maximum, fps, limits.step))
 
 
 def _frames_from_input(spec: VideoJobSpec) -> bool:
@@ -71,7 +78,7 @@ def _resolved(spec: VideoJobSpec, model: Model, uid: str, frames: int) -> Resolv
     size = delivery.sizes(asked, spec.output, defaults)
     shift, notes = _shift(_or(asked.shift, _or(values.shift, defaults.shift)))
     return Resolved(
-        model=model.name,
+        model=model.local_name,
         task=str(spec.task),
         width=size.width,
         height=size.height,
@@ -111,8 +118,8 @@ def _task_notes(spec: VideoJobSpec, model: Model) -> Iterator[str]:
         windows = model.limits.windows
         if windows is not None:
             yield f"more than {windows.frames} frames are rendered in windows, {windows.overlap} of overlap"
-    if model.asked_as is not None:
-        yield f"asked for as {model.asked_as}, with that name's limits and defaults"
+    if model.served_by is not None:
+        yield f"{model.name} is rendered by {model.served_by}"
 
 
 _EDIT_NOTE = "Edit is an approximation: the source steers by a control signal, references and prompt say what to make"

@@ -57,10 +57,14 @@ def source_faults(spec: VideoJobSpec) -> Iterator[Fault]:
                     yield not_yet(f"{path}.{kind}", "set", "claim, configMap or artifact")
 
 
-def prompt_faults(spec: VideoJobSpec) -> Iterator[Fault]:
+def prompt_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:
     """Without a picture to set in motion, the prompt is all that the model has."""
     if spec.task not in (None, Task.IMAGE_TO_VIDEO) and not spec.prompt.strip():
         yield Fault("spec.prompt", None, f"a text of 1 to 5000 characters for task {spec.task}")
+    length = len(spec.negative_prompt or "")
+    if length > model.limits.negative_prompt:
+        allowed = f"at most {model.limits.negative_prompt} characters for {model.name}"
+        yield Fault("spec.negativePrompt", f"a text of {length} characters", allowed)
 
 
 def size_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:
@@ -126,6 +130,26 @@ def frames_of_duration(duration_seconds: float, fps: float, step: int = 4) -> in
     return step * (Fraction(str(duration_seconds)) * Fraction(str(fps)) // step) + 1
 
 
+def seconds_faults(spec: VideoJobSpec, model: Model, frames: int) -> Iterator[Fault]:
+    """A length in seconds, where the model's name has one; counted as `durationSeconds` makes frames of it."""
+    seconds, fps = model.limits.seconds, spec.parameters.fps or model.defaults.fps
+    if seconds is None:
+        return
+    least, most = (
+        frames_of_duration(bound, fps, model.limits.frames.step) for bound in (seconds.minimum, seconds.maximum)
+    )
+    if frames > most or (frames < least and not _default_length(spec)):
+        asked = spec.parameters.duration_seconds
+        field = "frames" if asked is None else "durationSeconds"
+        found = f"{frames} ({frames / fps:.2f} s at {fps:g} fps)" if asked is None else f"{asked:g}"
+        allowed = f"{seconds.minimum:g} to {seconds.maximum:g} seconds for {model.name}"
+        yield Fault(f"spec.parameters.{field}", found, allowed + f": {least} to {most} frames at {fps:g} fps")
+
+
+def _default_length(spec: VideoJobSpec) -> bool:
+    return spec.parameters.frames is None and spec.parameters.duration_seconds is None
+
+
 def number_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:
     """Numbers that have a range in the catalogue."""
     limits, asked = model.limits, spec.parameters
@@ -158,7 +182,13 @@ def control_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:
     asked = spec.parameters
     if asked.control not in (None, Control.NONE) and spec.task not in (Task.VIDEO_TO_VIDEO, Task.EDIT):
         yield Fault("spec.parameters.control", asked.control, f"unset for task {spec.task}")
+    allowed_controls = model.limits.controls
+    if asked.control is not None and allowed_controls is not None and asked.control not in allowed_controls:
+        yield Fault("spec.parameters.control", asked.control, f"{', '.join(allowed_controls)} for {model.name}")
     if asked.control_strength is not None:
+        if asked.control_strength > model.limits.most_control_strength:
+            most = f"0 to {model.limits.most_control_strength:g} for {model.name}"
+            yield Fault("spec.parameters.controlStrength", f"{asked.control_strength:g}", most)
         if not model.limits.control_strength:
             yield Fault("spec.parameters.controlStrength", asked.control_strength, f"unset for {model.name}")
         elif spec.task is Task.TEXT_TO_VIDEO:

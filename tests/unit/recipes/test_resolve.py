@@ -362,3 +362,74 @@ def test_resolve_is_total(job: dict[str, Any], short: str, uid: str) -> None:
     assert found.width * found.height <= model.limits.size.max_pixels
     assert 0 <= found.width - found.output_width < 16
     assert Resolved.from_status(found.to_status()) == found
+
+
+# --- hosted names
+
+
+def _hosted(name: str, task: str, local: str = "wan2.1-vace-14b", **more: Any) -> Resolved | str:
+    model = load_catalogue().with_aliases({name: local}).get(name)
+    assert model is not None
+    try:
+        return resolve(_spec(task, **more), model, UID)
+    except InvalidSpec as invalid:
+        return str(invalid)
+
+
+REFERENCE = {"source": CLAIM}
+
+
+@pytest.mark.parametrize(
+    ("task", "more", "said"),
+    [
+        ("TextToVideo", {}, "spec.task is TextToVideo; allowed: Edit for wan2.7-videoedit"),
+        ("Edit", {"inputs": {"video": CLAIM, "references": [REFERENCE] * 5}}, "at most 4 for wan2.7-videoedit"),
+        ("Edit", {"parameters": {"durationSeconds": 11}}, "durationSeconds is 11; allowed: 2 to 10 seconds"),
+        ("Edit", {"parameters": {"durationSeconds": 1}}, "durationSeconds is 1; allowed: 2 to 10 seconds"),
+        ("Edit", {"parameters": {"frames": 165}}, "frames is 165 (10.31 s at 16 fps); allowed: 2 to 10 seconds"),
+        (
+            "Edit",
+            {"negativePrompt": "x" * 501},
+            "spec.negativePrompt is a text of 501 characters; allowed: at most 500",
+        ),
+    ],
+)
+def test_limits_of_the_hosted_edit(task: str, more: dict[str, Any], said: str) -> None:
+    found = _hosted("wan2.7-videoedit", task, **{"inputs": {"video": CLAIM}, **more})
+    assert said in str(found)
+
+
+def test_the_hosted_edit_takes_the_whole_source_up_to_ten_seconds() -> None:
+    found = _hosted("wan2.7-videoedit", "Edit", inputs={"video": CLAIM, "references": [REFERENCE] * 4})
+    assert isinstance(found, Resolved)
+    assert (found.frames, found.frames_from_input, found.model) == (161, True, "wan2.1-vace-14b")
+    assert "wan2.7-videoedit is rendered by wan2.1-vace-14b" in found.notes
+    longest = _hosted(
+        "wan2.7-videoedit", "Edit", inputs={"video": CLAIM}, parameters={"durationSeconds": 10, "fps": 24}
+    )
+    assert isinstance(longest, Resolved)
+    assert longest.frames == 241
+
+
+@pytest.mark.parametrize(
+    ("task", "more", "said"),
+    [
+        ("Edit", {"inputs": {"video": CLAIM}}, "spec.task is Edit"),
+        ("ReferenceToVideo", {"inputs": {"references": [REFERENCE] * 4}}, "at most 3 for wan2.1-vace-plus"),
+        (
+            "VideoToVideo",
+            {"inputs": {"video": CLAIM}, "parameters": {"control": "Flow"}},
+            "control is Flow; allowed: None",
+        ),
+        ("VideoToVideo", {"inputs": {"video": CLAIM}, "parameters": {"controlStrength": 1.5}}, "allowed: 0 to 1"),
+        ("VideoToVideo", {"inputs": {"video": CLAIM}, "parameters": {"frames": 85}}, "allowed: 0 to 5 seconds"),
+    ],
+)
+def test_limits_of_the_hosted_vace(task: str, more: dict[str, Any], said: str) -> None:
+    assert said in str(_hosted("wan2.1-vace-plus", task, **more))
+
+
+def test_the_hosted_vace_renders_720p() -> None:
+    found = _hosted("wan2.1-vace-plus", "ReferenceToVideo", inputs={"references": [REFERENCE]})
+    assert isinstance(found, Resolved)
+    assert (found.width, found.height, found.frames) == (1280, 720, 81)

@@ -92,7 +92,7 @@ def decide(snapshot: ServerSnapshot, catalogue: Catalogue, settings: Settings, *
     model = refuse.check(spec, catalogue, settings.engine_image)
     if isinstance(model, Refusal):
         return _refused(snapshot, model)
-    current_hash = desired.template_hash(spec, spec.engine.image or settings.engine_image)
+    current_hash = desired.template_hash(spec, spec.engine.image or settings.engine_image, snapshot.entry)
     fleet = sort_pods(snapshot.pods, spec, current_hash, snapshot.now)
     missing_claims = _missing_claims(snapshot, spec)
     facts = Facts(spec=spec, current_hash=current_hash, missing_claims=missing_claims)
@@ -116,7 +116,7 @@ def cordoned(snapshot: ServerSnapshot, settings: Settings) -> frozenset[str]:
     spec = refuse.parse(snapshot.server)
     if isinstance(spec, Refusal):
         return frozenset(pod.uid for pod in snapshot.pods)
-    current_hash = desired.template_hash(spec, spec.engine.image or settings.engine_image)
+    current_hash = desired.template_hash(spec, spec.engine.image or settings.engine_image, snapshot.entry)
     return sort_pods(snapshot.pods, spec, current_hash).cordoned
 
 
@@ -167,8 +167,8 @@ def _fresh_pod(
 ) -> dict[str, object]:
     """The pod of the slot's lowest incarnation whose name no existing pod has."""
     metadata = snapshot.server["metadata"]
-    digest = desired.template_hash(spec, spec.engine.image or settings.engine_image)
+    digest = desired.template_hash(spec, spec.engine.image or settings.engine_image, snapshot.entry)
     incarnation = 0
     while names.pod_name(metadata["name"], metadata["uid"], digest, slot, incarnation) in taken:
         incarnation += 1
-    return desired.pod(snapshot.server, spec, settings, slot=slot, incarnation=incarnation)
+    return desired.pod(snapshot.server, spec, settings, slot=slot, incarnation=incarnation, entry=snapshot.entry)

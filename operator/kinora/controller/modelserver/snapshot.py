@@ -70,6 +70,7 @@ class ServerSnapshot:
     claims: frozenset[str]  # names of the PVCs that exist in the namespace
     backlog: int  # unfinished jobs of the namespace that only wait for this server
     now: dt.datetime
+    entry: str = ""  # the text of an administrator's entry of its model
 
 
 def _condition(pod: Object, kind: str) -> Object:

@@ -66,6 +66,8 @@ def check(job: Object, catalogue: Catalogue, server_models: Mapping[str, str]) -
         if name is None:
             return Undecided(f"no ModelServer {spec.model_server_name!r} in the namespace yet")
     model = catalogue.get(name)
+    if model is None and name is not None and name in catalogue.refused:
+        return Undecided(f"the catalogue entry of {name} cannot be used: {catalogue.refused[name]}"[:MESSAGE_LIMIT])
     if model is None:
         fault = Fault("spec.model", name, ", ".join(catalogue.names), catalogue.unknown(name))
         return Refused(reasons.INVALID_SPEC, str(fault))
@@ -77,7 +79,7 @@ def check(job: Object, catalogue: Catalogue, server_models: Mapping[str, str]) -
     if later:
         return _refused(InvalidSpec(later))
     graph_hash = planned_hash(model, resolved, prompts_of(spec, model))
-    return Accepted(model.name, {**resolved.to_status(), "graphHash": graph_hash})
+    return Accepted(model.local_name, {**resolved.to_status(), "graphHash": graph_hash})
 
 
 def queue_faults(spec: VideoJobSpec) -> tuple[Fault, ...]:
