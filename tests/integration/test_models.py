@@ -59,7 +59,7 @@ async def test_a_model_comes_by_config_map_and_a_change_of_it_rolls_its_pods(kub
     await kube.create(CONFIGMAP, namespace, config_map(tune=tune(9)))
     [pod] = await wait_for_pods(kube, namespace, lambda pods: len(pods) == 1)
     assert json.loads(config_of(pod)["modelEntry"]) == tune(9)
-    await kube.create(VIDEOJOB, namespace, video_job("fox", model="tune"))
+    await kube.create(VIDEOJOB, namespace, video_job("fox", model="tune", parameters={"frames": 9}))
     queued = await wait_for(kube, VIDEOJOB, namespace, "fox", phase("Queued"))
     assert queued["status"]["resolved"]["steps"] == 9
     await kube.patch(CONFIGMAP, namespace, "models", config_map(tune=tune(8)))
@@ -75,7 +75,7 @@ async def test_a_bad_entry_is_an_event_and_its_jobs_wait(kube: KubeClient, names
     event = await wait_for_event(kube, namespace, "BadModelEntry")
     assert event["regarding"]["name"] == "models"
     assert "defaults.steps" in event["note"]
-    await kube.create(VIDEOJOB, namespace, video_job("fox", model="tune"))
+    await kube.create(VIDEOJOB, namespace, video_job("fox", model="tune", parameters={"frames": 9}))
     waiting = await wait_for(kube, VIDEOJOB, namespace, "fox", phase("Queued"))
     assert "the catalogue entry of tune cannot be used" in waiting["status"]["message"]
     await kube.patch(CONFIGMAP, namespace, "models", config_map(tune=tune(9)))

@@ -28,6 +28,7 @@ NOT_IMPLEMENTED: Final = "NotImplemented"
 WAITING_FOR_SERVER: Final = "WaitingForServer"  # every server pod of the model is busy or starting
 NO_PRESET_WEIGHTS: Final = "NoPresetWeights"  # servers of the model are there, none with the files of the job's preset
 NO_MODEL_SERVER: Final = "NoModelServer"  # nothing in the namespace serves the model
+MODEL_REFUSED: Final = "ModelEntryRefused"  # an administrator's entry of the model cannot be used
 SUSPENDED: Final = "Suspended"
 BOUND: Final = "Bound"
 RENDERING: Final = "Rendering"

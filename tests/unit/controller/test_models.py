@@ -64,6 +64,7 @@ def test_jobs_of_a_model_whose_entry_never_was_good_wait_and_others_do_not() -> 
     assert "the model is not to be had" in change.notes[0][1].message
     waiting = verdict(found, "tune")
     assert isinstance(waiting, Undecided)
+    assert waiting.reason == "ModelEntryRefused"
     assert "the catalogue entry of tune cannot be used" in waiting.message
     assert "defaults.steps" in waiting.message
     assert isinstance(verdict(found, "other"), Accepted)

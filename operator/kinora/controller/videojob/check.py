@@ -46,9 +46,10 @@ class Refused:
 
 @dataclass(frozen=True)
 class Undecided:
-    """``modelServerName`` names no ModelServer yet, so the model is not known."""
+    """The model is not known: ``modelServerName`` names no ModelServer yet, or the model's entry cannot be used."""
 
     message: str
+    reason: str = reasons.NO_MODEL_SERVER
 
 
 Verdict = Accepted | Refused | Undecided
@@ -67,7 +68,8 @@ def check(job: Object, catalogue: Catalogue, server_models: Mapping[str, str]) -
             return Undecided(f"no ModelServer {spec.model_server_name!r} in the namespace yet")
     model = catalogue.get(name)
     if model is None and name is not None and name in catalogue.refused:
-        return Undecided(f"the catalogue entry of {name} cannot be used: {catalogue.refused[name]}"[:MESSAGE_LIMIT])
+        message = f"the catalogue entry of {name} cannot be used: {catalogue.refused[name]}"[:MESSAGE_LIMIT]
+        return Undecided(message, reasons.MODEL_REFUSED)
     if model is None:
         fault = Fault("spec.model", name, ", ".join(catalogue.names), catalogue.unknown(name))
         return Refused(reasons.INVALID_SPEC, str(fault))
