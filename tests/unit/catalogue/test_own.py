@@ -125,11 +125,11 @@ def test_good_entries_stand_beside_bad_ones() -> None:
 
 def test_a_packaged_model_is_replaced_by_an_entry_of_its_name_and_missed_where_that_is_bad() -> None:
     slow = with_own(
-        PACKAGED, read_entries({"a/b": {f"{LARGE}.yaml": f"extends: {LARGE}\ndefaults: {{steps: 50}}"}}, PACKAGED)
+        PACKAGED, read_entries({"a/b": {f"{LARGE}.yaml": f"extends: {LARGE}\ndefaults: {{steps: 35}}"}}, PACKAGED)
     )
     found = slow.get(LARGE)
     assert found is not None
-    assert found.defaults.steps == 50
+    assert found.defaults.steps == 35
     bad = with_own(
         PACKAGED, read_entries({"a/b": {f"{LARGE}.yaml": f"extends: {LARGE}\ndefaults: {{steps: x}}"}}, PACKAGED)
     )
