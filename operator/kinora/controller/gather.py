@@ -10,6 +10,7 @@ from typing import Any
 from kinora.api.names import LABEL_MODEL_SERVER
 from kinora.api.reasons import Phase
 from kinora.api.transitions import is_assigned, parse_time, phase_of
+from kinora.api.videojob import Preset
 from kinora.catalogue.load import Catalogue
 from kinora.controller.learning import Learning, video_seconds_of, work_of
 from kinora.controller.modelserver.snapshot import ServerPod, ServerSnapshot, server_pod
@@ -38,6 +39,11 @@ class Gatherer:
         self.waiting = WaitingJobs(settings.aging_seconds)
         self.learning = Learning(catalogue)
         self.ledger = Ledger()
+
+    def use(self, catalogue: Catalogue) -> None:
+        """Go by another catalogue from now on."""
+        self._catalogue = catalogue
+        self._verdicts.clear()
 
     def forget(self, job: Object) -> None:
         """Drop the remembered verdict of a job that is gone."""
@@ -82,11 +88,13 @@ class Gatherer:
         status = job.get("status") or {}
         verdict = self.verdict(job)
         servers = self.servers(job["metadata"]["namespace"])
+        able = self.serving(job, verdict, servers)
         return JobSnapshot(
             job=job,
             verdict=verdict,
             pod=self._pod_state(status),
-            has_server=bool(self.serving(job, verdict, servers)),
+            has_server=bool(able),
+            preset_lacks=self._preset_lacks(job, verdict, able),
             surplus=self._is_surplus(job),
             seen_seconds=self._store.now() - entry.seen,
             running_seconds=self._store.age(entry, f"running-{status.get('attempt')}"),
@@ -94,6 +102,22 @@ class Gatherer:
             suspended_seconds=entry.suspended_seconds + self._store.age(entry, "suspend"),
             now=now,
         )
+
+    def _preset_lacks(self, job: Object, verdict: Verdict, servers: frozenset[str]) -> str:
+        """What the serving pods lack of the job's preset; empty where one of them, or none at all, is there."""
+        preset = verdict.preset if isinstance(verdict, Accepted) else ""
+        if not preset or is_assigned(job.get("status") or {}):
+            return ""
+        namespace = job["metadata"]["namespace"]
+        pods = [
+            self._server_pod(pod)
+            for name in sorted(servers)
+            for pod in self._store.pods_by_server.get(f"{namespace}/{name}", {}).values()
+        ]
+        serving = [pod for pod in pods if pod.serves]
+        if not serving or any(preset in pod.presets for pod in serving):
+            return ""
+        return next((pod.preset_message for pod in serving if pod.preset_message), "not checked yet")
 
     def _pod_state(self, status: Object) -> PodState:
         if not is_assigned(status):
@@ -138,6 +162,7 @@ class Gatherer:
             claims=frozenset(key[len(prefix) :] for key in self._store.claims.entries if key.startswith(prefix)),
             backlog=sum(len(lane.jobs) for lane in self._lanes(namespace) if name in lane.servers),
             now=now,
+            entry=self._catalogue.entry(server["spec"].get("model")),
         )
 
     def _server_pod(self, pod: Object) -> ServerPod:
@@ -173,6 +198,7 @@ class Gatherer:
                 work=work_of(job),
                 video_seconds=video_seconds_of(job),
                 losses=int((job.get("status") or {}).get("disruptions") or 0),
+                preset=_preset(spec),
             ),
         )
 
@@ -182,9 +208,9 @@ class Gatherer:
         if remembered is not None and isinstance(remembered[1], Refused):
             return None
         if job["spec"].get("modelServerName"):
-            return Way(server=str(job["spec"]["modelServerName"]))
+            return Way(server=str(job["spec"]["modelServerName"]), preset=_preset(job["spec"]))
         model = self._catalogue.get(job["spec"].get("model"))
-        return None if model is None else Way(model=model.name)
+        return None if model is None else Way(model=model.local_name, preset=_preset(job["spec"]))
 
     def _lanes(self, namespace: str) -> tuple[Lane, ...]:
         servers = self.servers(namespace)
@@ -231,7 +257,7 @@ class Gatherer:
         is_open = facts.uid not in reserved and facts.uid not in cordoned
         held = self._held(facts.uid, server, facts.pool) if facts.busy else ()
         return Pod(facts.name, facts.uid, facts.node, server["metadata"]["name"], facts.pool, facts.serves, is_open,
-                   held=held)  # fmt: skip
+                   held=held, presets=facts.presets)  # fmt: skip
 
     def _held(self, uid: str, server: Object, pool: str) -> tuple[Held, ...]:
         entries = [self._store.jobs.entries[name] for name in self._store.jobs_by_pod.get(uid, ())]
@@ -276,6 +302,12 @@ def _pool_names(server: Object) -> list[str]:
     return [str(pool.get("name")) for pool in pools] or ["default"]
 
 
+def _preset(spec: Object) -> str:
+    """The preset whose files a pod must have besides."""
+    asked = (spec.get("parameters") or {}).get("preset")
+    return str(asked) if asked == Preset.FAST else ""
+
+
 def _may_be_bound(job: Object) -> bool:
     """Whether the job waits for a pod and nothing holds it back."""
     spec = job["spec"]
@@ -301,3 +333,13 @@ def _turn(job: Object) -> tuple[int, str, str]:
 def server_of(pod: Object) -> str:
     """The key of the ModelServer that a pod belongs to."""
     return f"{pod['metadata']['namespace']}/{pod['metadata'].get('labels', {}).get(LABEL_MODEL_SERVER, '')}"
+
+
+def has_news_of_presets(pod: Object, known: dict[str, str]) -> bool:
+    """Whether the pod says something else of preset Fast than is ``known`` of it (by UID), which is then updated."""
+    uid, facts = pod["metadata"]["uid"], server_pod(pod, busy=False)
+    said = f"{facts.serves} {sorted(facts.presets)} {facts.preset_message}"
+    if known.get(uid) == said:
+        return False
+    known[uid] = said
+    return True

@@ -20,6 +20,8 @@ class Way:
 
     server: str = ""
     model: str = ""
+    preset: str = ""
+    "Whose files the pod must have besides."
 
 
 _LaneKey = tuple[str, Way]  # queue, way

@@ -32,6 +32,11 @@ class Accepted:
     model: str
     resolved: Mapping[str, Any]
 
+    @property
+    def preset(self) -> str:
+        """The preset whose files a pod must have besides; empty: none."""
+        return str(self.resolved.get("preset", ""))
+
 
 @dataclass(frozen=True)
 class Refused:
@@ -43,9 +48,10 @@ class Refused:
 
 @dataclass(frozen=True)
 class Undecided:
-    """``modelServerName`` names no ModelServer yet, so the model is not known."""
+    """The model is not known: ``modelServerName`` names no ModelServer yet, or the model's entry cannot be used."""
 
     message: str
+    reason: str = reasons.NO_MODEL_SERVER
 
 
 Verdict = Accepted | Refused | Undecided
@@ -68,6 +74,9 @@ def check(
         if name is None:
             return Undecided(f"no ModelServer {spec.model_server_name!r} in the namespace yet")
     model = catalogue.get(name)
+    if model is None and name is not None and name in catalogue.refused:
+        message = f"the catalogue entry of {name} cannot be used: {catalogue.refused[name]}"[:MESSAGE_LIMIT]
+        return Undecided(message, reasons.MODEL_REFUSED)
     if model is None:
         fault = Fault("spec.model", name, ", ".join(catalogue.names), catalogue.unknown(name))
         return Refused(reasons.INVALID_SPEC, str(fault))
@@ -79,7 +88,7 @@ def check(
     if faults:
         return _refused(InvalidSpec(faults))
     graph_hash = planned_hash(model, resolved, prompts_of(spec, model))
-    return Accepted(model.name, {**resolved.to_status(), "graphHash": graph_hash})
+    return Accepted(model.local_name, {**resolved.to_status(), "graphHash": graph_hash})
 
 
 def _queue_faults(spec: VideoJobSpec, job: Object, queues: Mapping[str, Queue] | None) -> tuple[Fault, ...]:
