@@ -8,14 +8,14 @@ from typing import Any
 
 from kinora.api.names import LABEL_MODEL_SERVER
 from kinora.api.reasons import Phase
-from kinora.api.transitions import is_assigned, parse_time, phase_of
+from kinora.api.transitions import is_assigned, is_finished, parse_time, phase_of
 from kinora.catalogue.load import Catalogue
 from kinora.controller.modelserver import decide as server_decide
 from kinora.controller.modelserver.snapshot import ServerPod, ServerSnapshot, server_pod
 from kinora.controller.scheduling.bind import Idle, Waiting
 from kinora.controller.settings import Settings
 from kinora.controller.store import Entry, Store
-from kinora.controller.videojob.check import Accepted, Undecided, Verdict, check
+from kinora.controller.videojob.check import Accepted, Around, Undecided, Verdict, check
 from kinora.controller.videojob.snapshot import JobSnapshot, PodState
 
 Object = dict[str, Any]
@@ -29,11 +29,13 @@ class Gatherer:
         self._store = store
         self._catalogue = catalogue
         self._settings = settings
+        self._texts: dict[str, tuple[str | None, str]] = {}  # job UID -> its workflow's text, or why there is none
         self._verdicts: dict[str, tuple[tuple[int, str], Verdict]] = {}  # job UID -> what it rests on, verdict
 
     def forget(self, job: Object) -> None:
         """Drop the remembered verdict of a job that is gone."""
         self._verdicts.pop(job["metadata"]["uid"], None)
+        self._texts.pop(job["metadata"]["uid"], None)
 
     def servers(self, namespace: str) -> dict[str, str]:
         """ModelServer name -> model, of one namespace."""
@@ -53,19 +55,54 @@ class Gatherer:
         remembered = self._verdicts.get(metadata["uid"])
         if remembered is not None and remembered[0] == mark:
             return remembered[1]
-        verdict = check(job, self._catalogue, self.servers(metadata["namespace"]))
+        text, missing = self._texts.get(metadata["uid"], (None, ""))
+        namespace = metadata["namespace"]
+        around = Around(self.servers(namespace), self._allowed(namespace), text, missing)
+        verdict = check(job, self._catalogue, around)
         if not isinstance(verdict, Undecided):
             self._verdicts[metadata["uid"]] = (mark, verdict)
+            self._texts.pop(metadata["uid"], None)
         return verdict
+
+    def wants_workflow(self, job: Object) -> bool:
+        """Whether the ConfigMap of the job's workflow must be read before it can be judged."""
+        ref = (job["spec"].get("workflow") or {}).get("configMapRef")
+        status = job.get("status") or {}
+        if not ref or is_assigned(status) or is_finished(status) or self._texts.get(job["metadata"]["uid"], (None,))[0]:
+            return False
+        return isinstance(self.verdict(job), Undecided)
+
+    def take_workflow(self, job: Object, config_map: Object | None) -> bool:
+        """What was found where the job's workflow should be; whether there is a text."""
+        ref = job["spec"]["workflow"]["configMapRef"]
+        text = ((config_map or {}).get("data") or {}).get(ref["key"])
+        missing = f"no ConfigMap {ref['name']!r} in the namespace yet; spec.workflow.configMapRef names it"
+        if config_map is not None:
+            missing = f"ConfigMap {ref['name']!r} has no text under the key {ref['key']!r} yet"
+        self._texts[job["metadata"]["uid"]] = (text, missing)
+        return text is not None
+
+    def _allowed(self, namespace: str) -> dict[str, list[str]]:
+        """ModelServer name -> allowedNodeClasses, of those of a namespace that have any."""
+        prefix = f"{namespace}/"
+        return {
+            entry.obj["metadata"]["name"]: entry.obj["spec"]["allowedNodeClasses"]
+            for name, entry in self._store.servers.entries.items()
+            if name.startswith(prefix) and entry.obj["spec"].get("allowedNodeClasses")
+        }
 
     def serving(self, job: Object, verdict: Verdict, servers: dict[str, str]) -> frozenset[str]:
         """Names of the ModelServers that can render the job."""
         if not isinstance(verdict, Accepted):
             return frozenset()
         named = job["spec"].get("modelServerName")
-        if named:
-            return frozenset({named} & servers.keys())
-        return frozenset(name for name, model in servers.items() if model == verdict.model)
+        able = (
+            {named} & servers.keys() if named else {name for name, model in servers.items() if model == verdict.model}
+        )
+        if verdict.classes:
+            allowed = self._allowed(job["metadata"]["namespace"])
+            able = {name for name in able if verdict.classes <= set(allowed.get(name, ()))}
+        return frozenset(able)
 
     def job(self, entry: Entry, now: dt.datetime) -> JobSnapshot:
         """The snapshot of one VideoJob."""

@@ -42,7 +42,7 @@ def test_an_accepted_job_is_resolved_without_its_prompt() -> None:
         ({"prompt": "  "}, "InvalidSpec", ["spec.prompt"]),
         ({"queue": "gold"}, "NotImplemented", ["spec.queue is gold", "default"]),
         ({"webhook": {"url": "https://x.example"}}, "NotImplemented", ["spec.webhook"]),
-        ({"task": None, "workflow": {"inline": "{}"}}, "NotImplemented", ["spec.workflow"]),
+        ({"task": None, "workflow": {"inline": "{}"}}, "InvalidSpec", ["spec.workflow is a graph without nodes"]),
         ({"task": "Inpaint"}, "InvalidSpec", ["spec.inputs.video is not set", "spec.inputs.mask is not set"]),
     ],
 )

@@ -1,12 +1,14 @@
 """Whether a VideoJob can be rendered at all, before it is queued or takes a GPU (invariant 11).
 
-The answer rests on the spec, the catalogue and, for ``modelServerName``, the model that server serves; nothing else.
+The answer rests on the spec, the catalogue and, for ``modelServerName``, the model that server serves; for a raw
+workflow also on its text and on the node classes that ModelServers allow. Nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,9 +18,13 @@ from kinora.api.base import MESSAGE_LIMIT
 from kinora.api.findings import shape_message
 from kinora.api.videojob import VideoJobSpec
 from kinora.catalogue.load import Catalogue
+from kinora.catalogue.model import Model
 from kinora.recipes.build import planned_hash
 from kinora.recipes.faults import Fault, InvalidSpec, not_yet
 from kinora.recipes.resolve import prompts_of, resolve
+from kinora.workflows.allow import allowed_classes
+from kinora.workflows.resolved import pinned
+from kinora.workflows.workflow import class_names, plan, text_hash, workflow_changed
 
 Object = Mapping[str, Any]
 
@@ -29,6 +35,8 @@ class Accepted:
 
     model: str
     resolved: Mapping[str, Any]
+    classes: frozenset[str] = frozenset()
+    "Node classes of a raw workflow that a ModelServer must allow beyond what all do."
 
 
 @dataclass(frozen=True)
@@ -41,16 +49,33 @@ class Refused:
 
 @dataclass(frozen=True)
 class Undecided:
-    """``modelServerName`` names no ModelServer yet, so the model is not known."""
+    """Something that the job names is not there yet: its ModelServer, or the ConfigMap of its workflow."""
 
     message: str
+    reason: str = reasons.NO_MODEL_SERVER
 
 
 Verdict = Accepted | Refused | Undecided
 
 
-def check(job: Object, catalogue: Catalogue, server_models: Mapping[str, str]) -> Verdict:
-    """Accept, refuse with every fault, or wait. ``server_models``: ModelServer name -> model, of the namespace."""
+@dataclass(frozen=True)
+class Around:
+    """What stands around a job. ``allowed``: ModelServer name -> allowedNodeClasses, of those that have any.
+
+    ``text`` is what a workflow's ConfigMap holds; None where it has not been read or is not there.
+    """
+
+    server_models: Mapping[str, str]
+    allowed: Mapping[str, Collection[str]] = field(default_factory=dict)
+    text: str | None = None
+    missing: str = ""
+    "Why there is no text, in words."
+
+
+def check(job: Object, catalogue: Catalogue, around: Around | Mapping[str, str]) -> Verdict:
+    """Accept, refuse with every fault, or wait. A mapping stands for ``Around.server_models``."""
+    around = around if isinstance(around, Around) else Around(around)
+    server_models = around.server_models
     try:
         spec = VideoJobSpec.model_validate(job["spec"])
     except ValidationError as error:
@@ -64,6 +89,8 @@ def check(job: Object, catalogue: Catalogue, server_models: Mapping[str, str]) -
     if model is None:
         fault = Fault("spec.model", name, ", ".join(catalogue.names), catalogue.unknown(name))
         return Refused(reasons.INVALID_SPEC, str(fault))
+    if spec.workflow is not None:
+        return _check_workflow(job, spec, model, around)
     try:
         resolved = resolve(spec, model, job["metadata"]["uid"])
     except InvalidSpec as invalid:
@@ -73,6 +100,42 @@ def check(job: Object, catalogue: Catalogue, server_models: Mapping[str, str]) -
         return _refused(InvalidSpec(later))
     graph_hash = planned_hash(model, resolved, prompts_of(spec, model))
     return Accepted(model.name, {**resolved.to_status(), "graphHash": graph_hash})
+
+
+def _check_workflow(job: Object, spec: VideoJobSpec, model: Model, around: Around) -> Verdict:
+    assert spec.workflow is not None
+    text = around.text if spec.workflow.inline is None else spec.workflow.inline
+    if text is None:
+        return Undecided(around.missing or "its workflow's ConfigMap is being read", reasons.WAITING_FOR_WORKFLOW)
+    pin = pinned(job.get("status") or {})
+    if pin is not None and pin != text_hash(text):
+        return Refused(reasons.WORKFLOW_CHANGED, workflow_changed(spec.workflow))
+    servers = [name for name, served in around.server_models.items() if served == model.name]
+    servers = [spec.model_server_name] if spec.model_server_name else servers
+    lists = [frozenset(around.allowed.get(name, ())) for name in servers]
+    try:
+        return _planned(job, spec, model, text, lists)
+    except InvalidSpec as invalid:
+        if not servers:
+            with suppress(InvalidSpec):
+                wanted = _planned(job, spec, model, text, [class_names(text)]).classes
+                return Undecided(f"no ModelServer in the namespace allows node classes {', '.join(sorted(wanted))} yet")
+        return _refused(InvalidSpec((*invalid.faults, *queue_faults(spec))))
+
+
+def _planned(job: Object, spec: VideoJobSpec, model: Model, text: str, lists: Collection[frozenset[str]]) -> Accepted:
+    """Accepted by one at least of these allow-lists. Raises InvalidSpec."""
+    planned = plan(spec, model, text, job["metadata"]["uid"], frozenset().union(*lists))
+    later = queue_faults(spec)
+    if later:
+        raise InvalidSpec(later)
+    beyond = planned.classes - allowed_classes(model.node_classes, None)
+    if beyond and not any(beyond <= one for one in lists):
+        names = ", ".join(sorted(beyond))
+        raise InvalidSpec(
+            [Fault("spec.workflow", f"a graph with classes {names}", "those of one ModelServer together")]
+        )
+    return Accepted(model.name, planned.resolved.to_status(), beyond)
 
 
 def queue_faults(spec: VideoJobSpec) -> tuple[Fault, ...]:

@@ -58,7 +58,7 @@ def _wait(snapshot: JobSnapshot, verdict: Accepted | Undecided, deadline_left: f
     if snapshot.job["spec"].get("suspend"):
         reason, message = reasons.SUSPENDED, "spec.suspend is true; set it to false to go on"
     elif isinstance(verdict, Undecided):
-        reason, message = reasons.NO_MODEL_SERVER, verdict.message
+        reason, message = verdict.reason, verdict.message
     elif not snapshot.has_server:
         reason, message = reasons.NO_MODEL_SERVER, f"no ModelServer in the namespace serves {verdict.model}"
     else:
