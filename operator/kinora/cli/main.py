@@ -61,10 +61,16 @@ def fetch(  # noqa: PLR0917 - click passes options by name
     click.echo(f"{written.path}  {written.bytes} bytes  sha256 {written.sha256}")
 
 
+_CONFIG_MAP = click.option(
+    "--workflow-config-map", "config_map", metavar="FILE", help="The ConfigMap of a raw workflow, if FILE has it not."
+)
+
+
 @main.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path())
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def validate(files: tuple[str, ...], output: str) -> None:
+@_CONFIG_MAP
+def validate(files: tuple[str, ...], output: str, config_map: str | None) -> None:
     """Check VideoJobs and ModelServers in YAML FILES (- is standard input) without a cluster: every fault at once.
 
     Exit code 0: sound; 1: faults; 2: a file cannot be read.
@@ -75,7 +81,7 @@ def validate(files: tuple[str, ...], output: str) -> None:
 
     documents: list[Document] = []
     unreadable = False
-    for file in files:
+    for file in (*files, *([config_map] if config_map else ())):
         try:
             documents += read(file)
         except UnreadableError as error:
@@ -100,7 +106,8 @@ def validate(files: tuple[str, ...], output: str) -> None:
 @click.option("--inputs-as", "inputs", multiple=True, metavar="NAME=PATH", help="Name a staged file; may be repeated.")
 @click.option("--job", help="Which VideoJob of the file (default: the only one).")
 @click.option("--model", help="The model of a job that names a ModelServer.")
-def render(file: str, inputs: tuple[str, ...], job: str | None, model: str | None) -> None:
+@_CONFIG_MAP
+def render(file: str, inputs: tuple[str, ...], job: str | None, model: str | None, config_map: str | None) -> None:
     """Print the graph of the VideoJob in FILE (- is standard input) in ComfyUI's API format. Needs no cluster.
 
     Paths of --inputs-as are relative to the engine's input folder: --inputs-as image=photo.png.
@@ -109,7 +116,8 @@ def render(file: str, inputs: tuple[str, ...], job: str | None, model: str | Non
     from kinora.cli.manifests import UnreadableError, read
 
     try:
-        text, notes = command.render(command.pick(read(file), job), command.parse_inputs(inputs), model)
+        documents = read(file) + (read(config_map) if config_map else [])
+        text, notes = command.render(command.pick(documents, job), command.parse_inputs(inputs), model, documents)
     except UnreadableError as error:
         click.echo(f"kinora render: {error}", err=True)
         sys.exit(2)

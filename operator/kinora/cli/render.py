@@ -30,8 +30,13 @@ class RenderError(Exception):
     """Why there is no graph. One line a fault."""
 
 
-def render(document: Document, inputs: Mapping[str, str], model_name: str | None) -> tuple[str, list[str]]:
-    """The graph as JSON text, and notes. `inputs`: files by input name, as the engine will see them."""
+def render(
+    document: Document, inputs: Mapping[str, str], model_name: str | None, documents: Sequence[Document] = ()
+) -> tuple[str, list[str]]:
+    """The graph as JSON text, and notes. `inputs`: files by input name, as the engine will see them.
+
+    `documents`: what else was given, where the ConfigMap of a raw workflow may be.
+    """
     data = document.data
     spec = _spec(document)
     name = spec.model or model_name
@@ -42,6 +47,9 @@ def render(document: Document, inputs: Mapping[str, str], model_name: str | None
     uid = str((data.get("metadata") or {}).get("uid") or _UID)
     if spec.parameters.seed is None and uid == _UID:
         notes.append("the job has no seed: in a cluster it comes from the job's uid; here from a uid of zeros")
+    if spec.workflow is not None:
+        graph = _workflow(spec, model, uid, document=document, documents=documents, inputs=inputs)
+        return graph, notes
     try:
         resolved = resolve(spec, model, uid)
     except InvalidSpec as invalid:
@@ -65,6 +73,25 @@ def render(document: Document, inputs: Mapping[str, str], model_name: str | None
     if resolved.size_from_input:
         notes.append(f"no size is asked for: in a cluster it is the source's, here {resolved.width}x{resolved.height}")
     return json.dumps(graph, indent=2, ensure_ascii=False), notes
+
+
+def _workflow(
+    spec: VideoJobSpec,
+    model: Model,
+    uid: str,
+    *,
+    document: Document,
+    documents: Sequence[Document],
+    inputs: Mapping[str, str],
+) -> str:
+    from kinora.cli.workflows import render_workflow  # noqa: PLC0415 - a task does not need it
+
+    try:
+        return render_workflow(spec, model, uid, document=document, documents=documents, inputs=inputs)
+    except InvalidSpec as invalid:
+        raise RenderError("\n".join(str(fault) for fault in invalid.faults)) from None
+    except KeyError as missing:
+        raise RenderError(str(missing.args[0])) from None
 
 
 def pick(documents: Sequence[Document], job: str | None) -> Document:

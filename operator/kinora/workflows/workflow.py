@@ -98,16 +98,21 @@ def finished(
 
     `staged`: the job's inputs by name.
     """
-    graph = deepcopy(planned.graph)
-    for (node_id, input_), name in planned.places.items():
-        graph[node_id]["inputs"][input_] = staged[name].file
-    graph = with_prefixes(graph, folder)
+    graph = filled(planned, {name: one.file for name, one in staged.items()}, folder)
     files: dict[str, MediaFacts | None] = {one.file: one.facts for one in staged.values()}
     classes = allowed_classes(model.node_classes, more_classes)
     faults = graph_faults(graph, Rules(model, classes, files, f"{folder}/"))
     if faults:
         raise InvalidSpec(faults)
     return graph
+
+
+def filled(planned: PlannedWorkflow, names: Mapping[str, str], folder: str) -> Graph:
+    """The graph with the names of its files, by staged input, and prefixes below `folder`. Not judged again."""
+    graph = deepcopy(planned.graph)
+    for (node_id, input_), name in planned.places.items():
+        graph[node_id]["inputs"][input_] = names[name]
+    return with_prefixes(graph, folder)
 
 
 def text_hash(text: str) -> str:
