@@ -100,7 +100,7 @@ def _must_match(spec: VideoJobSpec, hashes: Mapping[str, str]) -> None:
     """The files that are pinned are those that were staged."""
     assert spec.workflow is not None
     faults = [
-        Fault(f"spec.workflow.files[{index}].source", f"a file with sha256 {hashes[f'files[{index}]']}", file.sha256)
+        Fault(f"spec.workflow.files[{index}].sha256", file.sha256, f"{hashes[f'files[{index}]']}, which the file has")
         for index, file in enumerate(spec.workflow.files)
         if file.sha256 is not None and file.sha256 != hashes[f"files[{index}]"]
     ]

@@ -48,8 +48,8 @@ def render(
     if spec.parameters.seed is None and uid == _UID:
         notes.append("the job has no seed: in a cluster it comes from the job's uid; here from a uid of zeros")
     if spec.workflow is not None:
-        graph = _workflow(spec, model, uid, document=document, documents=documents, inputs=inputs)
-        return graph, notes
+        text = _workflow(spec, model, uid, document=document, documents=documents, inputs=inputs)
+        return text, notes
     try:
         resolved = resolve(spec, model, uid)
     except InvalidSpec as invalid:

@@ -63,7 +63,7 @@ _FILE_KINDS: Final = {
     "LoadVideo": MediaKind.VIDEO,
     "VHS_LoadVideo": MediaKind.VIDEO,
 }
-_PLAIN_WORD = re.compile(r"[\w +-]*(\.\d+)?[\w +-]*")
+_PLAIN_WORD = re.compile(r"[A-Za-z0-9_ +-]*(\.\d+)?[A-Za-z0-9_ +-]*")
 
 
 def never_allowed(class_type: str) -> bool:
@@ -94,6 +94,11 @@ def file_kind(class_type: str) -> MediaKind:
 def is_plain_word(value: str) -> bool:
     """Whether a text for a node outside of the contract can be no path, address or file name."""
     return _PLAIN_WORD.fullmatch(value) is not None and len(value) <= 64
+
+
+def is_one_word(value: str) -> bool:
+    """Whether the text is a single short word, as a codec's options are."""
+    return re.fullmatch(r"\w{1,32}", value, re.ASCII) is not None
 
 
 def known_input(class_type: str, name: str) -> InputSpec | None:

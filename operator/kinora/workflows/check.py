@@ -222,8 +222,8 @@ def _beyond_faults(where: str, wanted: type, value: Any) -> Iterator[Fault]:
     """Widgets of a format: short words and small numbers."""
     if type(value) is not wanted:
         yield Fault(where, shown(value), {str: "a word", int: "a whole number", bool: "true or false"}[wanted])
-    elif isinstance(value, str) and not allow.is_plain_word(value):
-        yield Fault(where, shown(value), "a plain word")
+    elif isinstance(value, str) and not allow.is_one_word(value):
+        yield Fault(where, shown(value), "one word")
     elif isinstance(value, int) and not 0 <= value <= 10_000:
         yield Fault(where, shown(value), "0 to 10000")
 

@@ -62,18 +62,24 @@ class Load:
 
 def limit_faults(graph: Graph, shapes: Shapes, model: Model) -> Iterator[Fault]:
     """What is above a limit, or cannot be told. The graph is sound and has no cycle."""
-    for node_id, node in graph.items():
-        class_type = node["class_type"]
-        generator = GENERATORS.get(class_type)
-        if generator is not None:
-            yield from _generator_faults(node_id, class_type, generator, shapes, model)
-        for name in node["inputs"]:
-            where, amount = place(node_id, class_type, name), shapes.number(node_id, name)
-            if generator is None or name not in generator.__dict__.values():
-                yield from _guarded_faults(where, name, amount, model)
-    yield from _memory_faults(graph, shapes, model)
+    found = [fault for node_id in graph for fault in _number_faults(graph, node_id, shapes, model)]
+    yield from found
+    if not found:  # a number that cannot be told makes everything after it unknown
+        yield from _memory_faults(graph, shapes, model)
     yield from _sampler_faults(graph)
     yield from _saved_faults(graph, shapes)
+
+
+def _number_faults(graph: Graph, node_id: str, shapes: Shapes, model: Model) -> Iterator[Fault]:
+    """The inputs of one node that say how much is made."""
+    class_type, inputs = graph[node_id]["class_type"], graph[node_id]["inputs"]
+    generator = GENERATORS.get(class_type)
+    if generator is not None:
+        yield from _generator_faults(node_id, class_type, generator, shapes, model)
+    strict = {} if generator is None else generator.__dict__
+    for name in inputs:
+        if name not in strict.values():
+            yield from _guarded_faults(place(node_id, class_type, name), name, shapes.number(node_id, name), model)
 
 
 def load_of(graph: Graph, shapes: Shapes, model: Model) -> Load:
@@ -162,6 +168,7 @@ def _memory_faults(graph: Graph, shapes: Shapes, model: Model) -> Iterator[Fault
             where, pixels = place(node_id, node["class_type"]), extent.pixels
             if pixels is Open.UNKNOWN:
                 yield Fault(where, "pictures of a size that is known only in the render", "a size that can be told")
+                return
             elif isinstance(pixels, int):
                 total += pixels
                 if pixels > ONE_BATCH * unit:
