@@ -86,6 +86,11 @@ def weight_folders(wanted: InputSpec | None) -> tuple[str, ...]:
     return wanted.files if wanted is not None and wanted.files and not is_file(wanted) else ()
 
 
+def a(kind: str) -> str:
+    """The kind of a file with its article."""
+    return f"an {kind.lower()}" if kind[0] in "IAEO" else f"a {kind.lower()}"
+
+
 def file_kind(class_type: str) -> MediaKind:
     """What the class reads."""
     return _FILE_KINDS.get(class_type, MediaKind.EITHER)

@@ -174,9 +174,7 @@ def _type_faults(where: str, name: str, target: str, class_type: str, kind: str,
         takes = _FILES
         read = allow.file_kind(class_type)
         if name in _FILES and MediaKind.EITHER not in (read, kind_of(name)) and read != kind_of(name):
-            yield Fault(
-                where, shown(target), f"an input that takes {_words(name)}; {class_type} reads a {read.lower()}"
-            )
+            yield Fault(where, shown(target), f"an input that takes {_words(name)}; {class_type} reads {allow.a(read)}")
             return
     if name not in takes:
         yield Fault(where, f"{shown(target)}, of type {kind}", f"an input that takes {_words(name)}")

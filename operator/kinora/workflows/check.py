@@ -170,11 +170,7 @@ def _file_faults(where: str, class_type: str, value: Any, rules: Rules) -> Itera
         return
     facts, kind = rules.files[value], allow.file_kind(class_type)
     if facts is not None and kind not in (MediaKind.EITHER, facts.kind):
-        yield Fault(where, f"a file that is {_a(facts.kind)}", _a(kind))
-
-
-def _a(kind: str) -> str:
-    return f"an {kind.lower()}" if kind[0] in "IAEO" else f"a {kind.lower()}"
+        yield Fault(where, f"a file that is {allow.a(facts.kind)}", allow.a(kind))
 
 
 _TYPES: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
