@@ -50,6 +50,7 @@ _WORDS: Final = {
     MediaKind.VIDEO: "one video",
     MediaKind.EITHER: "one image or video",
 }
+_MANY: Final = 6  # files of a workflow: of more, a status has room for name and hash only
 _MAX_ACTION, _MAX_ACTIONS, _MAX_ACTIONS_TEXT = 96, 4, 600  # characters of one, how many, and of all, in a status
 
 
@@ -154,9 +155,10 @@ class Stager:
             if path.suffix not in suffixes:
                 path = path.with_suffix(".mp4" if info.kind == MediaKind.VIDEO else next(iter(suffixes)))
                 os.replace(copied.path, path)
-            entry = {"name": one.name, "sha256": copied.sha256, "bytes": copied.size}
-            entry |= {"width": info.width, "height": info.height, "frames": info.frames}
-            if info.kind == MediaKind.VIDEO:
+            entry: Object = {"name": one.name, "sha256": copied.sha256}
+            if len(inputs) <= _MANY:
+                entry |= {"bytes": copied.size, "width": info.width, "height": info.height, "frames": info.frames}
+            if len(inputs) <= _MANY and info.kind == MediaKind.VIDEO:
                 entry |= {"fps": info.fps, "durationSeconds": info.duration_seconds}
             staged[one.name] = StagedFile(f"{folder}/{path.name}", info), entry
         return staged

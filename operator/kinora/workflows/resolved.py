@@ -30,7 +30,6 @@ class ResolvedWorkflow:
     seed: int | None = None
     "The seed that was bound."
     inputs: tuple[str, ...] = ()
-    bindings: tuple[str, ...] = ()
 
     def to_status(self) -> dict[str, Any]:
         """JSON-safe, camelCase; what is not set is left out."""

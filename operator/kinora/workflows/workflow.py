@@ -82,7 +82,6 @@ def plan(
         graph_hash=graph_hash(ready),
         seed=bound.seed,
         inputs=tuple(names),
-        bindings=tuple(sorted(spec.workflow.bindings)) if spec.workflow else (),
     )
     return PlannedWorkflow(resolved, ready, bound.places, frozenset(node["class_type"] for node in ready.values()))
 
