@@ -49,12 +49,14 @@ def validate(documents: Sequence[Document], catalogue: Catalogue) -> Report:
     """Judge every VideoJob and ModelServer; other kinds are noted and left alone."""
     report = Report()
     servers = {document.name: document.data for document in documents if document.kind == "ModelServer"}
+    graphs = {ref for document in documents for ref in _config_maps(document)}
     for document in documents:
         place = f"{document.file}:{document.line('')}: {document.kind or 'no kind'}/{document.name or 'no name'}"
         version = document.data.get("apiVersion") if isinstance(document.data, Mapping) else None
         foreign = isinstance(version, str) and version.partition("/")[0] != names.GROUP
         if foreign and document.kind not in _SPECS:
-            report.notes.append(f"{place}: not Kinora's, left alone")
+            if document.kind != "ConfigMap" or document.name not in graphs:
+                report.notes.append(f"{place}: not Kinora's, left alone")
             continue
         report.objects += 1
         if document.kind == "VideoJob" and _unknown_server(document.data, servers):
@@ -185,6 +187,13 @@ def _plan(spec: VideoJobSpec, workflow: Workflow, model: Model, documents: Seque
     text = text_of(workflow, documents)
     if text is not None:
         plan(spec, model, text, _UID, allowed_by(spec.model_server_name, documents))
+
+
+def _config_maps(document: Document) -> Iterator[str]:
+    """The ConfigMap that holds the job's workflow."""
+    spec, _ = _parsed(VideoJobSpec, document.data.get("spec")) if document.kind == "VideoJob" else (None, ())
+    if spec is not None and spec.workflow is not None and spec.workflow.config_map_ref is not None:
+        yield spec.workflow.config_map_ref.name
 
 
 def _unknown_workflow(document: Document, documents: Sequence[Document]) -> str | None:
