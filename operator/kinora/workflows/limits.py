@@ -11,7 +11,7 @@ from typing import Final
 from kinora.catalogue.model import Model
 from kinora.recipes.faults import Fault
 from kinora.recipes.graph import Graph
-from kinora.workflows.shapes import Amount, Extent, Open, Shapes
+from kinora.workflows.shapes import RULES, Amount, Extent, Open, Shapes
 from kinora.workflows.words import FIELD, place
 
 MAX_SIDE: Final = 4096  # of pictures before and after the model; output.width's own maximum
@@ -45,6 +45,16 @@ GENERATORS: Final[Mapping[str, Generator]] = {
 }
 
 
+def generator_of(class_type: str, inputs: Mapping[str, object]) -> Generator | None:
+    """How the class says what it renders: in its own way, or for a class that is not known here in the usual one."""
+    if class_type in GENERATORS or class_type in RULES:
+        return GENERATORS.get(class_type)
+    frames = next((name for name in ("length", "num_frames") if name in inputs), None)
+    if frames is None or not {"width", "height"} <= set(inputs):
+        return None
+    return Generator("width", "height", frames, "batch_size" if "batch_size" in inputs else "")
+
+
 @dataclass(frozen=True)
 class Load:
     """What a graph costs: the largest render's size, and the steps of all samplers."""
@@ -73,7 +83,7 @@ def limit_faults(graph: Graph, shapes: Shapes, model: Model) -> Iterator[Fault]:
 def _number_faults(graph: Graph, node_id: str, shapes: Shapes, model: Model) -> Iterator[Fault]:
     """The inputs of one node that say how much is made."""
     class_type, inputs = graph[node_id]["class_type"], graph[node_id]["inputs"]
-    generator = GENERATORS.get(class_type)
+    generator = generator_of(class_type, inputs)
     if generator is not None:
         yield from _generator_faults(node_id, class_type, generator, shapes, model)
     strict = {} if generator is None else generator.__dict__

@@ -163,7 +163,8 @@ def _node_faults(node_id: str, node: Any) -> Iterator[Fault]:
         yield Fault(FIELD, f"a graph with the node id {shown(node_id)}", "1 to 64 letters, digits, '_', ':' and '-'")
         return
     if not isinstance(node, dict):
-        yield Fault(place(node_id), shown(node), "an object with class_type and inputs")
+        # Its value is not told: the ConfigMap may be another one than was meant.
+        yield Fault(place(node_id), f"a JSON value of type {type(node).__name__}", "an object with class_type, inputs")
         return
     class_type, inputs = node.get("class_type"), node.get("inputs", {})
     if not isinstance(class_type, str) or not _CLASS.fullmatch(class_type):

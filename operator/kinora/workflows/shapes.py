@@ -4,6 +4,7 @@ A value is a number; LATER where a file decides that nobody has looked at yet; U
 Graphs are acyclic by now; nodes are gone through in order, without recursion.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -62,7 +63,7 @@ class Shapes:
         for node_id in order:
             rule = RULES.get(graph[node_id]["class_type"])
             self._outputs[node_id] = rule(_View(self, node_id)) if rule else ()
-            self._default[node_id] = None if rule else largest(_View(self, node_id).linked())
+            self._default[node_id] = None if rule else _supposed(_View(self, node_id))
 
     def number(self, node_id: str, name: str) -> Amount:
         """What an INT input has: its value, what its link brings, or the default of its class."""
@@ -80,7 +81,7 @@ class Shapes:
         return Open.UNKNOWN
 
     def output(self, node_id: str, index: int) -> Value:
-        """What an output carries; for a class without a rule the largest of what goes into it."""
+        """What an output carries; for a class without a rule the size that it asks for, or the largest that goes in."""
         found = self._outputs.get(node_id, ())
         return found[index] if index < len(found) else self._default.get(node_id)
 
@@ -150,6 +151,16 @@ class _View:
     def linked(self) -> list[Extent]:
         found = (self._shapes.extent(self._id, name) for name in self._shapes.names(self._id))
         return [one for one in found if one is not None]
+
+
+def _supposed(node: _View) -> Extent | None:
+    """What a class without a rule makes, by the names of its inputs and by what goes into it."""
+    found = largest(node.linked())
+    if not (node.has("width") and node.has("height")):
+        return found
+    counts = [node.number(name) for name in ("length", "num_frames", "batch_size") if node.has(name)]
+    frames = of(lambda *each: math.prod(each), *counts) if counts else (found.frames if found else 1)
+    return Extent(frames, node.number("width"), node.number("height"))
 
 
 Rule = Callable[[_View], Sequence[Value]]

@@ -211,7 +211,7 @@ CASES: dict[str, tuple[Any, str]] = {
     "a text that is too long": (changed(n15={"text": "x" * 30_000}), "30000 characters; allowed: at most 20000"),
     "a NUL": (changed(n15={"text": "a\x00b"}), "without control characters"),
     "half a character": (changed(n15={"text": "\ud83d"}), "without control characters and lone surrogates"),
-    "a node that is no object": ({"1": "KSampler"}, 'node 1 is "KSampler"; allowed: an object'),
+    "a node that is no object": ({"1": "KSampler"}, "node 1 is a JSON value of type str; allowed: an object"),
     "a node without a class": ({"1": {"inputs": {}}}, "node 1 class_type is null"),
     "a class that is no text": ({"1": {"class_type": ["KSampler"], "inputs": {}}}, "node 1 class_type is"),
     "a class with a control": ({"1": {"class_type": "K\x1b[31m", "inputs": {}}}, "node 1 class_type is"),
@@ -260,6 +260,14 @@ def test_a_number_that_only_the_render_knows_is_refused_with_node_and_input() ->
     )
 
 
+def test_a_class_that_only_its_inputs_tell_to_be_a_generator_keeps_to_the_model_s_limits() -> None:
+    graph = sound()
+    graph["50"] = node("WanFunToVideo", width=2048, height=480, length=80, batch_size=4)
+    told = faults(graph, classes=("WanFunToVideo",))
+    for words in ("width is 2048; allowed: 64 to 1024", "length is 80; allowed: 4n+1", "batch_size is 4; allowed: 1"):
+        assert any(words in one for one in told), told
+
+
 @pytest.mark.parametrize(
     "value",
     ["../x", "/x", "x.safetensors", "secret.txt", "http://a", "a\\b", "~root", "x" * 65, "a;b", "$HOME", "a\nb"],
@@ -278,3 +286,10 @@ def test_a_class_that_an_administrator_allows_runs_with_plain_words_and_files_of
     assert made.places == {("50", "image"): "files[0]"}
     with pytest.raises(InvalidSpec):
         planned(graph, files={"photo.png": "photo.png"})
+
+
+def test_what_another_config_map_holds_is_not_repeated() -> None:
+    told = " ".join(faults(json.dumps({"password": "hunter2", "user": {"name": "hunter2"}, "list": ["hunter2"]})))
+    assert "node password is a JSON value of type str" in told
+    assert "hunter2" not in told
+    assert "hunter2" not in " ".join(faults("password=hunter2"))

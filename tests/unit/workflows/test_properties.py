@@ -76,7 +76,7 @@ def graphs(draw: st.DrawFn) -> dict[str, Any]:
     return graph
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(graphs())
 def test_no_accepted_graph_reads_or_writes_outside_of_the_job(graph: dict[str, Any]) -> None:
     text = json.dumps(graph)
@@ -110,7 +110,7 @@ def test_no_accepted_graph_reads_or_writes_outside_of_the_job(graph: dict[str, A
                 assert value == f"{FOLDER}/files-0.png" or value in weights or not set(value) & set("/\\:~.")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.text(max_size=200)
     | st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists).map(json.dumps)

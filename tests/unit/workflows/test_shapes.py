@@ -66,6 +66,8 @@ IMAGE = {"1": node("LoadImage", image="a.png")}
         ({**IMAGE, "2": node("ImageBatch", image1=["1", 0], image2=["1", 0])}, Extent(2, 100, 50)),
         ({**IMAGE, "2": node("ImageInvert", image=["1", 0])}, Extent(1, 100, 50)),
         ({**IMAGE, "2": node("Mystery", image=["1", 0])}, Extent(1, 100, 50)),
+        ({"1": node("WanFunToVideo", width=64, height=32, length=9, batch_size=2)}, Extent(18, 64, 32)),
+        ({**IMAGE, "2": node("Upscale", image=["1", 0], width=64, height=32)}, Extent(1, 64, 32)),
         ({"1": node("EmptyImage", width=8, height=9, batch_size=3)}, Extent(3, 8, 9)),
         (
             {**IMAGE, "2": node("ImagePadForOutpaint", image=["1", 0], left=1, right=2, top=3, bottom=4)},
