@@ -86,7 +86,7 @@ def _node_faults(graph: Graph, node_id: str, rules: Rules) -> Iterator[Fault]:
     beyond = allow.BEYOND.get(class_type, {})
     for name, value in inputs.items():
         where = place(node_id, class_type, name)
-        if name == allow.PREFIX:
+        if name == allow.PREFIX and (spec is None or name in wanted):
             yield from _prefix_faults(where, value, rules)
         elif isinstance(value, list):
             yield from _link_faults(where, wanted.get(name), value, graph)
@@ -196,6 +196,8 @@ def _typed_faults(where: str, wanted: InputSpec, value: Any) -> Iterator[Fault]:
             yield Fault(where, shown(value), words)
         elif isinstance(value, (int, float)) and not _in_range(value, wanted):
             yield Fault(where, shown(value), _range(wanted))
+        elif isinstance(value, str) and "embedding:" in value:
+            yield Fault(where, shown(value), "a text without 'embedding:', which would read a file of the server")
 
 
 def _listed(options: list[str]) -> str:

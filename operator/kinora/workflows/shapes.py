@@ -6,7 +6,7 @@ Graphs are acyclic by now; nodes are gone through in order, without recursion.
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final
 
@@ -34,6 +34,8 @@ class Extent:
     frames: Amount
     width: Amount
     height: Amount
+    in_shape: bool = True
+    "Whether the sides are those that will be made. Where they are bounds only, nothing may be divided by them."
 
     @property
     def pixels(self) -> Amount:
@@ -80,6 +82,13 @@ class Shapes:
             return min(int(value), CAP)
         return Open.UNKNOWN
 
+    def exactly(self, node_id: str, name: str) -> Amount:
+        """As `number`, where the value stands in the node or in a constant; UNKNOWN for any other link."""
+        value = self._graph[node_id]["inputs"].get(name)
+        if isinstance(value, list) and self._graph[value[0]]["class_type"] != "INTConstant":
+            return Open.UNKNOWN
+        return self.exactly(value[0], "value") if isinstance(value, list) else self.number(node_id, name)
+
     def output(self, node_id: str, index: int) -> Value:
         """What an output carries; for a class without a rule the size that it asks for, or the largest that goes in."""
         found = self._outputs.get(node_id, ())
@@ -118,7 +127,8 @@ def largest(extents: Iterable[Extent]) -> Extent | None:
     if not found:
         return None
     sides = ((one.frames for one in found), (one.width for one in found), (one.height for one in found))
-    return Extent(*(of(max, *side, 0) for side in sides))
+    frames, width, height = (of(max, *side, 0) for side in sides)
+    return Extent(frames, width, height, in_shape=False)
 
 
 class _View:
@@ -129,6 +139,20 @@ class _View:
 
     def number(self, name: str) -> Amount:
         return self._shapes.number(self._id, name)
+
+    def exactly(self, name: str) -> Amount:
+        """A number where a bound would not do: too large a one would make too little of the result."""
+        return self._shapes.exactly(self._id, name)
+
+    def sure(self, *names: str) -> bool:
+        """Whether these numbers are what they are, and not bounds."""
+        return all(isinstance(self.exactly(name), int) for name in names)
+
+    def is_false(self, name: str) -> bool:
+        return self._shapes.names(self._id).get(name) is False
+
+    def word(self, name: str) -> str:
+        return str(self._shapes.names(self._id).get(name, ""))
 
     def extent(self, name: str) -> Extent:
         found = self._shapes.extent(self._id, name)
@@ -160,16 +184,16 @@ def _supposed(node: _View) -> Extent | None:
         return found
     counts = [node.number(name) for name in ("length", "num_frames", "batch_size") if node.has(name)]
     frames = of(lambda *each: math.prod(each), *counts) if counts else (found.frames if found else 1)
-    return Extent(frames, node.number("width"), node.number("height"))
+    return Extent(frames, node.number("width"), node.number("height"), in_shape=False)
 
 
 Rule = Callable[[_View], Sequence[Value]]
 
 
-def _sized(frames: str | int, width: str = "width", height: str = "height") -> Rule:
+def _sized(frames: str | int) -> Rule:
     def rule(node: _View) -> Sequence[Value]:
         count = frames if isinstance(frames, int) else node.number(frames)
-        return (Extent(count, node.number(width), node.number(height)),)
+        return (Extent(count, node.number("width"), node.number("height"), node.sure("width", "height")),)
 
     return rule
 
@@ -181,7 +205,7 @@ def _same(name: str, outputs: int = 1) -> Rule:
 def _frames(name: str, function: Callable[[int, int], int], amount: str) -> Rule:
     def rule(node: _View) -> Sequence[Value]:
         one = node.extent(name)
-        return (Extent(of(function, one.frames, node.number(amount)), one.width, one.height),)
+        return (replace(one, frames=of(function, one.frames, node.number(amount))),)
 
     return rule
 
@@ -190,13 +214,16 @@ def _vace(node: _View) -> Sequence[Value]:
     """A reference goes before the frames as one latent more."""
     length = of(lambda frames, batch: frames * batch, node.number("length"), node.number("batch_size"))
     more = 4 if node.has("reference_image") else 0
-    latent = Extent(of(lambda frames: frames + more, length), node.number("width"), node.number("height"))
+    sides = node.number("width"), node.number("height")
+    latent = Extent(of(lambda frames: frames + more, length), *sides, node.sure("width", "height"))
     return None, None, latent, 1
 
 
 def _scaled(node: _View, source: Extent) -> tuple[Amount, Amount]:
     """ImageScale and its kin: 0 keeps the side, or follows the other one."""
     width, height = node.number("width"), node.number("height")
+    if not source.in_shape and (width == 0) != (height == 0):
+        return Open.UNKNOWN, Open.UNKNOWN
 
     def side(asked: Amount, other: Amount, own: Amount, beside: Amount) -> Amount:
         if asked != 0:
@@ -206,40 +233,52 @@ def _scaled(node: _View, source: Extent) -> tuple[Amount, Amount]:
     return side(width, height, source.width, source.height), side(height, width, source.height, source.width)
 
 
+def _both(node: _View) -> bool:
+    """Whether both sides are asked for."""
+    return 0 not in (node.number("width"), node.number("height"))
+
+
 def _scale(node: _View) -> Sequence[Value]:
     source = node.extent("image")
-    return (Extent(source.frames, *_scaled(node, source)),)
+    width, height = _scaled(node, source)
+    as_asked = node.sure("width", "height") and (source.in_shape or _both(node))
+    return (Extent(source.frames, width, height, as_asked),)
+
+
+_AS_ASKED: Final = ("stretch", "crop")  # the ways of ImageResizeKJv2 that make exactly the size that is asked for
 
 
 def _resize_kj(node: _View) -> Sequence[Value]:
     source = node.extent("image")
     width, height = _scaled(node, source)
-    made = Extent(source.frames, width, height)
+    as_asked = node.word("keep_proportion") in _AS_ASKED and node.sure("width", "height") and _both(node)
+    made = Extent(source.frames, width, height, as_asked)
     return made, width, height, made
 
 
 def _crop(node: _View) -> Sequence[Value]:
     source = node.extent("image")
     width = of(min, source.width, node.number("width"))
-    return (Extent(source.frames, width, of(min, source.height, node.number("height"))),)
+    return (Extent(source.frames, width, of(min, source.height, node.number("height")), in_shape=False),)
 
 
 def _batch(node: _View) -> Sequence[Value]:
     """The second is scaled to the first."""
     first, second = node.extent("image1"), node.extent("image2")
-    return (Extent(of(lambda a, b: a + b, first.frames, second.frames), first.width, first.height),)
+    return (replace(first, frames=of(lambda a, b: a + b, first.frames, second.frames)),)
 
 
 def _pad(node: _View) -> Sequence[Value]:
     source = node.extent("image")
     width = of(lambda *parts: sum(parts), source.width, node.number("left"), node.number("right"))
     height = of(lambda *parts: sum(parts), source.height, node.number("top"), node.number("bottom"))
-    return (Extent(source.frames, width, height),) * 2
+    sure = source.in_shape and node.sure("left", "right", "top", "bottom")
+    return (Extent(source.frames, width, height, sure),) * 2
 
 
 def _composite(node: _View) -> Sequence[Value]:
     under, over = node.extent("destination"), node.extent("source")
-    return (Extent(of(max, under.frames, over.frames), under.width, under.height),)
+    return (replace(under, frames=of(max, under.frames, over.frames)),)
 
 
 def _image_size(node: _View) -> Sequence[Value]:
@@ -250,17 +289,19 @@ def _image_size(node: _View) -> Sequence[Value]:
 def _preprocessor(node: _View) -> Sequence[Value]:
     """The smaller side becomes `resolution`."""
     source, asked = node.extent("image"), node.number("resolution")
+    if not source.in_shape:
+        return Extent(source.frames, Open.UNKNOWN, Open.UNKNOWN), None
 
     def grown(side: int, width: int, height: int, wanted: int) -> float:
         return side * wanted / max(1, min(width, height))
 
-    sides = (of(grown, side, source.width, source.height, asked) for side in (source.width, source.height))
-    return (Extent(source.frames, *sides), None)
+    width, height = (of(grown, side, source.width, source.height, asked) for side in (source.width, source.height))
+    return Extent(source.frames, width, height, in_shape=False), None
 
 
 def _vhs_video(node: _View) -> Sequence[Value]:
     source, facts, rate = node.file("video"), node.facts("video"), node.rate("force_rate")
-    cap, skip, nth = node.number("frame_load_cap"), node.number("skip_first_frames"), node.number("select_every_nth")
+    cap, skip, nth = node.number("frame_load_cap"), node.exactly("skip_first_frames"), node.exactly("select_every_nth")
     frames = source.frames
     if rate is None:
         frames = Open.UNKNOWN
@@ -273,7 +314,7 @@ def _vhs_video(node: _View) -> Sequence[Value]:
         frames = cap
     width, height = node.number("custom_width"), node.number("custom_height")
     sides = _custom_sides(width, height, source)
-    return Extent(frames, *sides), frames, None, None
+    return Extent(frames, *sides, node.sure("custom_width", "custom_height")), frames, None, None
 
 
 def _custom_sides(width: Amount, height: Amount, source: Extent) -> tuple[Amount, Amount]:
@@ -284,6 +325,13 @@ def _custom_sides(width: Amount, height: Amount, source: Extent) -> tuple[Amount
     if height == 0:
         return width, of(lambda w, h, s: h * s / max(1, w), source.width, source.height, width)
     return width, height
+
+
+def _clip_encode(node: _View) -> Sequence[Value]:
+    """With adjust_resolution, its default, the area is kept and the picture's own aspect is taken."""
+    sides = node.number("generation_width"), node.number("generation_height")
+    fixed = node.is_false("adjust_resolution") and node.sure("generation_width", "generation_height")
+    return (Extent(node.number("num_frames"), *sides, fixed),)
 
 
 RULES: Final[Mapping[str, Rule]] = {
@@ -299,7 +347,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "SolidMask": _sized(1),
     "EmptyLatentImage": _sized("batch_size"),
     "WanVaceToVideo": _vace,
-    "WanVideoImageClipEncode": _sized("num_frames", "generation_width", "generation_height"),
+    "WanVideoImageClipEncode": _clip_encode,
     "WanVideoSampler": _same("image_embeds"),
     "WanVideoDecode": _same("samples"),
     "KSampler": _same("latent_image"),
@@ -313,6 +361,12 @@ RULES: Final[Mapping[str, Rule]] = {
     "ImageFromBatch": _frames("image", min, "length"),
     "RepeatImageBatch": _frames("image", lambda count, amount: count * amount, "amount"),
     "ImageBatch": _batch,
+    "ImageInvert": _same("image"),
+    "Canny": _same("image"),
+    "ImageToMask": _same("image"),
+    "MaskToImage": _same("mask"),
+    "InvertMask": _same("mask"),
+    "GrowMask": _same("mask"),
     "ImagePadForOutpaint": _pad,
     "ImageCompositeMasked": _composite,
     "GetImageSize": _image_size,

@@ -143,6 +143,8 @@ CASES: dict[str, tuple[Any, str]] = {
     "a format by a path": (changed(n32={"format": "video/../../x"}), "format is"),
     "a widget with options": (changed(n32={"pix_fmt": "yuv420p -vf x"}), "allowed: one word"),
     "a widget with a path": (changed(n32={"pix_fmt": "/etc/passwd"}), 'pix_fmt is "/etc/passwd"; allowed: one word'),
+    "a prefix where none belongs": (changed(n24={"filename_prefix": "x"}), "node 24 (KSampler) filename_prefix is set"),
+    "an embedding": (changed(n15={"text": "a fox, embedding:../x"}), "a text without 'embedding:'"),
     "a prefix through a link": (changed(n32={"filename_prefix": ["15", 0]}), "filename_prefix is"),
     "a prefix that is a number": (changed(n32={"filename_prefix": 5}), "filename_prefix is 5"),
     "a cache of embeddings on disk": (

@@ -62,12 +62,12 @@ IMAGE = {"1": node("LoadImage", image="a.png")}
         ({**IMAGE, "2": node("ImageScale", image=["1", 0], width=0, height=0)}, Extent(1, 100, 50)),
         ({**IMAGE, "2": node("ImageScale", image=["1", 0], width=7, height=9)}, Extent(1, 7, 9)),
         ({**IMAGE, "2": node("RepeatImageBatch", image=["1", 0], amount=9)}, Extent(9, 100, 50)),
-        ({**IMAGE, "2": node("ImageCrop", image=["1", 0], width=300, height=20, x=0, y=0)}, Extent(1, 100, 20)),
+        ({**IMAGE, "2": node("ImageCrop", image=["1", 0], width=300, height=20, x=0, y=0)}, Extent(1, 100, 20, False)),
         ({**IMAGE, "2": node("ImageBatch", image1=["1", 0], image2=["1", 0])}, Extent(2, 100, 50)),
         ({**IMAGE, "2": node("ImageInvert", image=["1", 0])}, Extent(1, 100, 50)),
-        ({**IMAGE, "2": node("Mystery", image=["1", 0])}, Extent(1, 100, 50)),
-        ({"1": node("WanFunToVideo", width=64, height=32, length=9, batch_size=2)}, Extent(18, 64, 32)),
-        ({**IMAGE, "2": node("Upscale", image=["1", 0], width=64, height=32)}, Extent(1, 64, 32)),
+        ({**IMAGE, "2": node("Mystery", image=["1", 0])}, Extent(1, 100, 50, False)),
+        ({"1": node("WanFunToVideo", width=64, height=32, length=9, batch_size=2)}, Extent(18, 64, 32, False)),
+        ({**IMAGE, "2": node("Upscale", image=["1", 0], width=64, height=32)}, Extent(1, 64, 32, False)),
         ({"1": node("EmptyImage", width=8, height=9, batch_size=3)}, Extent(3, 8, 9)),
         (
             {**IMAGE, "2": node("ImagePadForOutpaint", image=["1", 0], left=1, right=2, top=3, bottom=4)},
@@ -79,7 +79,7 @@ IMAGE = {"1": node("LoadImage", image="a.png")}
                 "2": node("GetImageSize", image=["1", 0]),
                 "3": node("EmptyImage", width=["2", 0], height=["2", 1]),
             },
-            Extent(1, 100, 50),
+            Extent(1, 100, 50, False),
         ),
     ],
 )
@@ -96,9 +96,25 @@ def test_what_a_file_decides_is_later() -> None:
 
 def test_what_nobody_can_tell_is_unknown() -> None:
     graph = {"1": node("Mystery"), "2": node("EmptyImage", width=["1", 0], height=8, batch_size=1)}
-    assert extent(graph) == Extent(1, Open.UNKNOWN, 8)
+    assert extent(graph) == Extent(1, Open.UNKNOWN, 8, False)
     graph = {"1": node("FloatConstant", value=8.0), "2": video(force_rate=["1", 0])}
     assert extent(graph).frames is Open.UNKNOWN
+
+
+def test_nothing_is_divided_by_a_bound() -> None:
+    """A cut at the edge may be one pixel high: scaled to a height, it would be wide beyond measure."""
+    graph = {**IMAGE, "2": node("ImageCrop", image=["1", 0], width=100, height=50, x=0, y=49)}
+    graph["3"] = node("ImageScale", image=["2", 0], width=0, height=4000)
+    assert extent(graph).width is Open.UNKNOWN
+    graph["3"] = node("ImageScale", image=["2", 0], width=80, height=40)
+    assert extent(graph) == Extent(1, 80, 40)
+
+
+def test_frames_that_are_skipped_are_counted_only_where_their_number_is_sure() -> None:
+    graph = {**IMAGE, "2": node("GetImageSize", image=["1", 0]), "3": video(skip_first_frames=["2", 0])}
+    assert extent(graph).frames is Open.UNKNOWN
+    graph = {"1": node("INTConstant", value=90), "2": video(skip_first_frames=["1", 0])}
+    assert extent(graph).frames == 10
 
 
 def test_numbers_stop_growing() -> None:
