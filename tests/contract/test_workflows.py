@@ -21,14 +21,14 @@ from PIL import Image
 
 from contract.graphs import node, vace
 from contract.harness import Standin, clip, photo, running_standin
-from kinora.agent.publish import Publisher
 from kinora.agent.settings import Settings, settings_from
 from kinora.agent.staging import MediaChild, Stager
 from kinora.agent.verdict import Refusal
 from kinora.agent.workflow import PreparedWorkflow, Workflows
+from kinora.agent.workflow_outputs import WorkflowOutputs
 from kinora.api.videojob import VideoJobSpec
 from kinora.catalogue.load import load_catalogue
-from kinora.engine.base import Connected, ExecutionError, ExecutionSuccess, OutputFile, Succeeded
+from kinora.engine.base import Failed, Interrupted, OutputFile, Succeeded
 from kinora.engine.client import ComfyClient
 from kinora.engine.standin.encode import write_mp4
 from kinora.storage.pvc import PvcStore
@@ -114,8 +114,8 @@ async def rendered(standin: Standin, one: Object, maps: ConfigMaps | None = None
     ready = await prepared(standin, one, maps)
     outputs = await _outputs(standin, ready.graph)
     store = PvcStore(standin.root / "artifacts", "videos")
-    publisher = Publisher(settings(standin), store, MediaChild())
-    artifacts = await publisher.publish_all(one, 1, outputs, f"{one['metadata']['uid']}-1")
+    publisher = WorkflowOutputs(settings(standin), store, MediaChild())
+    artifacts = await publisher.publish(one, 1, outputs, f"{one['metadata']['uid']}-1")
     path = standin.root / "artifacts" / artifacts[0]["uri"].removeprefix("pvc://videos/")
     with av.open(str(path)) as container:
         frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
@@ -125,12 +125,9 @@ async def rendered(standin: Standin, one: Object, maps: ConfigMaps | None = None
 async def _outputs(standin: Standin, graph: Mapping[str, Any]) -> tuple[OutputFile, ...]:
     prompt_id = str(uuid.uuid4())
     async with ComfyClient(standin.url) as client, asyncio.timeout(DEADLINE):
-        async for event in client.events("test"):
-            if isinstance(event, Connected):
-                await client.submit(graph, prompt_id, "test")
-            elif isinstance(event, ExecutionSuccess | ExecutionError):
-                break
-        outcome = await client.outcome(prompt_id)
+        await client.submit(graph, prompt_id, "test")
+        while not isinstance(outcome := await client.outcome(prompt_id), Succeeded | Failed | Interrupted):
+            pass
     assert isinstance(outcome, Succeeded), outcome
     return outcome.outputs
 
@@ -271,17 +268,17 @@ async def test_videos_and_pictures_are_published_each_with_its_proof(standin: St
 
 
 async def test_a_prompt_that_saves_nothing_is_a_failure(standin: Standin) -> None:
-    publisher = Publisher(settings(standin), PvcStore(standin.root / "artifacts", "videos"), MediaChild())
+    publisher = WorkflowOutputs(settings(standin), PvcStore(standin.root / "artifacts", "videos"), MediaChild())
     with pytest.raises(Refusal) as refusal:
-        await publisher.publish_all(job(inline(vace())), 1, (), "x-1")
+        await publisher.publish(job(inline(vace())), 1, (), "x-1")
     assert (refusal.value.verdict.kind, refusal.value.verdict.reason) == ("Failure", "NoOutput")
 
 
 async def test_more_files_than_a_status_holds_are_refused_for_good(standin: Standin) -> None:
     files = tuple(OutputFile("9", "images", f"{index}.png", "x-1", "output") for index in range(9))
-    publisher = Publisher(settings(standin), PvcStore(standin.root / "artifacts", "videos"), MediaChild())
+    publisher = WorkflowOutputs(settings(standin), PvcStore(standin.root / "artifacts", "videos"), MediaChild())
     with pytest.raises(Refusal) as refusal:
-        await publisher.publish_all(job(inline(vace())), 1, files, "x-1")
+        await publisher.publish(job(inline(vace())), 1, files, "x-1")
     assert (refusal.value.verdict.kind, refusal.value.verdict.reason) == ("Permanent", "TooManyOutputs")
 
 

@@ -29,6 +29,7 @@ from kinora.agent.settings import Settings
 from kinora.agent.staging import Media, MediaChild, Stager
 from kinora.agent.stop import Stop
 from kinora.agent.workflow import Workflows
+from kinora.agent.workflow_outputs import WorkflowOutputs
 from kinora.agent.writer import JobStore, StatusWriter
 from kinora.api import names
 from kinora.api.reasons import TERMINAL
@@ -120,6 +121,7 @@ class Agent:
             writer=self._writer,
             stager=stager,
             workflows=Workflows(settings, parts.client, stager, parts.model),
+            workflow_outputs=WorkflowOutputs(settings, parts.store, parts.media),
             publisher=Publisher(settings, parts.store, parts.media),
             metrics=metrics,
         )

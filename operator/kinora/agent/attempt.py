@@ -33,6 +33,7 @@ from kinora.agent.staging import Stager
 from kinora.agent.stop import Stop, Stopped, StopSignal
 from kinora.agent.verdict import Kind, Refusal, Verdict, permanent
 from kinora.agent.workflow import Workflows
+from kinora.agent.workflow_outputs import WorkflowOutputs
 from kinora.agent.writer import Lost, StatusWriter
 from kinora.api import names, reasons, transitions
 from kinora.api.reasons import Phase
@@ -67,6 +68,7 @@ class Tools:
     writer: StatusWriter
     stager: Stager
     workflows: Workflows
+    workflow_outputs: WorkflowOutputs
     publisher: Publisher
     metrics: Metrics
 
@@ -273,10 +275,11 @@ class Attempt:
         if self._reporter is not None:
             self._reporter.publishing()
         job = self._tools.writer.store.get(self.key.uid) or self._first
-        publisher, resolved, attempt = self._tools.publisher, plan.resolved, self.key.attempt
-        if isinstance(resolved, ResolvedWorkflow):
-            return await self.stop.unless(publisher.publish_all(job, attempt, outputs, self._folder))
-        return await self.stop.unless(publisher.publish(job, attempt, resolved, outputs, self._folder))
+        if isinstance(plan.resolved, ResolvedWorkflow):
+            saved = self._tools.workflow_outputs.publish(job, self.key.attempt, outputs, self._folder)
+            return await self.stop.unless(saved)
+        work = self._tools.publisher.publish(job, self.key.attempt, plan.resolved, outputs, self._folder)
+        return await self.stop.unless(work)
 
     async def _succeed(self, plan: Plan, artifacts: list[Object], published: float) -> None:
         if self._reporter is not None:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Final
 
 from kinora.agent.settings import Settings
 from kinora.agent.staging import Media
-from kinora.agent.verdict import failure, permanent
+from kinora.agent.verdict import failure
 from kinora.api import reasons
 from kinora.engine.base import OutputFile
 from kinora.media.files import FileRefused, open_beneath
@@ -44,25 +44,11 @@ class Publisher:
             for index, output in enumerate(videos[:MAX_ARTIFACTS])
         ]
 
-    async def publish_all(
-        self, job: Mapping[str, Any], attempt: int, outputs: tuple[OutputFile, ...], folder: str
-    ) -> list[dict[str, Any]]:
-        """Every file that a raw workflow saved, video or picture, proven to be one. Raises Refusal."""
-        if not outputs:
-            raise failure(reasons.NO_OUTPUT, "the engine succeeded and saved no file")
-        if len(outputs) > MAX_ARTIFACTS:
-            message = f"the workflow saved {len(outputs)} files; allowed: at most {MAX_ARTIFACTS}"
-            raise permanent(reasons.TOO_MANY_OUTPUTS, message)
-        return [
-            await self._publish(job, attempt, None, output, index=index, folder=folder)
-            for index, output in enumerate(outputs)
-        ]
-
     async def _publish(
         self,
         job: Mapping[str, Any],
         attempt: int,
-        resolved: Resolved | None,
+        resolved: Resolved,
         output: OutputFile,
         *,
         index: int,
@@ -87,7 +73,7 @@ class Publisher:
             raise failure(reasons.STORE_FAILED, str(error)) from None
         except MediaError as error:
             raise failure(reasons.PROOF_FAILED, f"{output.filename} cannot be read back: {error}") from None
-        faults = proof_faults(proof, resolved) if resolved is not None else []
+        faults = proof_faults(proof, resolved)
         if (proof.sha256, proof.bytes) != (stored.sha256, stored.bytes):
             faults.append(f"{proof.bytes} bytes with sha256 {proof.sha256} came back of {stored.bytes} bytes written")
         if faults:
@@ -116,7 +102,6 @@ def proof_faults(proof: Proof, resolved: Resolved) -> list[str]:
 
 
 def _artifact(uri: str, proof: Proof, output: OutputFile) -> dict[str, Any]:
-    rate = {"fps": proof.fps, "durationSeconds": proof.duration_seconds} if proof.fps else {}  # a picture has none
     return {
         "uri": uri,
         "contentType": mimetypes.guess_type(output.filename)[0] or "application/octet-stream",
@@ -125,7 +110,8 @@ def _artifact(uri: str, proof: Proof, output: OutputFile) -> dict[str, Any]:
         "width": proof.width,
         "height": proof.height,
         "frames": proof.frames,
-        **rate,
+        "fps": proof.fps,
+        "durationSeconds": proof.duration_seconds,
         "node": output.node,
         "list": output.list,
         "filename": output.filename,
