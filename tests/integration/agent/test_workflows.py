@@ -91,5 +91,5 @@ async def test_what_cannot_run_fails_for_good_before_the_engine_is_asked(bench: 
         status = await bench.status_when(name, ENDED)
         assert (status["phase"], status["reason"]) == ("Failed", reason), status
         assert said in status["message"]
+        assert "startTime" not in status
         assert str(bench.root) not in status["message"]
-    assert writes(bench) == {"Permanent": len(wrong)}
