@@ -153,10 +153,14 @@ def arranged(snapshot_: ServerSnapshot, asked: ModelServerSpec, digest: str = "n
     return arrange(facts.members, facts.wish, NOW.timestamp())
 
 
-def server_plan(snapshot_: ServerSnapshot, *, settings: Settings = SETTINGS, made: bool = True) -> Plan:
+def server_plan(
+    snapshot_: ServerSnapshot, *, settings: Settings = SETTINGS, made: bool = True, models: Catalogue | None = None
+) -> Plan:
     """The plan for a server whose spec.replicas rules."""
-    asked = server_decide.accepted(snapshot_, catalogue(), settings)
+    asked = server_decide.accepted(snapshot_, models or catalogue(), settings)
     if isinstance(asked, Refusal):
         return server_decide.refused(snapshot_, asked)
-    outcome = server_decide.Outcome(arranged(snapshot_, asked, server_decide.current_hash(asked, settings)))
+    outcome = server_decide.Outcome(
+        arranged(snapshot_, asked, server_decide.current_hash(asked, settings, snapshot_.entry))
+    )
     return server_decide.decide(snapshot_, asked, settings, outcome, children_made=made)
