@@ -18,11 +18,14 @@ MODELSERVERS: Final = "modelservers"
 
 LABEL_MODEL_SERVER: Final = f"{GROUP}/modelserver"
 LABEL_SLOT: Final = f"{GROUP}/slot"
+LABEL_POOL: Final = f"{GROUP}/pool"
 LABEL_COMPONENT: Final = "app.kubernetes.io/component"
 LABEL_NAME: Final = "app.kubernetes.io/name"
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 COMPONENT_SERVER: Final = "server"
 ANNOTATION_TEMPLATE_HASH: Final = f"{GROUP}/template-hash"
+# Labels of a ModelServer that its pods carry too, and no others: what Kueue reads of a plain pod.
+QUEUE_LABELS: Final = ("kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class")
 CONDITION_ENGINE_READY: Final = f"{GROUP}/EngineReady"
 
 AGENT_SERVICE_ACCOUNT: Final = "kinora-agent"

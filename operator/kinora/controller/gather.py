@@ -11,6 +11,7 @@ from kinora.api.reasons import Phase
 from kinora.api.transitions import is_assigned, parse_time, phase_of
 from kinora.catalogue.load import Catalogue
 from kinora.controller.modelserver import decide as server_decide
+from kinora.controller.modelserver.notice import notice
 from kinora.controller.modelserver.snapshot import ServerPod, ServerSnapshot, server_pod
 from kinora.controller.scheduling.bind import Idle, Waiting
 from kinora.controller.settings import Settings
@@ -135,10 +136,12 @@ class Gatherer:
         )
 
     def _server_pod(self, pod: Object) -> ServerPod:
+        node = pod["spec"].get("nodeName", "")
         return server_pod(
             pod,
             busy=bool(self._store.jobs_by_pod.get(pod["metadata"]["uid"])),
-            node_ready=pod["spec"].get("nodeName", "") not in self._store.node_not_ready,
+            node_ready=node not in self._store.node_not_ready,
+            told=notice(pod, self._store.nodes.get(node), self._settings.providers),
         )
 
     def _backlog(self, namespace: str, server: str) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import logging
+from dataclasses import replace
 from typing import Any
 
 from kinora.api.names import VIDEOJOBS, key, prompt_id
@@ -235,10 +236,14 @@ class Operator:
         server = self.store.servers.get(name)
         if server is None:
             self._children.pop(name, None)
+            self._executor.refusals.pop(name, None)
             return
-        snapshot = self._gatherer.server(server, dt.datetime.now(dt.UTC))
         mark = (server["metadata"]["uid"], server["metadata"].get("generation", 1))
         made = self._children.get(name) == mark
+        if not made:
+            self._executor.refusals.pop(name, None)  # of another spec, or of long ago
+        refusals = dict(self._executor.refusals.get(name, {}))
+        snapshot = replace(self._gatherer.server(server, dt.datetime.now(dt.UTC)), refusals=refusals)
         plan = server_decide.decide(snapshot, self._catalogue, self._settings, children_made=made)
         written = await self._executor.run(MODELSERVER, server, plan)
         if any(create.resource != POD for create in plan.create):  # a refused spec has made none
@@ -247,6 +252,8 @@ class Operator:
             self.store.servers.apply(written)
         if plan.requeue_after is not None:
             self._queue.add(("server", name), plan.requeue_after)
+        if self._executor.refusals.get(name, {}) != refusals:
+            self._queue.add(("server", name), SERVER_DELAY)  # to say so
 
     # --- binding --------------------------------------------------------------------------------------------------
 

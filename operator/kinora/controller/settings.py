@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from kinora.controller.pools.load import Providers, load_providers
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -23,6 +25,7 @@ class Settings:
         resync_seconds: how often everything is listed anew, to prune what vanished unseen.
         workers: decisions carried out side by side.
         model_aliases: further names of models, such as hosted ones (KINORA_MODEL_ALIASES: name=model,name=model).
+        providers: the providers of GPU capacity (data of the package).
     """
 
     agent_image: str
@@ -35,6 +38,7 @@ class Settings:
     resync_seconds: float = 300.0
     workers: int = 16
     model_aliases: Mapping[str, str] = field(default_factory=dict)
+    providers: Providers = field(default_factory=load_providers)
 
 
 def from_environment() -> Settings:

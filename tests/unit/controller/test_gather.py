@@ -38,10 +38,11 @@ def put(store: Store, name: str, status: Object | None = None, **spec: Any) -> O
 
 def ready_pod(gatherer: Gatherer, store: Store, slot: int = 0, uid: str = "p1", **change: Any) -> Object:
     from kinora.api.modelserver import ModelServerSpec
-    from kinora.controller.modelserver.desired import pod
+    from kinora.controller.modelserver.pod import desired_pod, pools_of
 
     owner = server(replicas=2)
-    made = pod(owner, ModelServerSpec.model_validate(owner["spec"]), SETTINGS, slot=slot, incarnation=0)
+    spec = ModelServerSpec.model_validate(owner["spec"])
+    made = desired_pod(owner, spec, SETTINGS, pool=pools_of(spec)[0], slot=slot, incarnation=0)
     made["metadata"] |= {"uid": uid, "resourceVersion": "3", **change}
     made["spec"]["nodeName"] = "n1"
     made["status"] = {"phase": "Running", "conditions": [{"type": "kinora.dev/EngineReady", "status": "True"}]}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kinora.api.modelserver import ModelServerSpec
 from kinora.controller.modelserver.decide import decide, sort_pods
-from kinora.controller.modelserver.desired import template_hash
+from kinora.controller.modelserver.pod import pools_of, template_hash
 from kinora.controller.modelserver.snapshot import ServerPod
 from kinora.controller.plan import Plan
 from kinora.kube.resources import POD
@@ -180,7 +180,8 @@ def test_no_pod_is_made_while_a_claim_is_missing_and_existing_ones_stay() -> Non
     assert (found.create, found.delete) == ((), ())
 
 
-HASH = template_hash(ModelServerSpec.model_validate(server()["spec"]), SETTINGS.engine_image)
+PLAIN = ModelServerSpec.model_validate(server()["spec"])
+HASH = template_hash(server(), PLAIN, SETTINGS, pools_of(PLAIN)[0])
 
 
 def test_a_deletion_names_the_uid_so_that_no_namesake_is_hit() -> None:
@@ -205,7 +206,6 @@ def test_it_is_looked_at_again_when_a_terminating_pod_gives_its_slot_free() -> N
         ({"autoscaling": {}}, "NotImplemented", ["spec.autoscaling"]),
         ({"warmup": True}, "NotImplemented", ["spec.warmup"]),
         ({"recycle": {"afterJobs": 5}}, "NotImplemented", ["spec.recycle"]),
-        ({"podTemplate": {}}, "NotImplemented", ["spec.podTemplate"]),
         ({"artifacts": {"s3": {"bucket": "films"}}}, "NotImplemented", ["spec.artifacts.s3"]),
         ({"weights": {"claimName": "w", "quantize": True}}, "NotImplemented", ["spec.weights.quantize"]),
         (
@@ -214,11 +214,15 @@ def test_it_is_looked_at_again_when_a_terminating_pod_gives_its_slot_free() -> N
             ["spec.weights.sources"],
         ),
         ({"gpu": {"pools": [{"name": "a"}, {"name": "b"}]}}, "NotImplemented", ["spec.gpu.pools"]),
-        ({"gpu": {"pools": [{"name": "a", "maxReplicas": 1}]}}, "NotImplemented", ["maxReplicas"]),
-        ({"gpu": {"pools": [{"name": "a", "gpuModel": "H20"}]}}, "NotImplemented", ["gpuModel"]),
-        ({"gpu": {"pools": [{"name": "a", "provider": "acs"}]}}, "NotImplemented", ["provider"]),
-        ({"gpu": {"pools": [{"name": "a", "capacity": "Spot"}]}}, "NotImplemented", ["capacity"]),
         ({"gpu": {"fallbackAfterSeconds": 5}}, "NotImplemented", ["fallbackAfterSeconds"]),
+        (
+            {"gpu": {"pools": [{"name": "a", "gpuModel": "T4"}]}},
+            "InvalidSpec",
+            ["spec.gpu.pools[0].gpuModel is T4", "pool a", "L20", "16 GiB", "8.9"],
+        ),
+        ({"gpu": {"count": 1, "pools": [{"name": "a", "provider": "acs"}]}}, "InvalidSpec", ["gpuModel", "H20"]),
+        ({"podTemplate": {"spec": {"hostNetwork": True}}}, "NotAllowed", ["spec.podTemplate.spec.hostNetwork", "true"]),
+        ({"gpu": {"pools": [{"name": "a", "labels": {"kinora.dev/slot": "9"}}]}}, "NotAllowed", ["kinora.dev/slot"]),
         ({"engine": {"args": ["--listen", "0.0.0.0"]}}, "NotAllowed", ["--listen"]),
         ({"engine": {"args": ["--port=80"]}}, "NotAllowed", ["--port=80"]),
     ],

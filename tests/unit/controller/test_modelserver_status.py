@@ -9,7 +9,7 @@ import pytest
 from kinora.api.modelserver import ModelServerSpec
 from kinora.controller.executor import differs
 from kinora.controller.modelserver.decide import decide
-from kinora.controller.modelserver.desired import template_hash
+from kinora.controller.modelserver.pod import desired_pod, pools_of, template_hash
 from kinora.controller.modelserver.snapshot import ServerPod
 from kinora.controller.modelserver.snapshot import server_pod as facts_of
 from unit.controller.builders import SETTINGS, catalogue, server, server_pod, server_snapshot
@@ -18,7 +18,8 @@ Object = dict[str, Any]
 
 
 def current(obj: Object) -> str:
-    return template_hash(ModelServerSpec.model_validate(obj["spec"]), SETTINGS.engine_image)
+    spec = ModelServerSpec.model_validate(obj["spec"])
+    return template_hash(obj, spec, SETTINGS, pools_of(spec)[0])
 
 
 def status(obj: Object, *pods: ServerPod, claims: frozenset[str] | None = None) -> Object:
@@ -148,10 +149,9 @@ def test_lost_pods_are_not_counted_and_terminating_ones_are_no_capacity() -> Non
 
 
 def test_the_facts_of_a_pod_object() -> None:
-    from kinora.controller.modelserver.desired import pod as desired_pod
-
     obj = server()
-    made = desired_pod(obj, ModelServerSpec.model_validate(obj["spec"]), SETTINGS, slot=2, incarnation=0)
+    spec = ModelServerSpec.model_validate(obj["spec"])
+    made = desired_pod(obj, spec, SETTINGS, pool=pools_of(spec)[0], slot=2, incarnation=0)
     made["metadata"]["uid"] = "u"
     found = facts_of(made, busy=False)
     assert (found.slot, found.template_hash, found.phase, found.scheduled) == (2, current(obj), "Pending", True)

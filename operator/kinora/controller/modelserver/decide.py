@@ -10,9 +10,10 @@ import datetime as dt
 from dataclasses import dataclass
 
 from kinora.api import names, reasons
-from kinora.api.modelserver import ModelServerSpec
+from kinora.api.modelserver import ModelServerSpec, Pool
 from kinora.catalogue.load import Catalogue
 from kinora.controller.modelserver import desired, refuse
+from kinora.controller.modelserver.pod import desired_pod, pools_of, template_hash
 from kinora.controller.modelserver.refuse import Refusal
 from kinora.controller.modelserver.snapshot import ServerPod, ServerSnapshot
 from kinora.controller.modelserver.status import Facts, refused_status, server_status
@@ -39,11 +40,12 @@ def sort_pods(
 ) -> Fleet:
     """Decide every pod's fate.
 
-    One pod a slot below ``replicas``; lost and faulty pods go at once, surplus ones when idle, outdated ones when
-    idle and within maxUnavailable. Without ``now`` every terminating pod holds its slot.
+    One pod a slot below ``replicas``; lost and faulty pods go at once, surplus ones and ones whose capacity will be
+    gone when idle, outdated ones when idle and within maxUnavailable. Without ``now`` every terminating pod holds its
+    slot.
     """
     alive = [pod for pod in pods if not pod.terminating]
-    going = [pod for pod in alive if pod.is_lost or (pod.engine_reason in _REPLACE_POD and not pod.busy)]
+    going = [pod for pod in alive if pod.is_lost or (not pod.busy and _is_to_replace(pod))]
     rest = [pod for pod in alive if pod not in going]
     owners: dict[int, ServerPod] = {}
     surplus: list[ServerPod] = []
@@ -62,7 +64,13 @@ def sort_pods(
     # One that outlives its grace (its node is gone) would hold it for ever.
     blocked = {pod.slot for pod in pods if pod.terminating and not _is_overdue(pod, now)} | {pod.slot for pod in going}
     missing = tuple(slot for slot in range(spec.replicas) if slot not in filled | blocked)
-    return Fleet(kept, tuple(going), frozenset(pod.uid for pod in leaving) | gone, missing)
+    noticed = {pod.uid for pod in rest if pod.notice}
+    return Fleet(kept, tuple(going), frozenset(pod.uid for pod in leaving) | gone | noticed, missing)
+
+
+def _is_to_replace(pod: ServerPod) -> bool:
+    """Whether an idle pod goes though its slot stays: its GPU is broken, or its capacity will be gone."""
+    return pod.engine_reason in _REPLACE_POD or pod.is_ending
 
 
 def _is_overdue(pod: ServerPod, now: dt.datetime | None) -> bool:
@@ -89,11 +97,11 @@ def decide(snapshot: ServerSnapshot, catalogue: Catalogue, settings: Settings, *
     spec = refuse.parse(server)
     if isinstance(spec, Refusal):
         return _refused(snapshot, spec)
-    model = refuse.check(spec, catalogue, settings.engine_image)
+    model = refuse.check(spec, catalogue, settings)
     if isinstance(model, Refusal):
         return _refused(snapshot, model)
-    current_hash = desired.template_hash(spec, spec.engine.image or settings.engine_image)
-    fleet = sort_pods(snapshot.pods, spec, current_hash, snapshot.now)
+    current_hash = template_hash(server, spec, settings, pools_of(spec)[0])
+    fleet = sort_pods(snapshot.pods, _capped(spec), current_hash, snapshot.now)
     missing_claims = _missing_claims(snapshot, spec)
     facts = Facts(spec=spec, current_hash=current_hash, missing_claims=missing_claims)
     return Plan(
@@ -106,8 +114,10 @@ def decide(snapshot: ServerSnapshot, catalogue: Catalogue, settings: Settings, *
 
 
 def _next_look(snapshot: ServerSnapshot) -> float | None:
-    """When the next terminating pod gives its slot free, whether or not it ends."""
+    """When the next terminating pod gives its slot free, whether or not it ends, or a refused pod is tried again."""
     left = [seconds for pod in snapshot.pods if (seconds := pod.overdue_in(snapshot.now)) is not None and seconds > 0]
+    tries = [(refusal.until - snapshot.now).total_seconds() for refusal in snapshot.refusals.values()]
+    left += [seconds for seconds in tries if seconds > 0]
     return min(left) + 0.5 if left else None
 
 
@@ -116,8 +126,17 @@ def cordoned(snapshot: ServerSnapshot, settings: Settings) -> frozenset[str]:
     spec = refuse.parse(snapshot.server)
     if isinstance(spec, Refusal):
         return frozenset(pod.uid for pod in snapshot.pods)
-    current_hash = desired.template_hash(spec, spec.engine.image or settings.engine_image)
-    return sort_pods(snapshot.pods, spec, current_hash).cordoned
+    current_hash = template_hash(snapshot.server, spec, settings, pools_of(spec)[0])
+    return sort_pods(snapshot.pods, _capped(spec), current_hash).cordoned
+
+
+def _capped(spec: ModelServerSpec) -> ModelServerSpec:
+    """The spec with no more replicas than its pools may hold."""
+    limits = [pool.max_replicas for pool in pools_of(spec)]
+    known = [limit for limit in limits if limit is not None]
+    if len(known) < len(limits):
+        return spec
+    return spec.model_copy(update={"replicas": min(spec.replicas, sum(known))})
 
 
 def _refused(snapshot: ServerSnapshot, refusal: Refusal) -> Plan:
@@ -156,19 +175,24 @@ def _children(snapshot: ServerSnapshot, spec: ModelServerSpec) -> tuple[Create, 
 
 
 def _pods(snapshot: ServerSnapshot, spec: ModelServerSpec, settings: Settings, fleet: Fleet) -> tuple[Create, ...]:
+    pool = pools_of(spec)[0]
+    refusal = snapshot.refusals.get(pool.name)
+    if refusal is not None and refusal.until > snapshot.now:
+        return ()
     taken = {pod.name for pod in snapshot.pods}
     return tuple(
-        Create(POD, _fresh_pod(snapshot, spec, settings, slot=slot, taken=taken)) for slot in fleet.missing_slots
+        Create(POD, _fresh_pod(snapshot, spec, settings, pool=pool, slot=slot, taken=taken))
+        for slot in fleet.missing_slots
     )
 
 
 def _fresh_pod(
-    snapshot: ServerSnapshot, spec: ModelServerSpec, settings: Settings, *, slot: int, taken: set[str]
+    snapshot: ServerSnapshot, spec: ModelServerSpec, settings: Settings, *, pool: Pool, slot: int, taken: set[str]
 ) -> dict[str, object]:
     """The pod of the slot's lowest incarnation whose name no existing pod has."""
     metadata = snapshot.server["metadata"]
-    digest = desired.template_hash(spec, spec.engine.image or settings.engine_image)
+    digest = template_hash(snapshot.server, spec, settings, pool)
     incarnation = 0
     while names.pod_name(metadata["name"], metadata["uid"], digest, slot, incarnation) in taken:
         incarnation += 1
-    return desired.pod(snapshot.server, spec, settings, slot=slot, incarnation=incarnation)
+    return desired_pod(snapshot.server, spec, settings, pool=pool, slot=slot, incarnation=incarnation)

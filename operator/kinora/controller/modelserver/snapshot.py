@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kinora.api.names import (
     ANNOTATION_TEMPLATE_HASH,
     CONDITION_ENGINE_READY,
+    LABEL_POOL,
     LABEL_SLOT,
 )
 from kinora.api.transitions import parse_time
+from kinora.controller.modelserver.notice import Notice
 
 Object = Mapping[str, Any]
+NO_NOTICE = Notice()
 TERMINATING_LIMIT = 30.0  # seconds beyond a pod's grace: its node is gone, or its processes cannot be ended
 
 
@@ -39,6 +42,10 @@ class ServerPod:
     busy: bool
     node_ready: bool = True
     deletion_time: dt.datetime | None = None  # metadata.deletionTimestamp: when its grace ends
+    gates: tuple[str, ...] = ()  # scheduling gates that hold it: it waits for somebody's leave, and is not refused
+    refused_message: str = ""  # what the provider, the scheduler or the node says of why it does not start
+    notice: str = ""  # why its capacity goes away, or may: no new job; empty: it stays
+    is_ending: bool = False  # the notice is final: pod or node will go, whatever happens
 
     @property
     def is_lost(self) -> bool:
@@ -58,6 +65,14 @@ class ServerPod:
 
 
 @dataclass(frozen=True)
+class PodRefusal:
+    """Why the API server, or an admission webhook, took no pod of a pool, and until when it is not asked again."""
+
+    message: str
+    until: dt.datetime
+
+
+@dataclass(frozen=True)
 class ServerSnapshot:
     """One ModelServer with everything that its next decision rests on."""
 
@@ -66,6 +81,7 @@ class ServerSnapshot:
     claims: frozenset[str]  # names of the PVCs that exist in the namespace
     backlog: int  # unfinished jobs of the namespace that only wait for this server
     now: dt.datetime
+    refusals: Mapping[str, PodRefusal] = field(default_factory=dict)  # by pool
 
 
 def _condition(pod: Object, kind: str) -> Object:
@@ -76,14 +92,17 @@ def _condition(pod: Object, kind: str) -> Object:
     return {}
 
 
-def server_pod(pod: Object, *, busy: bool, node_ready: bool = True) -> ServerPod:
-    """The facts of one pod object."""
+def server_pod(pod: Object, *, busy: bool, node_ready: bool = True, told: Notice = NO_NOTICE) -> ServerPod:
+    """The facts of one pod object; ``told``: what is said of its future."""
     metadata = pod["metadata"]
     status = pod.get("status") or {}
     engine = _condition(pod, CONDITION_ENGINE_READY)
     scheduled = _condition(pod, "PodScheduled")
     slot = metadata.get("labels", {}).get(LABEL_SLOT, "")
     deletion = metadata.get("deletionTimestamp")
+    gates = tuple(gate["name"] for gate in pod["spec"].get("schedulingGates") or [])
+    unscheduled = scheduled.get("message", "") if scheduled.get("status") == "False" and not gates else ""
+    waiting = _waiting(status)
     return ServerPod(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -91,18 +110,29 @@ def server_pod(pod: Object, *, busy: bool, node_ready: bool = True) -> ServerPod
         template_hash=metadata.get("annotations", {}).get(ANNOTATION_TEMPLATE_HASH, ""),
         phase=status.get("phase", "Pending"),
         node=pod["spec"].get("nodeName", ""),
-        pool=metadata.get("labels", {}).get("kinora.dev/pool", ""),
+        pool=metadata.get("labels", {}).get(LABEL_POOL, ""),
         terminating=bool(deletion),
         engine_ready=engine.get("status") == "True",
         engine_reason=engine.get("reason", ""),
         engine_message=engine.get("message", ""),
         scheduled=scheduled.get("status") != "False",
-        unscheduled_message=scheduled.get("message", "") if scheduled.get("status") == "False" else "",
-        waiting_message=_waiting(status),
+        unscheduled_message=unscheduled,
+        waiting_message=waiting,
         busy=busy,
         node_ready=node_ready,
         deletion_time=parse_time(deletion) if deletion else None,
+        gates=gates,
+        refused_message=unscheduled or _provider_message(status) or waiting,
+        notice=told.text,
+        is_ending=told.final,
     )
+
+
+def _provider_message(status: Object) -> str:
+    """What a virtual node's provider says of a pod that it cannot start (no stock, quota, unsupported resources)."""
+    if status.get("phase", "Pending") != "Pending" or not status.get("reason"):
+        return ""
+    return f"{status['reason']}: {status.get('message', '')}".rstrip(": ")
 
 
 def _waiting(status: Object) -> str:

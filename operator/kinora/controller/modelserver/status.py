@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from kinora.api import reasons
-from kinora.api.modelserver import ModelServerSpec
+from kinora.api.modelserver import ModelServerSpec, Pool
 from kinora.api.transitions import clip, rfc3339
 from kinora.controller.modelserver.desired import selector
+from kinora.controller.modelserver.pod import pools_of
 from kinora.controller.modelserver.refuse import Refusal
-from kinora.controller.modelserver.snapshot import ServerPod, ServerSnapshot
+from kinora.controller.modelserver.snapshot import PodRefusal, ServerPod, ServerSnapshot
 
 Body = dict[str, Any]
 
@@ -79,7 +80,7 @@ def server_status(snapshot: ServerSnapshot, facts: Facts) -> Body:
     available = (
         Verdict("True", reasons.ALL_READY, f"{len(serving)} of {facts.spec.replicas} pods serve")
         if serving
-        else _why_none(pods, facts, weights)
+        else _why_none(pods, facts, weights, snapshot.refusals)
     )
     settled = len(serving) == facts.spec.replicas == len(snapshot.pods) and all(
         pod.template_hash == facts.current_hash for pod in snapshot.pods
@@ -97,11 +98,25 @@ def server_status(snapshot: ServerSnapshot, facts: Facts) -> Body:
         "Stalled": Verdict("False", reasons.PROGRESSING if not settled else reasons.ALL_READY, ""),
     }
     status = _status(snapshot, conditions)
-    pool = facts.spec.gpu.pools[0].name if facts.spec.gpu.pools else "default"
-    unscheduled = next((pod.unscheduled_message for pod in pods if pod.unscheduled_message), None)
-    told = {"message": clip(unscheduled)} if unscheduled else {}  # a null in a list is pruned: it would always differ
-    status["pools"] = [{"name": pool, "replicas": len(pods), **told}]
+    status["pools"] = [_pool_status(pool, snapshot, pods, facts.spec) for pool in pools_of(facts.spec)]
     return status
+
+
+def _pool_status(pool: Pool, snapshot: ServerSnapshot, pods: list[ServerPod], spec: ModelServerSpec) -> Body:
+    """How many pods a pool has, and in the provider's own words why not more."""
+    mine = [pod for pod in pods if pod.pool == pool.name]
+    refusal = snapshot.refusals.get(pool.name)
+    said = refusal.message if refusal else next((pod.refused_message for pod in mine if pod.refused_message), "")
+    waits = next((_gated(pod) for pod in mine if pod.gates), "")
+    full = pool.max_replicas is not None and pool.max_replicas <= len(mine) < spec.replicas
+    limit = f"maxReplicas is {pool.max_replicas}, and {spec.replicas} pods are wanted" if full else ""
+    message = said or waits or limit
+    told = {"message": clip(message)} if message else {}  # a null in a list is pruned: it would always differ
+    return {"name": pool.name, "replicas": len(mine), **told}
+
+
+def _gated(pod: ServerPod) -> str:
+    return f"{pod.name} waits for its scheduling gates: {', '.join(pod.gates)}"
 
 
 def _ready(facts: Facts, weights: Verdict, available: Verdict) -> Verdict:
@@ -124,17 +139,25 @@ def _weights(pods: list[ServerPod], facts: Facts, snapshot: ServerSnapshot) -> V
     return Verdict("Unknown", reasons.WEIGHTS_UNKNOWN, "no pod has looked at the weights yet")
 
 
-def _why_none(pods: list[ServerPod], facts: Facts, weights: Verdict) -> Verdict:
+def _why_none(pods: list[ServerPod], facts: Facts, weights: Verdict, refusals: Mapping[str, PodRefusal]) -> Verdict:
     """Why no pod serves: the most telling reason first."""
     if weights.status == "False":
         return weights
     if facts.spec.replicas == 0:
         return Verdict("False", reasons.SCALED_TO_ZERO, "spec.replicas is 0; raise it to render")
+    if refusals:
+        pool, refusal = next(iter(refusals.items()))
+        return Verdict("False", reasons.POD_REFUSED, f"pool {pool}: {refusal.message}")
     for pod in pods:
         if pod.unscheduled_message:
             return Verdict("False", reasons.POD_UNSCHEDULABLE, f"{pod.name}: {pod.unscheduled_message}")
         if pod.waiting_message:
             return Verdict("False", reasons.NO_READY_PODS, f"{pod.name}: {pod.waiting_message}")
+        if pod.refused_message:
+            return Verdict("False", reasons.POD_UNSCHEDULABLE, f"{pod.name}: {pod.refused_message}")
+    for pod in pods:
+        if pod.gates:
+            return Verdict("False", reasons.POD_GATED, _gated(pod))
     for pod in pods:
         if pod.engine_reason:
             return Verdict("False", pod.engine_reason, f"{pod.name}: {pod.engine_message}".rstrip(": "))
