@@ -83,6 +83,23 @@ def test_a_terminating_pod_holds_its_slot_until_30_seconds_beyond_its_grace() ->
     assert fate(stuck, replicas=1) == ([], set(), (0,)), "its node is gone: it will never end"
 
 
+def test_a_noticed_pod_gets_no_job_and_its_render_goes_on() -> None:
+    said = {"notice": "node n1 is cordoned"}
+    assert fate(server_pod(0, **said), replicas=1) == ([], {"u0"}, ()), "it may pass: the pod stays"
+    assert fate(server_pod(0, **said, busy=True), replicas=1) == ([], {"u0"}, ())
+
+
+def test_a_pod_whose_capacity_will_be_gone_is_replaced_once_it_is_idle() -> None:
+    said = {"notice": "node n1 has the taint x", "is_ending": True}
+    assert fate(server_pod(0, **said), replicas=1) == (["u0"], {"u0"}, ())
+    assert fate(server_pod(0, **said, busy=True), replicas=1) == ([], {"u0"}, ())
+
+
+def test_a_gated_pod_is_neither_deleted_nor_replaced() -> None:
+    waits = {"gates": ("kueue.x-k8s.io/admission",), "engine_ready": False, "engine_reason": "", "phase": "Pending"}
+    assert fate(server_pod(0, **waits), server_pod(1), replicas=2) == ([], set(), ())
+
+
 # --- rolling update
 
 
@@ -119,6 +136,8 @@ FACTS = st.fixed_dictionaries(
         "phase": st.sampled_from(["Running", "Running", "Pending", "Failed"]),
         "slot": st.integers(-1, 4),
         "engine_reason": st.sampled_from(["", "CudaFault", "EngineDown"]),
+        "notice": st.sampled_from(["", "cordoned"]),
+        "is_ending": st.booleans(),
     }
 )
 

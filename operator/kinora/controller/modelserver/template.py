@@ -96,6 +96,7 @@ def faults(template: Mapping[str, Any], env_names: str | None = None) -> Iterato
             yield Finding(f"{ROOT}.spec.{field}", _shown(value), _POD_FIELDS[field])
     broken = [fault for field in _KEYS for fault in _list_faults(spec, field, f"{ROOT}.spec")]
     yield from broken
+    yield from _type_faults(spec, f"{ROOT}.spec", maps=("securityContext", "nodeSelector"), lists=("tolerations",))
     yield from _affinity_faults(spec.get("affinity"))
     if not broken:
         for path, volume in _items(spec, "volumes"):
@@ -137,11 +138,22 @@ def _list_faults(holder: Mapping[str, Any], field: str, path: str) -> Iterator[F
     for index, item in enumerate(items):
         key = item.get(_KEYS[field]) if isinstance(item, Mapping) else None
         place = f"{path}.{field}[{index}]"
-        if key is None:
+        if not isinstance(key, (str, int)):
             yield Broken(place, _shown(item), f"a mapping with {_KEYS[field]}")
         elif key in seen:
             yield Broken(f"{place}.{_KEYS[field]}", key, "each once")
         seen.add(key)
+
+
+def _type_faults(
+    holder: Mapping[str, Any], path: str, *, maps: tuple[str, ...], lists: tuple[str, ...] = ()
+) -> Iterator[Finding]:
+    """Whether what is merged with the pod's own is of its kind."""
+    for fields, kind, words in ((maps, Mapping, "a mapping of fields"), (lists, list, "a list")):
+        for field in fields:
+            value = holder.get(field)
+            if value is not None and not isinstance(value, kind):
+                yield Broken(f"{path}.{field}", _shown(value), words)
 
 
 def _volume_faults(path: str, volume: Body) -> Iterator[Finding]:
@@ -182,10 +194,10 @@ def _container_faults(path: str, container: Body, env_names: str | None) -> Iter
     lists = ("env", "volumeMounts", "volumeDevices", "ports")
     broken = [fault for field in lists for fault in _list_faults(container, field, path)]
     resources = container.get("resources") or {}
+    broken += _type_faults(container, path, maps=("securityContext", "resources"))
     if isinstance(resources, Mapping):
         broken += _list_faults(resources, "claims", f"{path}.resources")
-    else:
-        broken.append(Broken(f"{path}.resources", _shown(resources), "a mapping of fields"))
+        broken += _type_faults(resources, f"{path}.resources", maps=("requests", "limits"))
     yield from broken
     if broken:
         return
@@ -210,7 +222,7 @@ def _shown(value: object) -> object:
 def merge(pod: Body, template: Mapping[str, Any]) -> Body:
     """The pod with the template in it; the template has no faults. Neither is changed."""
     out = copy.deepcopy(pod)
-    extra = copy.deepcopy(dict(template.get("spec") or {}))
+    extra = _without_nulls(template.get("spec") or {})
     for field, entries in (template.get("metadata") or {}).items():
         out["metadata"][field] = {**out["metadata"].get(field, {}), **entries}
     _engine_to_its_list(extra)
@@ -221,6 +233,13 @@ def merge(pod: Body, template: Mapping[str, Any]) -> Body:
     if affinity:
         out["spec"]["affinity"] = with_affinity(out["spec"].get("affinity") or {}, affinity)
     return out
+
+
+def _without_nulls(value: Any) -> Any:
+    """A copy in which a null is not there: in a manifest it says that a field is not set."""
+    if isinstance(value, Mapping):
+        return {field: _without_nulls(item) for field, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 def _engine_to_its_list(extra: Body) -> None:
