@@ -231,6 +231,12 @@ def test_a_pool_that_is_full_says_so_and_holds_no_more() -> None:
     assert conditions(found)["Reconciling"] == ("True", "Progressing")
 
 
+def test_a_notice_is_told_of_the_pool_while_the_pod_renders_on() -> None:
+    obj = server()
+    found = status(obj, pod(obj, busy=True, notice="node n1 is cordoned"))
+    assert pool_status(found)["message"] == "vace-0-x gets no new job: node n1 is cordoned"
+
+
 def facts(*, spec: Object | None = None, **status: Any) -> ServerPod:
     labels = {"kinora.dev/pool": "a", "kinora.dev/slot": "0"}
     body = {"metadata": {"name": "p", "uid": "u", "labels": labels}, "spec": spec or {}, "status": status}
@@ -266,3 +272,5 @@ def test_a_gated_pod_object() -> None:
     assert found.gates == ("kueue.x-k8s.io/admission",)
     assert (found.scheduled, found.unscheduled_message, found.refused_message) == (False, "", "")
     assert (found.pool, found.notice, found.is_ending) == ("a", "", False)
+    opened = facts(phase="Pending", conditions=[GATED])
+    assert (opened.gates, opened.refused_message) == ((), ""), "the scheduler has not looked at it yet"

@@ -13,6 +13,7 @@ from kinora.api.names import (
     LABEL_POOL,
     LABEL_SLOT,
 )
+from kinora.api.reasons import POD_GATED
 from kinora.api.transitions import parse_time
 from kinora.controller.modelserver.notice import Notice
 
@@ -101,7 +102,9 @@ def server_pod(pod: Object, *, busy: bool, node_ready: bool = True, told: Notice
     slot = metadata.get("labels", {}).get(LABEL_SLOT, "")
     deletion = metadata.get("deletionTimestamp")
     gates = tuple(gate["name"] for gate in pod["spec"].get("schedulingGates") or [])
-    unscheduled = scheduled.get("message", "") if scheduled.get("status") == "False" and not gates else ""
+    # The condition still speaks of gates for a while after the last one was taken off.
+    is_gated = bool(gates) or scheduled.get("reason") == POD_GATED
+    unscheduled = scheduled.get("message", "") if scheduled.get("status") == "False" and not is_gated else ""
     waiting = _waiting(status)
     return ServerPod(
         name=metadata["name"],

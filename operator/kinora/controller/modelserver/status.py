@@ -107,10 +107,11 @@ def _pool_status(pool: Pool, snapshot: ServerSnapshot, pods: list[ServerPod], sp
     mine = [pod for pod in pods if pod.pool == pool.name]
     refusal = snapshot.refusals.get(pool.name)
     said = refusal.message if refusal else next((pod.refused_message for pod in mine if pod.refused_message), "")
+    goes = next((f"{pod.name} gets no new job: {pod.notice}" for pod in mine if pod.notice), "")
     waits = next((_gated(pod) for pod in mine if pod.gates), "")
     full = pool.max_replicas is not None and pool.max_replicas <= len(mine) < spec.replicas
     limit = f"maxReplicas is {pool.max_replicas}, and {spec.replicas} pods are wanted" if full else ""
-    message = said or waits or limit
+    message = said or goes or waits or limit
     told = {"message": clip(message)} if message else {}  # a null in a list is pruned: it would always differ
     return {"name": pool.name, "replicas": len(mine), **told}
 
