@@ -18,7 +18,8 @@ def pod(*conditions: Object) -> Object:
 
 
 def node(*taints: str, name: str = "n1", labels: Object | None = None, **change: Any) -> Object:
-    spec = {"taints": [dict(zip(("key", "value"), taint.split("="), strict=False)) for taint in taints]}
+    parts = [dict(zip(("key", "value"), taint.split("="), strict=False)) for taint in taints]
+    spec = {"taints": [{**part, "effect": "NoSchedule"} for part in parts]}
     status = {"conditions": change.pop("conditions", [])}
     metadata = {"name": name, "labels": labels or {}, **change.pop("metadata", {})}
     return {"metadata": metadata, "spec": {**spec, **change}, "status": status}
@@ -66,7 +67,7 @@ def test_a_pod_that_is_called_back(condition: Object, words: str) -> None:
     ],
 )
 def test_a_node_that_will_be_gone(taint: str) -> None:
-    told = of(pod(), node("nvidia.com/gpu", taint))
+    told = of(pod(), node(taint))
     assert told == Notice(f"node n1 has the taint {taint.partition('=')[0]}", final=True)
 
 
@@ -95,7 +96,8 @@ def test_a_mark_of_capacity_is_no_notice(taint: str) -> None:
 )
 def test_conditions_of_nodes(condition: Object, is_notice: bool) -> None:
     told = of(pod(), node(conditions=[condition]))
-    assert (bool(told.text), told.final) == (is_notice, is_notice)
+    assert (bool(told.text), told.final) == (is_notice, False), "another pod would land there again"
+    assert of(pod(), node(conditions=[condition], unschedulable=True)).final is is_notice
     assert of(pod(), node(conditions=[{**condition, "status": "Unknown"}])) == Notice()
 
 
@@ -113,8 +115,29 @@ def test_what_may_pass_is_not_final(there: Object, words: str) -> None:
     assert not told.final
 
 
-def test_a_node_that_is_deleted_is_final() -> None:
-    assert of(pod(), node(metadata={"deletionTimestamp": "2026-05-01T12:00:00Z"})).final
+def test_a_node_that_is_deleted() -> None:
+    gone = {"deletionTimestamp": "2026-05-01T12:00:00Z"}
+    assert of(pod(), node(metadata=gone)) == Notice("node n1 is being deleted")
+    assert of(pod(), node("karpenter.sh/disrupted", metadata=gone)).final
+
+
+@pytest.mark.parametrize(
+    ("toleration", "final"),
+    [
+        ({"operator": "Exists"}, False),
+        ({"key": "karpenter.sh/disrupted", "operator": "Exists", "effect": "NoSchedule"}, False),
+        ({"key": "karpenter.sh/disrupted", "operator": "Equal", "value": ""}, False),
+        ({"key": "karpenter.sh/disrupted", "operator": "Exists", "effect": "NoExecute"}, True),
+        ({"key": "karpenter.sh/disrupted", "value": "other"}, True),
+        ({"key": "nvidia.com/gpu", "operator": "Exists"}, True),
+    ],
+)
+def test_a_pod_that_would_be_scheduled_there_again_is_not_replaced(toleration: Object, final: bool) -> None:
+    mine = pod()
+    mine["spec"] = {"tolerations": [toleration]}
+    told = of(mine, node("karpenter.sh/disrupted"))
+    assert told.text
+    assert told.final is final
 
 
 @pytest.mark.parametrize(

@@ -240,6 +240,17 @@ def test_another_pool_to_fall_back_to_rolls_no_pod() -> None:
     assert pooled({"name": "b", "provider": "gke"}) == pooled()
 
 
+def test_a_pod_of_any_pool_of_the_list() -> None:
+    pools = [{"name": "a", "provider": "acs", "gpuModel": "H20"}, {"name": "b", "provider": "gke", "gpuModel": "L4"}]
+    obj = server(gpu={"count": 1, "pools": pools})
+    spec = ModelServerSpec.model_validate(obj["spec"])
+    first, second = (desired_pod(obj, spec, SETTINGS, pool=pool, slot=0, incarnation=0) for pool in pools_of(spec))
+    assert [made["metadata"]["labels"]["kinora.dev/pool"] for made in (first, second)] == ["a", "b"]
+    assert first["metadata"]["name"] != second["metadata"]["name"]
+    assert hash_in(first) != hash_in(second)
+    assert "alibabacloud.com/compute-class" not in second["metadata"]["labels"]
+
+
 @pytest.mark.parametrize(
     "change",
     [

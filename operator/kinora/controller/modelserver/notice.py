@@ -20,7 +20,11 @@ _AWAY = ("node.kubernetes.io/unreachable", "node.kubernetes.io/not-ready")
 
 @dataclass(frozen=True)
 class Notice:
-    """Why a pod gets no new job; empty: nothing is said. ``final``: pod or node will go, whatever happens."""
+    """Why a pod gets no new job; empty: nothing is said.
+
+    ``final``: its capacity goes, whatever happens, and the next pod would not land there again. Without that an idle
+    pod is not replaced: a node that only says so would take, and lose, one pod after the other.
+    """
 
     text: str = ""
     final: bool = False
@@ -32,22 +36,52 @@ def notice(pod: Object, node: Object | None, providers: Providers) -> Notice:
         return Notice(_told("pod", condition), final=True)
     if node is None or is_virtual(node, providers.virtual_nodes):
         return Notice()
+    said = _said(node, providers)
+    if said:
+        return Notice(said, final=_takes_no_more(node, pod))
+    return _for_now(node)
+
+
+def _said(node: Object, providers: Providers) -> str:
+    """Why the node will be gone."""
     name = node["metadata"]["name"]
     if node["metadata"].get("deletionTimestamp"):
-        return Notice(f"node {name} is being deleted", final=True)
+        return f"node {name} is being deleted"
     for condition in _true(node, providers.notices.node_conditions):
-        return Notice(_told(f"node {name}", condition), final=True)
-    taints = (node.get("spec") or {}).get("taints") or []
-    for taint in taints:
+        return _told(f"node {name}", condition)
+    for taint in _taints(node):
         for known in providers.notices.node_taints:
             if taint.get("key") == known.key and known.value in {None, taint.get("value", "")}:
-                return Notice(f"node {name} has the taint {taint['key']}", final=True)
-    return _for_now(name, node, taints)
+                return f"node {name} has the taint {taint['key']}"
+    return ""
 
 
-def _for_now(name: str, node: Object, taints: Iterable[Object]) -> Notice:
+def _taints(node: Object) -> list[Object]:
+    return (node.get("spec") or {}).get("taints") or []
+
+
+def _takes_no_more(node: Object, pod: Object) -> bool:
+    """Whether a pod like this one would not be scheduled there now."""
+    spec = node.get("spec") or {}
+    closed = [taint for taint in _taints(node) if taint.get("effect") in {"NoSchedule", "NoExecute"}]
+    if spec.get("unschedulable"):
+        closed = [*closed, {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}]
+    tolerations = (pod.get("spec") or {}).get("tolerations") or []
+    return any(not any(_tolerates(one, taint) for one in tolerations) for taint in closed)
+
+
+def _tolerates(toleration: Object, taint: Object) -> bool:
+    if toleration.get("effect") not in {None, "", taint.get("effect")}:
+        return False
+    if toleration.get("operator") == "Exists":
+        return toleration.get("key") in {None, "", taint.get("key")}
+    return toleration.get("key") == taint.get("key") and toleration.get("value", "") == taint.get("value", "")
+
+
+def _for_now(node: Object) -> Notice:
     """What may pass: a node that is away, or cordoned."""
-    for taint in taints:
+    name = node["metadata"]["name"]
+    for taint in _taints(node):
         if taint.get("key") in _AWAY:
             return Notice(f"node {name} has the taint {taint['key']}")
     if (node.get("spec") or {}).get("unschedulable"):
@@ -59,10 +93,9 @@ def is_virtual(node: Object, known: VirtualNodes) -> bool:
     """Whether the node stands for a provider's capacity and not for one machine."""
     metadata = node["metadata"]
     labels = metadata.get("labels") or {}
-    taints = (node.get("spec") or {}).get("taints") or []
     return (
         any(labels.get(key) == value for key, value in known.labels.items())
-        or any(taint.get("key") in known.taint_keys for taint in taints)
+        or any(taint.get("key") in known.taint_keys for taint in _taints(node))
         or metadata["name"].startswith(known.name_prefixes)
     )
 
@@ -70,7 +103,7 @@ def is_virtual(node: Object, known: VirtualNodes) -> bool:
 def node_mark(node: Object, providers: Providers) -> tuple[object, ...]:
     """What of a node a notice rests on: two equal marks give the same notice (a heartbeat changes none)."""
     spec = node.get("spec") or {}
-    taints = tuple((taint.get("key"), taint.get("value", "")) for taint in spec.get("taints") or [])
+    taints = tuple((taint.get("key"), taint.get("value", ""), taint.get("effect")) for taint in _taints(node))
     signs = tuple(
         (condition["type"], condition.get("message", ""))
         for condition in _true(node, providers.notices.node_conditions)
