@@ -115,6 +115,12 @@ def test_what_may_pass_is_not_final(there: Object, words: str) -> None:
     assert not told.final
 
 
+def test_a_node_that_is_ready_again_is_not_away_though_its_taint_lingers() -> None:
+    assert of(pod(), node("node.kubernetes.io/not-ready", conditions=[true("Ready")])) == Notice()
+    unknown = {"type": "Ready", "status": "Unknown"}
+    assert of(pod(), node("node.kubernetes.io/unreachable", conditions=[unknown])).text
+
+
 def test_a_node_that_is_deleted() -> None:
     gone = {"deletionTimestamp": "2026-05-01T12:00:00Z"}
     assert of(pod(), node(metadata=gone)) == Notice("node n1 is being deleted")

@@ -79,10 +79,12 @@ def _tolerates(toleration: Object, taint: Object) -> bool:
 
 
 def _for_now(node: Object) -> Notice:
-    """What may pass: a node that is away, or cordoned."""
+    """What may pass: a node that is away, or cordoned. Its condition leads: the taints follow it, both ways."""
     name = node["metadata"]["name"]
+    conditions = (node.get("status") or {}).get("conditions") or []
+    is_ready = any(found.get("type") == "Ready" and found.get("status") == "True" for found in conditions)
     for taint in _taints(node):
-        if taint.get("key") in _AWAY:
+        if taint.get("key") in _AWAY and not is_ready:
             return Notice(f"node {name} has the taint {taint['key']}")
     if (node.get("spec") or {}).get("unschedulable"):
         return Notice(f"node {name} is cordoned")
