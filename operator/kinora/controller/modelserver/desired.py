@@ -128,3 +128,34 @@ def child_metadata(server: Object, name: str) -> Body:
         "labels": labels(server),
         "ownerReferences": [owner(server)],
     }
+
+
+def secured(uid: int) -> Body:
+    """The security context of every container, but for its user."""
+    return {
+        "runAsUser": uid,
+        "runAsGroup": names.SHARED_GID,
+        "runAsNonRoot": True,
+        "readOnlyRootFilesystem": True,
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def downward(name: str, path: str) -> Body:
+    """An environment variable with a field of the pod."""
+    return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+
+
+def token_sources() -> list[Body]:
+    """What the default projection holds, mounted into the agent's container only."""
+    return [
+        {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
+        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        {
+            "downwardAPI": {
+                "items": [{"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]
+            }
+        },
+    ]

@@ -23,7 +23,7 @@ from kinora.api.agentconfig import (
 )
 from kinora.api.base import integral
 from kinora.api.modelserver import ModelServerSpec, Pool
-from kinora.controller.modelserver.desired import child_metadata, weights_claim
+from kinora.controller.modelserver.desired import child_metadata, downward, secured, token_sources, weights_claim
 from kinora.controller.modelserver.snapshot import Object
 from kinora.controller.modelserver.template import merge
 from kinora.controller.pools.shape import Shape, shape_of
@@ -150,25 +150,13 @@ def _pod_spec(server: Object, spec: ModelServerSpec, settings: Settings, pool: P
     return body
 
 
-def _secured(uid: int) -> Body:
-    return {
-        "runAsUser": uid,
-        "runAsGroup": names.SHARED_GID,
-        "runAsNonRoot": True,
-        "readOnlyRootFilesystem": True,
-        "allowPrivilegeEscalation": False,
-        "capabilities": {"drop": ["ALL"]},
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }
-
-
 def _install(settings: Settings, shape: Shape) -> Body:
     return {
         "name": names.CONTAINER_INSTALL,
         "image": settings.agent_image,
         "imagePullPolicy": settings.image_pull_policy,
         "command": ["kinora", "install-supervisor", names.SUPERVISOR_PATH],
-        "securityContext": _secured(names.AGENT_UID),
+        "securityContext": secured(names.AGENT_UID),
         "volumeMounts": [{"name": "run", "mountPath": names.RUN_DIR}],
         "resources": _own_resources(
             names.CONTAINER_INSTALL, shape, requests={"cpu": "10m", "memory": "64Mi"}, limits={"memory": "256Mi"}
@@ -205,7 +193,7 @@ def _engine(spec: ModelServerSpec, settings: Settings, pool: Pool, shape: Shape)
             {"name": "HOME", "value": "/tmp"},  # noqa: S108 - the pod's own emptyDir
             *({"name": variable.name, "value": variable.value} for variable in spec.engine.env),
         ],
-        "securityContext": _secured(names.ENGINE_UID),
+        "securityContext": secured(names.ENGINE_UID),
         "volumeMounts": [
             {"name": "run", "mountPath": names.RUN_DIR},
             {"name": "input", "mountPath": names.INPUT_DIR},
@@ -248,16 +236,16 @@ def _agent(server: Object, spec: ModelServerSpec, settings: Settings, pool: Pool
         "command": ["kinora", "agent"],
         "env": [
             {"name": CONFIG_VARIABLE, "value": json.dumps(config.model_dump(mode="json", by_alias=True))},
-            _downward(POD_NAME_VARIABLE, "metadata.name"),
-            _downward(POD_UID_VARIABLE, "metadata.uid"),
-            _downward(NAMESPACE_VARIABLE, "metadata.namespace"),
-            _downward(NODE_NAME_VARIABLE, "spec.nodeName"),
+            downward(POD_NAME_VARIABLE, "metadata.name"),
+            downward(POD_UID_VARIABLE, "metadata.uid"),
+            downward(NAMESPACE_VARIABLE, "metadata.namespace"),
+            downward(NODE_NAME_VARIABLE, "spec.nodeName"),
             {"name": "HOME", "value": "/tmp"},  # noqa: S108
         ],
         "ports": [{"name": "metrics", "containerPort": names.AGENT_PORT}],
         "livenessProbe": _probe("/healthz", period=10, failures=6),
         "readinessProbe": _probe("/readyz", period=5, failures=2),
-        "securityContext": _secured(names.AGENT_UID),
+        "securityContext": secured(names.AGENT_UID),
         "volumeMounts": [
             {"name": "run", "mountPath": names.RUN_DIR},
             {"name": "input", "mountPath": names.INPUT_DIR},
@@ -281,10 +269,6 @@ def _agent(server: Object, spec: ModelServerSpec, settings: Settings, pool: Pool
     }
 
 
-def _downward(name: str, path: str) -> Body:
-    return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
-
-
 def _probe(path: str, *, period: int, failures: int) -> Body:
     return {
         "httpGet": {"path": path, "port": names.AGENT_PORT},
@@ -306,7 +290,7 @@ def _volumes(server: Object, spec: ModelServerSpec) -> list[Body]:
             "persistentVolumeClaim": {"claimName": weights_claim(server, spec), "readOnly": True},
         },
         {"name": "artifacts", "persistentVolumeClaim": {"claimName": spec.artifacts.claim_name}},
-        {"name": "token", "projected": {"defaultMode": 0o440, "sources": _token_sources()}},
+        {"name": "token", "projected": {"defaultMode": 0o440, "sources": token_sources()}},
         *(
             {
                 "name": f"claim-{entry.name}",
@@ -314,17 +298,4 @@ def _volumes(server: Object, spec: ModelServerSpec) -> list[Body]:
             }
             for entry in spec.input_claims
         ),
-    ]
-
-
-def _token_sources() -> list[Body]:
-    """What the default projection holds, mounted into the agent's container only."""
-    return [
-        {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
-        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
-        {
-            "downwardAPI": {
-                "items": [{"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]
-            }
-        },
     ]
