@@ -110,6 +110,8 @@ async def test_a_job_without_model_or_task_is_refused(
         ({"replicas": -1}, ["spec.replicas", "-1"]),
         ({"gpu": {"pools": [{"name": "A"}]}}, ["spec.gpu.pools[0].name", '"A"']),
         ({"gpu": {"pools": [{"name": "a"}, {"name": "a"}]}}, ["spec.gpu.pools[1]", "Duplicate"]),
+        ({"gpu": {"pools": [{"name": "a", "pricePerHour": -1}]}}, ["spec.gpu.pools[0].pricePerHour", "-1"]),
+        ({"gpu": {"pools": [{"name": "a", "provider": "oke"}]}}, ["provider", '"acs", "ack", "gke", "eks"']),
         ({"weights": {"claimName": "w", "verify": "Maybe"}}, ["spec.weights.verify", '"Hash", "Size", "Header"']),
         ({"drainSeconds": 100000}, ["spec.drainSeconds", "86400"]),
     ],

@@ -129,6 +129,9 @@ class Pool(ApiModel):
     gpu_model: Annotated[str, StringConstraints(max_length=63)] | None = None
     capacity: Capacity = Capacity.ON_DEMAND
     max_replicas: int | None = Field(None, ge=0, le=1000)
+    price_per_hour: float | None = Field(
+        None, ge=0, description="What a pod of this pool costs an hour, in the administrator's currency."
+    )
     labels: LabelMap = Field(default_factory=dict)
     annotations: LabelMap = Field(default_factory=dict)
     node_selector: LabelMap = Field(default_factory=dict)

@@ -18,12 +18,15 @@ MODELSERVERS: Final = "modelservers"
 
 LABEL_MODEL_SERVER: Final = f"{GROUP}/modelserver"
 LABEL_SLOT: Final = f"{GROUP}/slot"
+LABEL_POOL: Final = f"{GROUP}/pool"
 LABEL_COMPONENT: Final = "app.kubernetes.io/component"
 LABEL_CATALOGUE: Final = f"{GROUP}/catalogue"  # "true" on ConfigMaps of the operator's namespace that hold models
 LABEL_NAME: Final = "app.kubernetes.io/name"
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 COMPONENT_SERVER: Final = "server"
 ANNOTATION_TEMPLATE_HASH: Final = f"{GROUP}/template-hash"
+# Labels of a ModelServer that its pods carry too, and no others: what Kueue reads of a plain pod.
+QUEUE_LABELS: Final = ("kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class")
 CONDITION_ENGINE_READY: Final = f"{GROUP}/EngineReady"
 CONDITION_FAST_READY: Final = f"{GROUP}/FastReady"  # whether jobs of preset Fast can be rendered too
 

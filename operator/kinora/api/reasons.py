@@ -98,4 +98,6 @@ AUTOSCALING: Final = "Autoscaling"
 ALL_READY: Final = "AllReady"
 PROGRESSING: Final = "Progressing"
 POD_UNSCHEDULABLE: Final = "Unschedulable"
+POD_GATED: Final = "SchedulingGated"  # a pod waits for its scheduling gates: somebody's decision, nobody's refusal
+POD_REFUSED: Final = "PodRefused"  # the API server or an admission webhook does not take the pod
 NO_READY_PODS: Final = "NoReadyPods"

@@ -24,6 +24,7 @@ from kinora.catalogue.model import Model
 from kinora.cli.manifests import Document
 from kinora.cli.workflows import allowed_by, missing, text_of
 from kinora.controller.modelserver import refuse
+from kinora.controller.settings import Settings
 from kinora.recipes.faults import Fault, InvalidSpec, not_yet
 from kinora.recipes.resolve import resolve
 from kinora.workflows.workflow import plan
@@ -31,7 +32,7 @@ from kinora.workflows.workflow import plan
 API_VERSION = f"{names.GROUP}/{names.VERSION}"
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _UID = "00000000-0000-0000-0000-000000000000"
-_DEFAULT_IMAGE = "the chart's"  # whether the operator has a default image is not known here
+_SETTINGS = Settings("the chart's", engine_image="the chart's")  # what the operator has is not known here
 
 
 @dataclass
@@ -213,7 +214,7 @@ def _server_faults(raw: object, catalogue: Catalogue) -> Iterator[Fault]:
     spec, unreadable = _parsed(ModelServerSpec, raw)
     if spec is None:
         return
-    refused = (_refusal_fault(refusal) for refusal in refuse.refusals(spec, catalogue, _DEFAULT_IMAGE))
+    refused = (_refusal_fault(refusal) for refusal in refuse.refusals(spec, catalogue, _SETTINGS))
     yield from (fault for fault in refused if not _hidden(fault.field, unreadable))
 
 

@@ -10,15 +10,20 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from kinora.api.names import LABEL_MODEL_SERVER, LABEL_POOL
+from kinora.controller.modelserver.snapshot import PodRefusal
 from kinora.controller.plan import Create, Note, Plan
 from kinora.controller.settings import Settings
 from kinora.kube import events
 from kinora.kube.client import ApiError, KubeClient
-from kinora.kube.resources import Resource
+from kinora.kube.resources import POD, Resource
 
 log = logging.getLogger(__name__)
 Object = dict[str, Any]
 REPORTER = "kinora.dev/operator"
+# Answers to a pod that is not taken as it is: malformed, forbidden (a quota, a policy), or refused by a webhook.
+_REFUSED = frozenset({400, 403, 406, 413, 422})
+REFUSED_SECONDS = 30.0  # until a pod is tried again in a pool where it was refused
 
 
 class StaleError(Exception):
@@ -40,6 +45,7 @@ class Executor:
     def __init__(self, client: KubeClient, settings: Settings) -> None:
         self._client = client
         self._settings = settings
+        self.refusals: dict[str, dict[str, PodRefusal]] = {}  # ModelServer's key -> pool -> the last refusal of a pod
 
     async def run(self, resource: Resource, obj: Object, plan: Plan) -> Object | None:
         """Carry out one plan; the object's new state if its status was written. Raises StaleError, ApiError."""
@@ -77,8 +83,20 @@ class Executor:
             await self._client.create(create.resource, metadata["namespace"], create.body)
             log.info("created %s %s/%s", create.resource.kind, metadata["namespace"], metadata["name"])
         except ApiError as error:
-            if not error.already_exists:
+            if create.resource == POD and error.status in _REFUSED:
+                self._refused(create.body, error)
+            elif not error.already_exists:
                 raise
+        else:
+            if create.resource == POD:
+                self.refusals.pop(_server_key(create.body), None)
+
+    def _refused(self, pod: Object, error: ApiError) -> None:
+        """Remember what was said, for the status: it is no fault of the operator's, and nothing to end a pass for."""
+        until = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=REFUSED_SECONDS)
+        log.warning("pod %s/%s is refused: %s", pod["metadata"]["namespace"], pod["metadata"]["name"], error.message)
+        pool = pod["metadata"]["labels"].get(LABEL_POOL, "")
+        self.refusals.setdefault(_server_key(pod), {})[pool] = PodRefusal(error.message, until)
 
     async def note(self, obj: Object, note: Note) -> None:
         """Record one event on the object."""
@@ -93,3 +111,7 @@ class Executor:
             now=dt.datetime.now(dt.UTC),
         )
         await events.record(self._client, body)
+
+
+def _server_key(pod: Object) -> str:
+    return f"{pod['metadata']['namespace']}/{pod['metadata']['labels'].get(LABEL_MODEL_SERVER, '')}"

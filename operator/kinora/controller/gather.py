@@ -13,6 +13,7 @@ from kinora.api.transitions import is_assigned, is_finished, parse_time, phase_o
 from kinora.api.videojob import Preset
 from kinora.catalogue.load import Catalogue
 from kinora.controller.learning import Learning, video_seconds_of, work_of
+from kinora.controller.modelserver.notice import notice
 from kinora.controller.modelserver.snapshot import ServerPod, ServerSnapshot, server_pod
 from kinora.controller.scheduling.cost import remaining
 from kinora.controller.scheduling.facts import DEFAULT_QUEUE, Held, Job, Lane, Pod, Rate, World, level
@@ -36,7 +37,9 @@ class Gatherer:
         self._settings = settings
         self._texts: dict[str, tuple[str | None, str]] = {}  # job UID -> its workflow's text, or why there is none
         self._verdicts: dict[str, tuple[tuple[int, str], Verdict]] = {}  # job UID -> what it rests on, verdict
-        self._pods: dict[str, tuple[Object, bool, ServerPod]] = {}  # UID -> what it was read from, and the facts
+        self._pods: dict[
+            str, tuple[Object, Object | None, ServerPod]
+        ] = {}  # UID -> what it was read from, and the facts
         self.waiting = WaitingJobs(settings.aging_seconds)
         self.learning = Learning(catalogue)
         self.ledger = Ledger()
@@ -204,14 +207,16 @@ class Gatherer:
         )
 
     def _server_pod(self, pod: Object) -> ServerPod:
-        """The facts of a pod; read anew only when the object or its node's readiness changed."""
+        """The facts of a pod; read anew only when the object or its node changed."""
         uid = pod["metadata"]["uid"]
-        node_ready = pod["spec"].get("nodeName", "") not in self._store.node_not_ready
+        name = pod["spec"].get("nodeName", "")
+        ready, node = name not in self._store.node_not_ready, self._store.nodes.get(name)
         known = self._pods.get(uid)
-        if known is None or known[0] is not pod or known[1] != node_ready:
+        if known is None or known[0] is not pod or known[1] is not node or known[2].node_ready != ready:
             if len(self._pods) > 2 * len(self._store.pods_by_uid) + 64:
                 self._pods = {one: facts for one, facts in self._pods.items() if one in self._store.pods_by_uid}
-            known = self._pods[uid] = (pod, node_ready, server_pod(pod, busy=False, node_ready=node_ready))
+            told = notice(pod, node, self._settings.providers)
+            known = self._pods[uid] = (pod, node, server_pod(pod, busy=False, node_ready=ready, told=told))
         return replace(known[2], busy=True) if self._store.jobs_by_pod.get(uid) else known[2]
 
     # --- the queue ------------------------------------------------------------------------------------------------
@@ -298,7 +303,7 @@ class Gatherer:
             owner.get("uid") == server["metadata"]["uid"] for owner in raw["metadata"].get("ownerReferences") or []
         ):
             return None
-        is_open = facts.uid not in reserved and facts.uid not in cordoned
+        is_open = facts.uid not in reserved and facts.uid not in cordoned and not facts.notice
         held = self._held(facts.uid, server, facts.pool) if facts.busy else ()
         return Pod(facts.name, facts.uid, facts.node, server["metadata"]["name"], facts.pool, facts.serves, is_open,
                    held=held, presets=facts.presets)  # fmt: skip

@@ -334,9 +334,14 @@ class Operator:
         if server is None:
             self._children.pop(name, None)
             self._binder.cordoned.pop(name, None)
+            self._executor.refusals.pop(name, None)
             return
         mark = (server["metadata"]["uid"], server["metadata"].get("generation", 1))
-        plan = self._planner.plan(server, made=self._children.get(name) == mark)
+        made = self._children.get(name) == mark
+        if not made:
+            self._executor.refusals.pop(name, None)  # of another spec, or of long ago
+        refusals = dict(self._executor.refusals.get(name, {}))
+        plan = self._planner.plan(server, refusals, made=made)
         written = await self._executor.run(MODELSERVER, server, plan)
         if any(create.resource != POD for create in plan.create):  # a refused spec has made none
             self._children[name] = mark
@@ -344,6 +349,8 @@ class Operator:
             self.store.servers.apply(written)
         if plan.requeue_after is not None:
             self._queue.add(("server", name), plan.requeue_after)
+        if self._executor.refusals.get(name, {}) != refusals:
+            self._queue.add(("server", name), SERVER_DELAY)  # to say so
 
     # --- after the end --------------------------------------------------------------------------------------------
 

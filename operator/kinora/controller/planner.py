@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from kinora.api.modelserver import ModelServerSpec
@@ -17,7 +19,7 @@ from kinora.controller.models import Models
 from kinora.controller.modelserver import decide as server_decide
 from kinora.controller.modelserver.capacity import Ages, capacity
 from kinora.controller.modelserver.refuse import Refusal
-from kinora.controller.modelserver.snapshot import ServerPod, ServerSnapshot
+from kinora.controller.modelserver.snapshot import PodRefusal, ServerPod, ServerSnapshot
 from kinora.controller.plan import Plan
 from kinora.controller.scheduling import decide as scheduling
 from kinora.controller.scheduling.decide import Server
@@ -42,14 +44,18 @@ class Planner:
         self._pending: dict[str, float] = {}  # pod UID -> since when it has found no node
         self._starting: set[str] = set()  # UIDs of pods that this process has seen before they served
 
-    def plan(self, server: Object, *, made: bool) -> Plan:
-        """What to do about the server now. ``made``: its children beside the pods were made by this process."""
+    def plan(self, server: Object, refusals: Mapping[str, PodRefusal], *, made: bool) -> Plan:
+        """What to do about the server now.
+
+        ``refusals``: by pool, why no pod was taken there lately. ``made``: its children beside the pods were made by
+        this process.
+        """
         name = f"{server['metadata']['namespace']}/{server['metadata']['name']}"
         if server["metadata"].get("deletionTimestamp"):
             self._binder.cordoned[name] = frozenset(self._store.pods_by_server.get(name, ()))
             return Plan()
         now = dt.datetime.now(dt.UTC)
-        snapshot = self._snapshot(server, now)
+        snapshot = replace(self._snapshot(server, now), refusals=refusals)
         spec = server_decide.accepted(snapshot, self._models.catalogue, self._settings)
         if isinstance(spec, Refusal):
             self._binder.cordoned[name] = frozenset(pod.uid for pod in snapshot.pods)
@@ -100,11 +106,11 @@ class Planner:
         for pod in snapshot.pods:
             self._learn_start(snapshot, pod)
         self._forget()
-        digest = server_decide.current_hash(spec, self._settings, snapshot.entry)
-        return capacity(snapshot, spec, digest, self._gatherer.learning.cold_start(dict(snapshot.server)), ages)
+        hashes = server_decide.hashes(snapshot, spec, self._settings)
+        return capacity(snapshot, spec, hashes, self._gatherer.learning.cold_start(dict(snapshot.server)), ages)
 
     def _pending_for(self, pod: ServerPod) -> float | None:
-        waits = not pod.node and not pod.terminating and not pod.is_lost
+        waits = not (pod.node or pod.gates or pod.terminating or pod.is_lost)  # a gate is somebody's leave to wait for
         seconds = self._since(self._pending, pod.uid, waits)
         return seconds if waits else None
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from kinora.controller.pools.load import Providers, load_providers
 from kinora.controller.queues import QueuesError, read_queues
 from kinora.controller.scheduling.facts import AGING_SECONDS, Queue
 
@@ -31,6 +32,7 @@ class Settings:
         namespace: where the operator itself runs (POD_NAMESPACE): ConfigMaps there may hold models; empty: no models
             are read from any.
         model_aliases: further names of models, such as hosted ones (KINORA_MODEL_ALIASES: name=model,name=model).
+        providers: the providers of GPU capacity (data of the package).
     """
 
     agent_image: str
@@ -47,6 +49,7 @@ class Settings:
     queues: Mapping[str, Queue] = field(default_factory=lambda: read_queues(""))
     aging_seconds: float = AGING_SECONDS
     ledger: str = ""
+    providers: Providers = field(default_factory=load_providers)
 
 
 def from_environment() -> Settings:

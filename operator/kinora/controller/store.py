@@ -14,6 +14,8 @@ from typing import Any
 
 from kinora.api.names import LABEL_MODEL_SERVER, key
 from kinora.api.transitions import is_assigned
+from kinora.controller.modelserver.notice import is_virtual, node_mark
+from kinora.controller.pools.load import load_providers
 
 Object = dict[str, Any]
 
@@ -113,8 +115,8 @@ class Store:
     def __init__(self, clock: Callable[[], float], notify: Callable[[str, str], None]) -> None:
         """``notify(kind, key)`` is told of every change: kind is job, server, pod, claim or node.
 
-        A node changes when its readiness does. ``offer`` is told beside ``server`` when a spec changes: a status
-        says nothing new to the jobs that wait.
+        A node changes when its readiness does, or what it says of its end. ``offer`` is told beside ``server`` when a
+        spec changes: a status says nothing new to the jobs that wait.
         """
         self._clock = clock
         self._notify = notify
@@ -197,14 +199,19 @@ class Store:
             self.pods_by_server[_server_key(new)][new["metadata"]["uid"]] = new
         self._notify("pod", name)
 
-    def _node_changed(self, name: str, _old: Object | None, new: Object | None) -> None:
+    def _node_changed(self, name: str, old: Object | None, new: Object | None) -> None:
         was_ready = name not in self.node_not_ready
         if new is None or _node_ready(new):
             self.node_not_ready.pop(name, None)
         else:
             self.node_not_ready.setdefault(name, self._clock())
-        if was_ready == (name in self.node_not_ready):  # a node's heartbeat says nothing
+        providers = load_providers()
+        before, after = (node_mark(node or _PLAIN_NODE, providers) for node in (old, new))
+        if was_ready == (name in self.node_not_ready) or before != after:  # a node's heartbeat says nothing
             self._notify("node", name)
+
+
+_PLAIN_NODE: Object = {"metadata": {}}  # one that is not there says as little as one that says nothing
 
 
 def _offer(server: Object | None) -> tuple[object, ...] | None:
@@ -221,7 +228,7 @@ def _server_key(pod: Object) -> str:
 
 def _node_ready(node: Object) -> bool:
     """Whether the node may be relied on; a virtual node's conditions are ignored (decisions.md, 15)."""
-    if node["metadata"].get("labels", {}).get("type") == "virtual-kubelet":
+    if is_virtual(node, load_providers().virtual_nodes):
         return True
     for condition in (node.get("status") or {}).get("conditions") or []:
         if condition.get("type") == "Ready":

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kinora.api.modelserver import ModelServerSpec, Pool
+from kinora.api.modelserver import ModelServerSpec
 from kinora.api.names import AGENT_CLUSTER_ROLE, AGENT_SERVICE_ACCOUNT, CONDITION_ENGINE_READY, LABEL_CATALOGUE
 from kinora.api.reasons import TERMINAL, Phase
 from kinora.api.videojob import VideoJobSpec
@@ -276,17 +276,11 @@ def test_a_wrong_value_is_refused_by_its_name(wrong: str) -> None:
 
 def test_server_pods_are_held_to_the_same() -> None:
     """The pods that no template of the chart shows: those that the operator makes."""
-    from kinora.controller.modelserver.desired import pod
+    from kinora.controller.modelserver.pod import desired_pod, pools_of
     from unit.controller.builders import SETTINGS, server
 
-    made = pod(
-        server(),
-        ModelServerSpec.model_validate(server()["spec"]),
-        SETTINGS,
-        pool=Pool(name="default"),
-        slot=0,
-        incarnation=0,
-    )
+    spec = ModelServerSpec.model_validate(server()["spec"])
+    made = desired_pod(server(), spec, SETTINGS, pool=pools_of(spec)[0], slot=0, incarnation=0)
     for container in [*made["spec"]["initContainers"], *made["spec"]["containers"]]:
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}

@@ -43,6 +43,24 @@ def test_the_examples_are_sound() -> None:
     assert err == f"{len(files)} files, {len(files) + 1} objects, 0 faults\n"
 
 
+def test_the_examples_of_pools_are_sound() -> None:
+    files = sorted(str(path) for path in (ROOT / "examples/pools").glob("*.yaml"))
+    code, out, err = run(*files)
+    assert (code, out) == (0, "")
+    assert "ResourceClaimTemplate/one-gpu: not Kinora's, left alone" in err
+    assert f"{len(files)} files, {len(files)} objects, 0 faults" in err
+
+
+def test_a_pools_card_and_a_template_are_judged_as_the_operator_does(tmp_path: Path) -> None:
+    pools = "  gpu:\n    pools:\n      - {name: a, provider: gke, gpuModel: T4}\n"
+    template = "  podTemplate:\n    spec:\n      hostNetwork: true\n      containers:\n        - {name: agent}\n"
+    lines = found(tmp_path, SERVER + pools + template)
+    assert len(lines) == 3
+    assert lines[0].startswith("f.yaml:10: ModelServer/vace: spec.gpu.pools[0].gpuModel is T4; allowed: L4, H100")
+    assert "spec.podTemplate.spec.hostNetwork is true; allowed: unset" in lines[1]
+    assert "spec.podTemplate.spec.containers[0].name is agent; allowed: engine" in lines[2]
+
+
 def test_every_fault_of_every_object_at_once(tmp_path: Path) -> None:
     lines = found(
         tmp_path,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from typing import Any
 
 from kinora.api.modelserver import ModelServerSpec
@@ -147,10 +148,10 @@ def server_snapshot(obj: Object, *pods: ServerPod, claims: frozenset[str] | None
     return ServerSnapshot(server=obj, pods=pods, claims=there, backlog=0, now=NOW)
 
 
-def arranged(snapshot_: ServerSnapshot, asked: ModelServerSpec, digest: str = "new") -> Fleet:
+def arranged(snapshot_: ServerSnapshot, asked: ModelServerSpec, hashes: Mapping[str, str] | None = None) -> Fleet:
     """What scheduling makes of a server's pods when spec.replicas rules."""
-    facts = capacity(snapshot_, asked, digest, 60.0, Ages({}, {}))
-    return arrange(facts.members, facts.wish, NOW.timestamp())
+    facts = capacity(snapshot_, asked, hashes or {"default": "new"}, 60.0, Ages({}, {}))
+    return arrange(facts.members, facts.wish, snapshot_.now.timestamp())
 
 
 def server_plan(
@@ -160,7 +161,5 @@ def server_plan(
     asked = server_decide.accepted(snapshot_, models or catalogue(), settings)
     if isinstance(asked, Refusal):
         return server_decide.refused(snapshot_, asked)
-    outcome = server_decide.Outcome(
-        arranged(snapshot_, asked, server_decide.current_hash(asked, settings, snapshot_.entry))
-    )
+    outcome = server_decide.Outcome(arranged(snapshot_, asked, server_decide.hashes(snapshot_, asked, settings)))
     return server_decide.decide(snapshot_, asked, settings, outcome, children_made=made)

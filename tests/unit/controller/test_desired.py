@@ -9,7 +9,7 @@ import pytest
 
 from kinora.api.modelserver import ModelServerSpec
 from kinora.controller.modelserver import desired
-from kinora.controller.modelserver.capacity import pools_of
+from kinora.controller.modelserver.pod import desired_pod, pools_of, template_hash
 from kinora.controller.settings import Settings
 from unit.controller.builders import SETTINGS, server
 
@@ -21,8 +21,8 @@ def spec(**change: Any) -> ModelServerSpec:
 
 
 def pod(slot: int = 0, settings: Settings = SETTINGS, **change: Any) -> Object:
-    asked = spec(**change)
-    return desired.pod(server(**change), asked, settings, pool=pools_of(asked)[0], slot=slot, incarnation=0)
+    wanted = spec(**change)
+    return desired_pod(server(**change), wanted, settings, pool=pools_of(wanted)[0], slot=slot, incarnation=0)
 
 
 def containers(body: Object) -> list[Object]:
@@ -146,7 +146,11 @@ def test_the_agent_is_told_what_the_spec_says() -> None:
 
 
 def digest(image: str = "standin:1", **change: Any) -> str:
-    return desired.template_hash(spec(**change), image)
+    return hash_of(spec(**change), image)
+
+
+def hash_of(wanted: ModelServerSpec, image: str = "standin:1") -> str:
+    return template_hash(server(), wanted, Settings("kinora:1", image), pools_of(wanted)[0])
 
 
 @pytest.mark.parametrize("change", [{"replicas": 7}, {"update": {"maxUnavailable": 3}}])
@@ -187,8 +191,8 @@ class LaterSpec(ModelServerSpec):
 
 def test_a_field_that_a_later_version_adds_rolls_no_pod_that_does_not_set_it() -> None:
     later = LaterSpec.model_validate(server()["spec"])
-    assert desired.template_hash(later, "standin:1") == digest()
-    assert desired.template_hash(later.model_copy(update={"preload": False}), "standin:1") != digest()
+    assert hash_of(later) == digest()
+    assert hash_of(later.model_copy(update={"preload": False})) != digest()
 
 
 def test_a_new_operator_rolls_no_pod_and_a_new_engine_does() -> None:

@@ -37,18 +37,12 @@ def put(store: Store, name: str, status: Object | None = None, **spec: Any) -> O
 
 
 def ready_pod(gatherer: Gatherer, store: Store, slot: int = 0, uid: str = "p1", **change: Any) -> Object:
-    from kinora.api.modelserver import ModelServerSpec, Pool
-    from kinora.controller.modelserver.desired import pod
+    from kinora.api.modelserver import ModelServerSpec
+    from kinora.controller.modelserver.pod import desired_pod, pools_of
 
     owner = server(replicas=2)
-    made = pod(
-        owner,
-        ModelServerSpec.model_validate(owner["spec"]),
-        SETTINGS,
-        pool=Pool(name="default"),
-        slot=slot,
-        incarnation=0,
-    )
+    spec = ModelServerSpec.model_validate(owner["spec"])
+    made = desired_pod(owner, spec, SETTINGS, pool=pools_of(spec)[0], slot=slot, incarnation=0)
     made["metadata"] |= {"uid": uid, "resourceVersion": "3", **change}
     made["spec"]["nodeName"] = "n1"
     made["status"] = {"phase": "Running", "conditions": [{"type": "kinora.dev/EngineReady", "status": "True"}]}
@@ -193,3 +187,24 @@ def test_the_pod_of_an_assignment_is_known_by_its_uid(gatherer: Gatherer, store:
     assert gatherer.job(entry, NOW).pod.lost(NOW) == ""
     store.nodes.apply(NODE_DOWN)
     assert gatherer.job(entry, NOW).pod.node_not_ready_seconds == 0
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"spec": {"unschedulable": True}},
+        {"spec": {"taints": [{"key": "aws-node-termination-handler/spot-itn", "effect": "NoSchedule"}]}},
+        {"status": {"conditions": [{"type": "InstanceExpired", "status": "True"}]}},
+    ],
+)
+def test_a_pod_whose_node_says_that_it_goes_gets_no_job(gatherer: Gatherer, store: Store, said: Object) -> None:
+    store.servers.apply(server(replicas=2))
+    ready_pod(gatherer, store)
+    plain = {"metadata": {"name": "n1", "uid": "n1", "resourceVersion": "1"}}
+    store.nodes.apply(plain)
+    assert idle_uids(gatherer) == ["p1"]
+    store.nodes.apply({**plain, "metadata": {**plain["metadata"], "resourceVersion": "2"}, **said})
+    assert idle_uids(gatherer) == []
+    [pod] = gatherer.server(server(replicas=2), NOW).pods
+    assert pod.notice
+    assert pod.serves, "it is well, and what it renders goes on"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from kinora.api.modelserver import ModelServerSpec, Pool
+from kinora.api.modelserver import ModelServerSpec
 from kinora.catalogue.load import load_catalogue
 from kinora.controller.models import Models
-from kinora.controller.modelserver import desired, refuse
+from kinora.controller.modelserver import refuse
+from kinora.controller.modelserver.pod import desired_pod, pools_of, template_hash
 from kinora.controller.modelserver.snapshot import ServerSnapshot
 from kinora.controller.videojob.check import Accepted, Refused, Undecided, check
 from unit.controller.builders import SETTINGS, VACE, job, server, server_plan, server_snapshot
@@ -68,7 +69,7 @@ def test_jobs_of_a_model_whose_entry_never_was_good_wait_and_others_do_not() -> 
     assert "the catalogue entry of tune cannot be used" in waiting.message
     assert "defaults.steps" in waiting.message
     assert isinstance(verdict(found, "other"), Accepted)
-    refusal = refuse.check(ModelServerSpec.model_validate(server(model="tune")["spec"]), found.catalogue, "image")
+    refusal = refuse.check(ModelServerSpec.model_validate(server(model="tune")["spec"]), found.catalogue, SETTINGS)
     assert isinstance(refusal, refuse.Refusal)
     assert "defaults.steps" in refusal.message
 
@@ -87,7 +88,7 @@ def test_an_alias_leads_to_a_model_of_a_config_map_too_and_one_that_leads_nowher
     assert isinstance(accepted, Accepted)
     assert accepted.model == "tune", "ModelServers know it by this name"
     assert "wan-nine is rendered by tune" in accepted.resolved["notes"]
-    refusal = refuse.check(ModelServerSpec.model_validate(server(model="wan-nine")["spec"]), found.catalogue, "image")
+    refusal = refuse.check(ModelServerSpec.model_validate(server(model="wan-nine")["spec"]), found.catalogue, SETTINGS)
     assert isinstance(refusal, refuse.Refusal)
     assert "a further name of tune" in refusal.message
 
@@ -96,18 +97,17 @@ def test_agents_are_told_the_entry_and_a_change_of_it_rolls_their_pods() -> None
     spec = ModelServerSpec.model_validate(server(model="tune")["spec"])
     found = models()
     found.take([config_map(tune=TUNE)])
-    entry = found.catalogue.entry("tune")
-    plain, own = desired.template_hash(spec, "image"), desired.template_hash(spec, "image", entry)
-    assert plain != own != desired.template_hash(spec, "image", entry.replace("9", "8"))
-    pod = desired.pod(
-        server(model="tune"), spec, SETTINGS, pool=Pool(name="default"), slot=0, incarnation=0, entry=entry
-    )
+    entry, pool = found.catalogue.entry("tune"), pools_of(spec)[0]
+
+    def digest(text: str = "") -> str:
+        return template_hash(server(model="tune"), spec, SETTINGS, pool, text)
+
+    assert digest() != digest(entry) != digest(entry.replace("9", "8"))
+    pod = desired_pod(server(model="tune"), spec, SETTINGS, pool=pool, slot=0, incarnation=0, entry=entry)
     variables = {one["name"]: one.get("value") for one in pod["spec"]["containers"][0]["env"]}
     assert "modelEntry" in variables["KINORA_AGENT_CONFIG"]
-    assert pod["metadata"]["annotations"]["kinora.dev/template-hash"] == desired.template_hash(
-        spec, SETTINGS.engine_image, entry
-    )
-    without = desired.pod(server(), spec, SETTINGS, pool=Pool(name="default"), slot=0, incarnation=0)
+    assert pod["metadata"]["annotations"]["kinora.dev/template-hash"] == digest(entry)
+    without = desired_pod(server(), spec, SETTINGS, pool=pool, slot=0, incarnation=0)
     assert "modelEntry" not in str(without)
 
 

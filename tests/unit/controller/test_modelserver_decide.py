@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kinora.api.modelserver import ModelServerSpec
-from kinora.controller.modelserver.desired import template_hash
+from kinora.controller.modelserver.pod import pools_of, template_hash
 from kinora.controller.modelserver.snapshot import ServerPod
 from kinora.controller.plan import Plan
 from kinora.kube.resources import POD
@@ -81,6 +81,23 @@ def test_a_terminating_pod_holds_its_slot_until_30_seconds_beyond_its_grace() ->
     assert fate(stuck, replicas=1) == ([], set(), (0,)), "its node is gone: it will never end"
 
 
+def test_a_noticed_pod_gets_no_job_and_its_render_goes_on() -> None:
+    said = {"notice": "node n1 is cordoned"}
+    assert fate(server_pod(0, **said), replicas=1) == ([], {"u0"}, ()), "it may pass: the pod stays"
+    assert fate(server_pod(0, **said, busy=True), replicas=1) == ([], {"u0"}, ())
+
+
+def test_a_pod_whose_capacity_will_be_gone_is_replaced_once_it_is_idle() -> None:
+    said = {"notice": "node n1 has the taint x", "is_ending": True}
+    assert fate(server_pod(0, **said), replicas=1) == (["u0"], {"u0"}, (1,)), "its successor does not wait"
+    assert fate(server_pod(0, **said, busy=True), replicas=1) == ([], {"u0"}, (1,))
+
+
+def test_a_gated_pod_is_neither_deleted_nor_replaced() -> None:
+    waits = {"gates": ("kueue.x-k8s.io/admission",), "engine_ready": False, "engine_reason": "", "phase": "Pending"}
+    assert fate(server_pod(0, **waits), server_pod(1), replicas=2) == ([], set(), ())
+
+
 # --- rolling update
 
 
@@ -117,6 +134,8 @@ FACTS = st.fixed_dictionaries(
         "phase": st.sampled_from(["Running", "Running", "Pending", "Failed"]),
         "slot": st.integers(-1, 4),
         "engine_reason": st.sampled_from(["", "CudaFault", "EngineDown"]),
+        "notice": st.sampled_from(["", "cordoned"]),
+        "is_ending": st.booleans(),
     }
 )
 
@@ -133,7 +152,7 @@ def test_whatever_the_fleet(facts: list[dict[str, Any]], replicas: int, max_unav
     assert len(slots) == len(set(slots)) <= replicas
     assert not {pod.slot for pod in fleet if not pod.is_lost} & set(slots)
     kept = [pod for pod in fleet if not pod.terminating and not pod.is_lost][:replicas]
-    updated = [pod for pod in found.going if pod.serves and not pod.current]
+    updated = [pod for pod in found.going if pod.serves and not pod.current and not pod.ending]
     surplus = max(0, sum(1 for pod in fleet if not pod.terminating and not pod.is_lost) - replicas)
     assert len(updated) <= max_unavailable + surplus + len(kept) * (replicas == 0)
 
@@ -171,7 +190,8 @@ def test_no_pod_is_made_while_a_claim_is_missing_and_existing_ones_stay() -> Non
     assert (found.create, found.delete) == ((), ())
 
 
-HASH = template_hash(ModelServerSpec.model_validate(server()["spec"]), SETTINGS.engine_image)
+PLAIN = ModelServerSpec.model_validate(server()["spec"])
+HASH = template_hash(server(), PLAIN, SETTINGS, pools_of(PLAIN)[0])
 
 
 def test_a_deletion_names_the_uid_so_that_no_namesake_is_hit() -> None:
@@ -195,7 +215,6 @@ def test_it_is_looked_at_again_when_a_terminating_pod_gives_its_slot_free() -> N
         ({"replicas": "many"}, "InvalidSpec", ["spec.replicas", "many"]),
         ({"warmup": True}, "NotImplemented", ["spec.warmup"]),
         ({"recycle": {"afterJobs": 5}}, "NotImplemented", ["spec.recycle"]),
-        ({"podTemplate": {}}, "NotImplemented", ["spec.podTemplate"]),
         ({"artifacts": {"s3": {"bucket": "films"}}}, "NotImplemented", ["spec.artifacts.s3"]),
         ({"weights": {"claimName": "w", "quantize": True}}, "NotImplemented", ["spec.weights.quantize"]),
         (
@@ -203,9 +222,14 @@ def test_it_is_looked_at_again_when_a_terminating_pod_gives_its_slot_free() -> N
             "NotImplemented",
             ["spec.weights.sources"],
         ),
-        ({"gpu": {"pools": [{"name": "a", "gpuModel": "H20"}]}}, "NotImplemented", ["gpuModel"]),
-        ({"gpu": {"pools": [{"name": "a", "provider": "acs"}]}}, "NotImplemented", ["provider"]),
-        ({"gpu": {"pools": [{"name": "a", "capacity": "Spot"}]}}, "NotImplemented", ["capacity"]),
+        (
+            {"gpu": {"pools": [{"name": "a", "gpuModel": "T4"}]}},
+            "InvalidSpec",
+            ["spec.gpu.pools[0].gpuModel is T4", "pool a", "L20", "16 GiB", "8.9"],
+        ),
+        ({"gpu": {"count": 1, "pools": [{"name": "a", "provider": "acs"}]}}, "InvalidSpec", ["gpuModel", "H20"]),
+        ({"podTemplate": {"spec": {"hostNetwork": True}}}, "NotAllowed", ["spec.podTemplate.spec.hostNetwork", "true"]),
+        ({"gpu": {"pools": [{"name": "a", "labels": {"kinora.dev/slot": "9"}}]}}, "NotAllowed", ["kinora.dev/slot"]),
         ({"engine": {"args": ["--listen", "0.0.0.0"]}}, "NotAllowed", ["--listen"]),
         ({"engine": {"args": ["--port=80"]}}, "NotAllowed", ["--port=80"]),
     ],

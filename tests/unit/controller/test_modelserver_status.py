@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from kinora.api.modelserver import ModelServerSpec, Pool
+from kinora.api.modelserver import ModelServerSpec
 from kinora.controller.executor import differs
-from kinora.controller.modelserver.desired import template_hash
-from kinora.controller.modelserver.snapshot import ServerPod
+from kinora.controller.modelserver.pod import desired_pod, pools_of, template_hash
+from kinora.controller.modelserver.snapshot import PodRefusal, ServerPod
 from kinora.controller.modelserver.snapshot import server_pod as facts_of
-from unit.controller.builders import SETTINGS, server, server_plan, server_pod, server_snapshot
+from unit.controller.builders import NOW, SETTINGS, server, server_plan, server_pod, server_snapshot
 
 Object = dict[str, Any]
 
 
 def current(obj: Object) -> str:
-    return template_hash(ModelServerSpec.model_validate(obj["spec"]), SETTINGS.engine_image)
+    spec = ModelServerSpec.model_validate(obj["spec"])
+    return template_hash(obj, spec, SETTINGS, pools_of(spec)[0])
 
 
 def status(obj: Object, *pods: ServerPod, claims: frozenset[str] | None = None) -> Object:
@@ -154,12 +157,9 @@ def test_lost_pods_are_not_counted_and_terminating_ones_are_no_capacity() -> Non
 
 
 def test_the_facts_of_a_pod_object() -> None:
-    from kinora.controller.modelserver.desired import pod as desired_pod
-
     obj = server()
-    made = desired_pod(
-        obj, ModelServerSpec.model_validate(obj["spec"]), SETTINGS, pool=Pool(name="default"), slot=2, incarnation=0
-    )
+    spec = ModelServerSpec.model_validate(obj["spec"])
+    made = desired_pod(obj, spec, SETTINGS, pool=pools_of(spec)[0], slot=2, incarnation=0)
     made["metadata"]["uid"] = "u"
     found = facts_of(made, busy=False)
     assert (found.slot, found.template_hash, found.phase, found.scheduled) == (2, current(obj), "Pending", True)
@@ -179,3 +179,104 @@ def test_the_facts_of_a_pod_object() -> None:
     assert not facts_of(made, busy=False, node_ready=False).serves
     made["metadata"]["labels"].pop("kinora.dev/slot")
     assert facts_of(made, busy=False).slot == -1
+
+
+# --- pools: what a provider refused, what waits for somebody's leave
+
+
+def pool_status(found: Object) -> Object:
+    [entry] = found["pools"]
+    return dict(entry)
+
+
+def test_a_gated_pod_waits_and_is_refused_by_nobody() -> None:
+    obj = server()
+    waits = pod(obj, engine_ready=False, engine_reason="", scheduled=False, gates=("kueue.x-k8s.io/admission",))
+    found = status(obj, waits)
+    assert conditions(found)["Ready"] == ("False", "SchedulingGated")
+    assert conditions(found)["Stalled"] == ("False", "Progressing")
+    assert pool_status(found)["message"] == "vace-0-x waits for its scheduling gates: kueue.x-k8s.io/admission"
+
+
+def test_a_gate_beside_a_pod_that_serves_is_only_told_of_the_pool() -> None:
+    obj = server(replicas=2)
+    waits = pod(obj, 1, engine_ready=False, engine_reason="", gates=("example.com/quota",))
+    found = status(obj, pod(obj, 0), waits)
+    assert conditions(found)["Ready"] == ("True", "AllReady")
+    assert "example.com/quota" in pool_status(found)["message"]
+
+
+def test_the_providers_own_words_are_in_the_pools_status() -> None:
+    obj = server()
+    refused = pod(obj, engine_ready=False, engine_reason="", refused_message="ProviderFailed: no stock of H20")
+    found = status(obj, refused)
+    assert pool_status(found)["message"] == "ProviderFailed: no stock of H20"
+    assert conditions(found)["Ready"] == ("False", "Unschedulable")
+    assert "no stock" in str(found["conditions"])
+
+
+def test_a_pod_that_the_api_server_does_not_take_is_told_in_its_words() -> None:
+    obj = server()
+    refusal = PodRefusal("exceeded quota: gpus", NOW + dt.timedelta(seconds=20))
+    snapshot = replace(server_snapshot(obj), refusals={"default": refusal})
+    plan = server_plan(snapshot)
+    assert plan.status is not None
+    assert pool_status(plan.status) == {"name": "default", "replicas": 0, "message": "exceeded quota: gpus"}
+    assert conditions(plan.status)["Ready"] == ("False", "PodRefused")
+    assert (plan.create, plan.requeue_after) == ((), pytest.approx(20.5)), "it is not asked again at once"
+    later = replace(snapshot, now=NOW + dt.timedelta(seconds=21))
+    assert server_plan(later).create
+
+
+def test_a_pool_that_is_full_says_so_and_holds_no_more() -> None:
+    obj = server(replicas=3, gpu={"count": 0, "pools": [{"name": "few", "maxReplicas": 1}]})
+    plan = server_plan(server_snapshot(obj))
+    assert len(plan.create) == 1
+    found = status(obj, pod(obj, pool="few"))
+    assert pool_status(found)["message"] == "maxReplicas is 1, and 3 pods are wanted"
+    assert conditions(found)["Reconciling"] == ("True", "Progressing")
+
+
+def test_a_notice_is_told_of_the_pool_while_the_pod_renders_on() -> None:
+    obj = server()
+    found = status(obj, pod(obj, busy=True, notice="node n1 is cordoned"))
+    assert pool_status(found)["message"] == "vace-0-x gets no new job: node n1 is cordoned"
+
+
+def facts(*, spec: Object | None = None, **status: Any) -> ServerPod:
+    labels = {"kinora.dev/pool": "a", "kinora.dev/slot": "0"}
+    body = {"metadata": {"name": "p", "uid": "u", "labels": labels}, "spec": spec or {}, "status": status}
+    return facts_of(body, busy=False)
+
+
+UNSCHEDULED = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes: no gpu"}
+GATED = {"type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "message": "blocked"}
+PULL = {"name": "engine", "state": {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}}
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        ({"conditions": [UNSCHEDULED]}, "0/3 nodes: no gpu"),
+        (
+            {"phase": "Pending", "reason": "ProviderFailed", "message": "quota of H20 is used up"},
+            "ProviderFailed: quota of H20 is used up",
+        ),
+        ({"phase": "Pending", "reason": "ProviderFailed"}, "ProviderFailed"),
+        ({"phase": "Pending", "initContainerStatuses": [PULL]}, "container engine: ErrImagePull: no such image"),
+        ({"phase": "Running", "reason": "Anything", "message": "old"}, ""),
+        ({}, ""),
+    ],
+)
+def test_why_a_pod_does_not_start_in_the_words_of_who_refuses(status: Object, message: str) -> None:
+    assert facts(**status).refused_message == message
+
+
+def test_a_gated_pod_object() -> None:
+    spec = {"schedulingGates": [{"name": "kueue.x-k8s.io/admission"}]}
+    found = facts(spec=spec, phase="Pending", conditions=[GATED])
+    assert found.gates == ("kueue.x-k8s.io/admission",)
+    assert (found.scheduled, found.unscheduled_message, found.refused_message) == (False, "", "")
+    assert (found.pool, found.notice, found.is_ending) == ("a", "", False)
+    opened = facts(phase="Pending", conditions=[GATED])
+    assert (opened.gates, opened.refused_message) == ((), ""), "the scheduler has not looked at it yet"

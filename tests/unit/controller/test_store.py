@@ -188,3 +188,24 @@ def test_a_servers_status_says_nothing_new_to_the_jobs_that_wait(store: Store, t
     store.servers.remove(server(4, generation=2))
     assert [kind for kind, _ in told].count("server") == 4
     assert [kind for kind, _ in told].count("offer") == 3, "made, changed and deleted"
+
+
+def test_a_node_that_says_that_it_goes_is_told_once(store: Store, told: list[tuple[str, str]]) -> None:
+    store.nodes.apply(node(1))
+    assert told == []
+    tainted = {**node(2), "spec": {"taints": [{"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}]}}
+    store.nodes.apply(tainted)
+    assert told == [("node", "n")]
+    store.nodes.apply({**tainted, "metadata": node(3)["metadata"]})
+    assert told == [("node", "n")]
+    store.nodes.apply(node(4))
+    assert told == [("node", "n")] * 2
+
+
+@pytest.mark.parametrize("name", ["virtual-kubelet-cn-beijing-h", "vk"])
+def test_a_virtual_node_without_its_label_is_known_by_its_name_or_taint(store: Store, name: str) -> None:
+    there = node(1, "False")
+    there["metadata"]["name"] = name
+    there["spec"] = {"taints": [{"key": "virtual-kubelet.io/provider", "effect": "NoSchedule"}] if name == "vk" else []}
+    store.nodes.apply(there)
+    assert store.node_not_ready == {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +18,7 @@ def member(slot: int, *, pool: str = "main", busy: bool = False, serves: bool = 
            pending_for: float | None = None, refusal: str = "", idle_for: float = 0.0) -> Member:  # fmt: skip
     overdue = overdue and terminating
     return Member(f"u{slot}", f"p{slot}", slot, pool, current, serves, busy, terminating, lost, overdue, notice,
-                  pending_for, refusal, idle_for)  # fmt: skip
+                  ending=bool(notice), pending_for=pending_for, refusal=refusal, idle_for=idle_for)  # fmt: skip
 
 
 def names(members: tuple[Member, ...]) -> list[str]:
@@ -76,6 +78,12 @@ def test_a_spot_notice_lets_the_render_go_on_and_starts_a_successor() -> None:
     assert fleet.going == ()
     assert fleet.cordoned == {"u0"}
     assert fleet.starts == (Start(1, "main"),)
+
+
+def test_a_cordoned_node_keeps_its_idle_pod_which_gets_no_new_job() -> None:
+    cordoned = replace(member(0), notice="the node is cordoned")
+    fleet = arrange([cordoned], Wish(1, MAIN), 0)
+    assert (fleet.going, fleet.starts, fleet.cordoned) == ((), (), {"u0"})
 
 
 def test_a_pool_that_finds_no_node_rests_and_the_next_one_is_used_once_the_pod_has_gone() -> None:

@@ -9,11 +9,10 @@ from typing import Any
 from kinora.api import reasons
 from kinora.api.modelserver import Capacity, ModelServerSpec, Pool
 from kinora.api.transitions import parse_time
+from kinora.controller.modelserver.pod import pools_of
 from kinora.controller.modelserver.snapshot import ServerPod, ServerSnapshot
 from kinora.controller.scheduling import fleet, scale
 from kinora.controller.scheduling.decide import Server
-
-DEFAULT_POOL = "default"
 
 # Reasons after which the pod, not the engine, is replaced (invariant 9).
 _REPLACE_POD = frozenset({reasons.CUDA_FAULT})
@@ -27,24 +26,19 @@ class Ages:
     pending: Mapping[str, float]
 
 
-def pools_of(spec: ModelServerSpec) -> list[Pool]:
-    """The pools in their order; one without a name of its own where the spec gives none."""
-    return spec.gpu.pools or [Pool(name=DEFAULT_POOL)]
-
-
 def capacity(
-    snapshot: ServerSnapshot, spec: ModelServerSpec, current_hash: str, cold_start: float, ages: Ages
+    snapshot: ServerSnapshot, spec: ModelServerSpec, hashes: Mapping[str, str], cold_start: float, ages: Ages
 ) -> Server:
-    """The server as the decision sees it."""
+    """The server as the decision sees it. ``hashes``: what a pod made now would carry, by pool."""
     return Server(
         name=snapshot.server["metadata"]["name"],
         wish=fleet.Wish(
             replicas=spec.replicas,
-            places=tuple(_place(pool, snapshot.server) for pool in pools_of(spec)),
+            places=tuple(_place(pool, snapshot) for pool in pools_of(spec)),
             max_unavailable=spec.update.max_unavailable,
             fallback_after=float(spec.gpu.fallback_after_seconds),
         ),
-        members=tuple(member(pod, current_hash, ages, snapshot) for pod in snapshot.pods),
+        members=tuple(member(pod, hashes, ages, snapshot) for pod in snapshot.pods),
         policy=_policy(spec),
         cold_start=cold_start,
     )
@@ -57,36 +51,40 @@ def _policy(spec: ModelServerSpec) -> scale.Policy | None:
     return scale.Policy(asked.min_replicas, asked.max_replicas, asked.target_queue_seconds, asked.idle_seconds)
 
 
-def _place(pool: Pool, server: Mapping[str, Any]) -> fleet.Place:
-    pools = (server.get("status") or {}).get("pools") or []
+def _place(pool: Pool, snapshot: ServerSnapshot) -> fleet.Place:
+    pools = (snapshot.server.get("status") or {}).get("pools") or []
     told: Mapping[str, Any] = next((one for one in pools if one.get("name") == pool.name), {})
-    until = told.get("backoffUntilTime")
+    until, refused = told.get("backoffUntilTime"), snapshot.refusals.get(pool.name)
     return fleet.Place(
         name=pool.name,
         limit=pool.max_replicas,
-        price=float(getattr(pool, "price_per_hour", None) or 0.0),
+        price=float(pool.price_per_hour or 0.0),
         spot=pool.capacity is Capacity.SPOT,
-        resting_until=parse_time(until).timestamp() if until else 0.0,
+        resting_until=max(
+            parse_time(until).timestamp() if until else 0.0, refused.until.timestamp() if refused else 0.0
+        ),
         rests=int(told.get("refusals") or 0),
     )
 
 
-def member(pod: ServerPod, current_hash: str, ages: Ages, snapshot: ServerSnapshot) -> fleet.Member:
+def member(pod: ServerPod, hashes: Mapping[str, str], ages: Ages, snapshot: ServerSnapshot) -> fleet.Member:
     """One pod as the decision sees it."""
     left = pod.overdue_in(snapshot.now)
     return fleet.Member(
         uid=pod.uid,
         name=pod.name,
         slot=pod.slot,
-        pool=pod.pool or DEFAULT_POOL,
-        current=pod.template_hash == current_hash,
+        pool=pod.pool,
+        current=pod.template_hash == hashes.get(pod.pool),
         serves=pod.serves,
         busy=pod.busy,
         terminating=pod.terminating,
         lost=pod.is_lost,
         broken=pod.engine_reason in _REPLACE_POD,
         overdue=left is not None and left <= 0,
+        notice=pod.notice,
+        ending=pod.is_ending,
         pending_for=ages.pending.get(pod.uid),
-        refusal=pod.unscheduled_message or pod.waiting_message,
+        refusal=pod.refused_message,
         idle_for=ages.idle.get(pod.uid, 0.0),
     )

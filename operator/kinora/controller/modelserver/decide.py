@@ -14,7 +14,7 @@ from kinora.api import names
 from kinora.api.modelserver import ModelServerSpec
 from kinora.catalogue.load import Catalogue
 from kinora.controller.modelserver import desired, refuse
-from kinora.controller.modelserver.capacity import pools_of
+from kinora.controller.modelserver.pod import desired_pod, pools_of, template_hash
 from kinora.controller.modelserver.refuse import Refusal
 from kinora.controller.modelserver.snapshot import ServerSnapshot
 from kinora.controller.modelserver.status import Facts, refused_status, server_status
@@ -38,9 +38,9 @@ class Outcome:
     look_again: float | None = None
 
 
-def current_hash(spec: ModelServerSpec, settings: Settings, entry: str = "") -> str:
-    """The hash that a pod made now would carry. ``entry``: an administrator's entry of its model, if there is one."""
-    return desired.template_hash(spec, spec.engine.image or settings.engine_image, entry)
+def hashes(snapshot: ServerSnapshot, spec: ModelServerSpec, settings: Settings) -> dict[str, str]:
+    """The hash that a pod made now would carry, by pool."""
+    return {pool.name: template_hash(snapshot.server, spec, settings, pool, snapshot.entry) for pool in pools_of(spec)}
 
 
 def accepted(snapshot: ServerSnapshot, catalogue: Catalogue, settings: Settings) -> ModelServerSpec | Refusal:
@@ -48,7 +48,7 @@ def accepted(snapshot: ServerSnapshot, catalogue: Catalogue, settings: Settings)
     spec = refuse.parse(snapshot.server)
     if isinstance(spec, Refusal):
         return spec
-    model = refuse.check(spec, catalogue, settings.engine_image)
+    model = refuse.check(spec, catalogue, settings)
     return model if isinstance(model, Refusal) else spec
 
 
@@ -71,7 +71,7 @@ def decide(
     replicas = spec.replicas if outcome.scaled is None else outcome.scaled.replicas
     facts = Facts(
         spec=spec,
-        current_hash=current_hash(spec, settings, snapshot.entry),
+        hashes=hashes(snapshot, spec, settings),
         missing_claims=missing_claims,
         replicas=replicas,
         fleet=fleet,
@@ -108,8 +108,10 @@ def _soonest(*seconds: float | None) -> float | None:
 
 
 def _next_look(snapshot: ServerSnapshot) -> float | None:
-    """When the next terminating pod gives its slot free, whether or not it ends."""
+    """When the next terminating pod gives its slot free, whether or not it ends, or a refused pod is tried again."""
     left = [seconds for pod in snapshot.pods if (seconds := pod.overdue_in(snapshot.now)) is not None and seconds > 0]
+    tries = [(refusal.until - snapshot.now).total_seconds() for refusal in snapshot.refusals.values()]
+    left += [seconds for seconds in tries if seconds > 0]
     return min(left) + 0.5 if left else None
 
 
@@ -156,11 +158,11 @@ def _fresh_pod(
 ) -> dict[str, object]:
     """The pod of the slot's lowest incarnation whose name no existing pod has."""
     metadata = snapshot.server["metadata"]
-    digest = current_hash(spec, settings, snapshot.entry)
+    pool = next(pool for pool in pools_of(spec) if pool.name == start.pool)
+    digest = template_hash(snapshot.server, spec, settings, pool, snapshot.entry)
     incarnation = 0
     while names.pod_name(metadata["name"], metadata["uid"], digest, start.slot, incarnation) in taken:
         incarnation += 1
-    pool = next(pool for pool in pools_of(spec) if pool.name == start.pool)
-    return desired.pod(
+    return desired_pod(
         snapshot.server, spec, settings, pool=pool, slot=start.slot, incarnation=incarnation, entry=snapshot.entry
     )

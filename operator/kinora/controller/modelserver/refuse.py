@@ -15,7 +15,11 @@ from kinora.api.findings import shape_message
 from kinora.api.modelserver import ModelServerSpec
 from kinora.catalogue.load import Catalogue
 from kinora.catalogue.model import Model
+from kinora.controller.modelserver.pod import pools_of
 from kinora.controller.modelserver.snapshot import Object
+from kinora.controller.modelserver.template import Broken, faults, identity_fault
+from kinora.controller.pools import fit
+from kinora.controller.settings import Settings
 
 # Where the engine listens and keeps its files: on 127.0.0.1 alone, in the folders that it shares with the agent.
 _OWNED_ARGUMENTS = frozenset({"--listen", "--port", "--input-directory", "--output-directory", "--temp-directory"})
@@ -37,9 +41,9 @@ def parse(server: Object) -> ModelServerSpec | Refusal:
         return Refusal(reasons.INVALID_SPEC, shape_message(ModelServerSpec, server["spec"], error))
 
 
-def check(spec: ModelServerSpec, catalogue: Catalogue, default_engine_image: str) -> Model | Refusal:
+def check(spec: ModelServerSpec, catalogue: Catalogue, settings: Settings) -> Model | Refusal:
     """The model to serve, or the first reason why not."""
-    for refusal in refusals(spec, catalogue, default_engine_image):
+    for refusal in refusals(spec, catalogue, settings):
         return refusal
     model = catalogue.get(spec.model)
     if model is None:
@@ -47,7 +51,7 @@ def check(spec: ModelServerSpec, catalogue: Catalogue, default_engine_image: str
     return model
 
 
-def refusals(spec: ModelServerSpec, catalogue: Catalogue, default_engine_image: str) -> Iterator[Refusal]:
+def refusals(spec: ModelServerSpec, catalogue: Catalogue, settings: Settings) -> Iterator[Refusal]:
     """Every reason why not, the most telling first."""
     model = catalogue.get(spec.model)
     if model is None or model.served_by is not None:
@@ -64,11 +68,38 @@ def refusals(spec: ModelServerSpec, catalogue: Catalogue, default_engine_image: 
                 f"spec.engine.args has {word!r}; allowed: arguments other than {', '.join(sorted(_OWNED_ARGUMENTS))},"
                 " which the operator sets",
             )
-    if not spec.engine.image and not default_engine_image:
+    yield from _pool_refusals(spec, model, settings)
+    yield from _template_refusals(spec, settings)
+    if not spec.engine.image and not settings.engine_image:
         yield Refusal(
             reasons.INVALID_SPEC,
             "spec.engine.image is not set, and the operator has no default; set it, or the chart value engine.image",
         )
+
+
+def _pool_refusals(spec: ModelServerSpec, model: Model | None, settings: Settings) -> Iterator[Refusal]:
+    """Pools whose GPU cannot run the model, or that would take a pod's identity."""
+    for index, pool in enumerate(pools_of(spec)):
+        path = f"spec.gpu.pools[{index}]"
+        for field, entries in (("labels", pool.labels), ("annotations", pool.annotations)):
+            for key, value in entries.items():
+                for found in identity_fault(key, value, f"{path}.{field}"):
+                    yield Refusal(reasons.NOT_ALLOWED, str(found))
+        if model is not None:
+            provider = settings.providers[pool.provider]
+            for found in fit.faults(provider, pool, model.gpu, model.name, gpus=spec.gpu.count, path=path):
+                yield Refusal(reasons.INVALID_SPEC, str(found))
+
+
+def _template_refusals(spec: ModelServerSpec, settings: Settings) -> Iterator[Refusal]:
+    rules = {settings.providers[pool.provider].containers.env_names for pool in pools_of(spec)}
+    told: set[str] = set()
+    for rule in sorted(rules, key=lambda rule: rule or ""):
+        for found in faults(spec.pod_template or {}, rule):
+            if str(found) not in told:
+                told.add(str(found))
+                reason = reasons.INVALID_SPEC if isinstance(found, Broken) else reasons.NOT_ALLOWED
+                yield Refusal(reason, str(found))
 
 
 def _not_implemented(spec: ModelServerSpec) -> list[str]:
@@ -78,9 +109,5 @@ def _not_implemented(spec: ModelServerSpec) -> list[str]:
         "spec.warmup": spec.warmup,
         "spec.recycle": spec.recycle is not None,
         "spec.artifacts.s3": spec.artifacts.s3 is not None,
-        "spec.podTemplate": spec.pod_template is not None,
-        "spec.gpu.pools[0].gpuModel": any(pool.gpu_model is not None for pool in spec.gpu.pools),
-        "spec.gpu.pools[0].provider": any(pool.provider != "generic" for pool in spec.gpu.pools),
-        "spec.gpu.pools[0].capacity": any(pool.capacity != "OnDemand" for pool in spec.gpu.pools),
     }
     return [field for field, is_given in given.items() if is_given]

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kinora.api.names import (
     ANNOTATION_TEMPLATE_HASH,
     CONDITION_ENGINE_READY,
     CONDITION_FAST_READY,
+    LABEL_POOL,
     LABEL_SLOT,
 )
+from kinora.api.reasons import POD_GATED
 from kinora.api.transitions import parse_time
 from kinora.api.videojob import Preset
+from kinora.controller.modelserver.notice import Notice
 
 Object = Mapping[str, Any]
+NO_NOTICE = Notice()
 TERMINATING_LIMIT = 30.0  # seconds beyond a pod's grace: its node is gone, or its processes cannot be ended
 
 
@@ -44,6 +48,10 @@ class ServerPod:
     started_in: float | None = None  # seconds from its creation to EngineReady, by the cluster's clocks
     presets: frozenset[str] = frozenset()  # whose files it has
     preset_message: str = ""  # what the files of preset Fast lack
+    gates: tuple[str, ...] = ()  # scheduling gates that hold it: it waits for somebody's leave, and is not refused
+    refused_message: str = ""  # what the provider, the scheduler or the node says of why it does not start
+    notice: str = ""  # why its capacity goes away, or may: no new job; empty: it stays
+    is_ending: bool = False  # the notice is final: pod or node will go, whatever happens
 
     @property
     def is_lost(self) -> bool:
@@ -63,6 +71,14 @@ class ServerPod:
 
 
 @dataclass(frozen=True)
+class PodRefusal:
+    """Why the API server, or an admission webhook, took no pod of a pool, and until when it is not asked again."""
+
+    message: str
+    until: dt.datetime
+
+
+@dataclass(frozen=True)
 class ServerSnapshot:
     """One ModelServer with everything that its next decision rests on."""
 
@@ -72,6 +88,7 @@ class ServerSnapshot:
     backlog: int  # unfinished jobs of the namespace that only wait for this server
     now: dt.datetime
     entry: str = ""  # the text of an administrator's entry of its model
+    refusals: Mapping[str, PodRefusal] = field(default_factory=dict)  # by pool
 
 
 def _condition(pod: Object, kind: str) -> Object:
@@ -82,8 +99,8 @@ def _condition(pod: Object, kind: str) -> Object:
     return {}
 
 
-def server_pod(pod: Object, *, busy: bool, node_ready: bool = True) -> ServerPod:
-    """The facts of one pod object."""
+def server_pod(pod: Object, *, busy: bool, node_ready: bool = True, told: Notice = NO_NOTICE) -> ServerPod:
+    """The facts of one pod object; ``told``: what is said of its future."""
     metadata = pod["metadata"]
     status = pod.get("status") or {}
     engine = _condition(pod, CONDITION_ENGINE_READY)
@@ -91,6 +108,11 @@ def server_pod(pod: Object, *, busy: bool, node_ready: bool = True) -> ServerPod
     fast = _condition(pod, CONDITION_FAST_READY)
     slot = metadata.get("labels", {}).get(LABEL_SLOT, "")
     deletion = metadata.get("deletionTimestamp")
+    gates = tuple(gate["name"] for gate in pod["spec"].get("schedulingGates") or [])
+    # The condition still speaks of gates for a while after the last one was taken off.
+    is_gated = bool(gates) or scheduled.get("reason") == POD_GATED
+    unscheduled = scheduled.get("message", "") if scheduled.get("status") == "False" and not is_gated else ""
+    waiting = _waiting(status)
     return ServerPod(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -98,20 +120,24 @@ def server_pod(pod: Object, *, busy: bool, node_ready: bool = True) -> ServerPod
         template_hash=metadata.get("annotations", {}).get(ANNOTATION_TEMPLATE_HASH, ""),
         phase=status.get("phase", "Pending"),
         node=pod["spec"].get("nodeName", ""),
-        pool=metadata.get("labels", {}).get("kinora.dev/pool", ""),
+        pool=metadata.get("labels", {}).get(LABEL_POOL, ""),
         terminating=bool(deletion),
         engine_ready=engine.get("status") == "True",
         engine_reason=engine.get("reason", ""),
         engine_message=engine.get("message", ""),
         scheduled=scheduled.get("status") != "False",
-        unscheduled_message=scheduled.get("message", "") if scheduled.get("status") == "False" else "",
-        waiting_message=_waiting(status),
+        unscheduled_message=unscheduled,
+        waiting_message=waiting,
         busy=busy,
         node_ready=node_ready,
         deletion_time=parse_time(deletion) if deletion else None,
         started_in=_started_in(metadata, engine),
         presets=frozenset({str(Preset.FAST)}) if fast.get("status") == "True" else frozenset(),
         preset_message=fast.get("message", "") if fast.get("status") == "False" else "",
+        gates=gates,
+        refused_message=unscheduled or _provider_message(status) or waiting,
+        notice=told.text,
+        is_ending=told.final,
     )
 
 
@@ -120,6 +146,13 @@ def _started_in(metadata: Object, engine: Object) -> float | None:
     if engine.get("status") != "True" or not created or not ready:
         return None
     return max(0.0, (parse_time(ready) - parse_time(created)).total_seconds())
+
+
+def _provider_message(status: Object) -> str:
+    """What a virtual node's provider says of a pod that it cannot start (no stock, quota, unsupported resources)."""
+    if status.get("phase", "Pending") != "Pending" or not status.get("reason"):
+        return ""
+    return f"{status['reason']}: {status.get('message', '')}".rstrip(": ")
 
 
 def _waiting(status: Object) -> str:

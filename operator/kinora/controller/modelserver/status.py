@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kinora.api import reasons
-from kinora.api.modelserver import ModelServerSpec
+from kinora.api.modelserver import ModelServerSpec, Pool
 from kinora.api.transitions import clip, parse_time, rfc3339
-from kinora.controller.modelserver.capacity import pools_of
 from kinora.controller.modelserver.desired import selector
+from kinora.controller.modelserver.pod import pools_of
 from kinora.controller.modelserver.refuse import Refusal
-from kinora.controller.modelserver.snapshot import ServerPod, ServerSnapshot
+from kinora.controller.modelserver.snapshot import PodRefusal, ServerPod, ServerSnapshot
 from kinora.controller.scheduling.fleet import Fleet, Rest
 from kinora.controller.scheduling.scale import Scale
 
@@ -25,7 +25,8 @@ class Facts:
     """What the decision found besides the snapshot."""
 
     spec: ModelServerSpec
-    current_hash: str
+    hashes: Mapping[str, str]
+    "What a pod made now would carry, by pool."
     missing_claims: tuple[str, ...]
     replicas: int
     "How many pods are wanted: spec.replicas, or what the autoscaler decided."
@@ -89,10 +90,10 @@ def server_status(snapshot: ServerSnapshot, facts: Facts) -> Body:
     available = (
         Verdict("True", reasons.ALL_READY, f"{len(serving)} of {facts.replicas} pods serve")
         if serving
-        else _why_none(pods, facts, weights)
+        else _why_none(pods, facts, weights, snapshot.refusals)
     )
     settled = len(serving) == facts.replicas == len(snapshot.pods) and all(
-        pod.template_hash == facts.current_hash for pod in snapshot.pods
+        pod.template_hash == facts.hashes.get(pod.pool) for pod in snapshot.pods
     )
     reconciling = (
         Verdict("False", reasons.ALL_READY, "")
@@ -121,22 +122,30 @@ def server_status(snapshot: ServerSnapshot, facts: Facts) -> Body:
 
 
 def _pools(snapshot: ServerSnapshot, facts: Facts, pods: list[ServerPod]) -> list[Body]:
-    """Each pool with its pods and, in the provider's own words, why it has no more of them."""
     before = {told.get("name"): told for told in (snapshot.server.get("status") or {}).get("pools") or []}
     rests = {rest.pool: rest for rest in facts.fleet.rests}
-    return [_pool(pool.name, before.get(pool.name) or {}, rests.get(pool.name), pods, snapshot.now)
-            for pool in pools_of(facts.spec)]  # fmt: skip
+    return [
+        _pool(pool, facts, before.get(pool.name) or {}, rests.get(pool.name), pods, snapshot)
+        for pool in pools_of(facts.spec)
+    ]
 
 
-def _pool(name: str, before: Mapping[str, Any], rest: Rest | None, pods: list[ServerPod], now: dt.datetime) -> Body:
-    mine = [pod for pod in pods if (pod.pool or name) == name]
-    told: Body = {"name": name, "replicas": len(mine)}
-    message = next((pod.unscheduled_message for pod in mine if pod.unscheduled_message), "")
+def _pool(  # noqa: PLR0917 - all that is known of a pool
+    pool: Pool,
+    facts: Facts,
+    before: Mapping[str, Any],
+    rest: Rest | None,
+    pods: list[ServerPod],
+    snapshot: ServerSnapshot,
+) -> Body:
+    """How many pods a pool has, and in the provider's own words why not more."""
+    mine = [pod for pod in pods if pod.pool == pool.name]
+    message = _pool_message(pool, facts, mine, snapshot)
     until, refusals = before.get("backoffUntilTime"), int(before.get("refusals") or 0)
     if rest is not None:
         until = rfc3339(dt.datetime.fromtimestamp(rest.until, dt.UTC)) if rest.rests else None
         refusals, message = rest.rests, rest.message
-    elif until and parse_time(until) > now:
+    elif until and parse_time(until) > snapshot.now:
         message = message or str(before.get("message") or "")
     else:
         until = None
@@ -144,7 +153,21 @@ def _pool(name: str, before: Mapping[str, Any], rest: Rest | None, pods: list[Se
         refusals = 0  # it gives again
     # A null in a list is pruned by the API server, and would always differ: what is not is left out.
     extra = {"backoffUntilTime": until, "refusals": refusals, "message": clip(message) if message else None}
-    return told | {key: value for key, value in extra.items() if value}
+    return {"name": pool.name, "replicas": len(mine)} | {key: value for key, value in extra.items() if value}
+
+
+def _pool_message(pool: Pool, facts: Facts, mine: list[ServerPod], snapshot: ServerSnapshot) -> str:
+    refusal = snapshot.refusals.get(pool.name)
+    said = refusal.message if refusal else next((pod.refused_message for pod in mine if pod.refused_message), "")
+    goes = next((f"{pod.name} gets no new job: {pod.notice}" for pod in mine if pod.notice), "")
+    waits = next((_gated(pod) for pod in mine if pod.gates), "")
+    full = pool.max_replicas is not None and pool.max_replicas <= len(mine) < facts.replicas and facts.fleet.blocked
+    limit = f"maxReplicas is {pool.max_replicas}, and {facts.replicas} pods are wanted" if full else ""
+    return said or goes or waits or limit
+
+
+def _gated(pod: ServerPod) -> str:
+    return f"{pod.name} waits for its scheduling gates: {', '.join(pod.gates)}"
 
 
 def _last_scale(snapshot: ServerSnapshot, facts: Facts) -> list[Body]:
@@ -181,17 +204,25 @@ def _weights(pods: list[ServerPod], facts: Facts, snapshot: ServerSnapshot) -> V
     return Verdict("Unknown", reasons.WEIGHTS_UNKNOWN, "no pod has looked at the weights yet")
 
 
-def _why_none(pods: list[ServerPod], facts: Facts, weights: Verdict) -> Verdict:
+def _why_none(pods: list[ServerPod], facts: Facts, weights: Verdict, refusals: Mapping[str, PodRefusal]) -> Verdict:
     """Why no pod serves: the most telling reason first."""
     if weights.status == "False":
         return weights
     if facts.replicas == 0:
         return Verdict("False", reasons.SCALED_TO_ZERO, "no pod is wanted")
+    if refusals:
+        pool, refusal = next(iter(refusals.items()))
+        return Verdict("False", reasons.POD_REFUSED, f"pool {pool}: {refusal.message}")
     for pod in pods:
         if pod.unscheduled_message:
             return Verdict("False", reasons.POD_UNSCHEDULABLE, f"{pod.name}: {pod.unscheduled_message}")
         if pod.waiting_message:
             return Verdict("False", reasons.NO_READY_PODS, f"{pod.name}: {pod.waiting_message}")
+        if pod.refused_message:
+            return Verdict("False", reasons.POD_UNSCHEDULABLE, f"{pod.name}: {pod.refused_message}")
+    for pod in pods:
+        if pod.gates:
+            return Verdict("False", reasons.POD_GATED, _gated(pod))
     for pod in pods:
         if pod.engine_reason:
             return Verdict("False", pod.engine_reason, f"{pod.name}: {pod.engine_message}".rstrip(": "))

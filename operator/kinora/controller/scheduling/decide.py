@@ -174,7 +174,7 @@ def scaling_members(world: World, members: tuple[fleet.Member, ...]) -> tuple[sc
     pods = {pod.uid: pod for pod in world.pods}
     out = []
     for member in members:
-        if member.terminating or member.lost or member.notice:
+        if member.terminating or member.lost or member.ending:
             continue
         pod = pods.get(member.uid)
         held = pod.held if pod else ()

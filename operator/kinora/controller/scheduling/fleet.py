@@ -45,7 +45,9 @@ class Member:
     overdue: bool = False
     "Terminating beyond its grace: its slot is given on."
     notice: str = ""
-    "Why its capacity goes away soon (a spot notice, a drained node); empty: it stays."
+    "Why its capacity goes away, or may (a cordoned node): it gets no new job; empty: it stays."
+    ending: bool = False
+    "The notice is final: it is replaced now, and goes once it is idle."
     pending_for: float | None = None
     "Seconds without a node; None once it has one."
     refusal: str = ""
@@ -106,14 +108,14 @@ def arrange(members: Sequence[Member], wish: Wish, now: float) -> Fleet:
     stuck = [member for member in alive if member.pool in refused and member.pending_for is not None]
     going = [member for member in alive if member.lost or member in stuck or (member.broken and not member.busy)]
     rest = [member for member in alive if member not in going]
-    leaving = [member for member in rest if member.notice] + _surplus(rest, wish)
+    leaving = [member for member in rest if member.ending] + _surplus(rest, wish)
     leaving += _outdated([member for member in rest if member not in leaving], wish)
     going += [member for member in leaving if not member.busy]
     gone = {member.uid for member in going}
     kept = tuple(member for member in rest if member.uid not in gone)
     missing = max(0, wish.replicas - _held(members, kept, gone, wish))
     starts, blocked = _starts(members, wish, refused, missing, now)
-    cordoned = frozenset(member.uid for member in leaving) | gone
+    cordoned = frozenset(member.uid for member in rest if member in leaving or member.notice) | gone
     return Fleet(kept, tuple(going), cordoned, starts, rests, blocked)
 
 
@@ -136,12 +138,12 @@ def _surplus(rest: Sequence[Member], wish: Wish) -> list[Member]:
     """The pods beyond the wanted number: idle and useless ones first, the dearest first, the longest idle first."""
     price = {place.name: place.price for place in wish.places}
     rank = {place.name: index for index, place in enumerate(wish.places)}
-    staying = [member for member in rest if not member.notice]
+    staying = [member for member in rest if not member.ending]
 
     def worth(member: Member) -> tuple[object, ...]:
         known = member.pool in rank
         dear = (price.get(member.pool, 0.0), rank.get(member.pool, len(rank)))
-        useless = (not known, member.slot < 0, not member.current, not member.serves)
+        useless = (not known, member.slot < 0, bool(member.notice), not member.current, not member.serves)
         return (not member.busy, useless, dear, member.idle_for, member.slot)
 
     spot = {place.name for place in wish.places if place.spot}
@@ -160,7 +162,7 @@ def _surplus(rest: Sequence[Member], wish: Wish) -> list[Member]:
 
 def _outdated(rest: Sequence[Member], wish: Wish) -> list[Member]:
     """The outdated pods that may be unavailable now: broken ones first, then idle ones, then the lowest slots."""
-    staying = [member for member in rest if not member.notice]
+    staying = [member for member in rest if not member.ending]
     outdated = [member for member in staying if not member.current]
     unavailable = sum(1 for member in staying if member.current and not member.serves)
     unavailable += max(0, wish.replicas - len(staying))
@@ -175,9 +177,9 @@ def _held(members: Sequence[Member], kept: Sequence[Member], gone: set[str], wis
 
     Capacity that was taken away, or will be, is not waited for: its successor starts at once.
     """
-    staying = sum(1 for member in kept if not member.notice)
+    staying = sum(1 for member in kept if not member.ending)
     leaving = [member for member in members if member.terminating or member.uid in gone]
-    going = sum(1 for member in leaving if not (member.overdue or member.lost or member.notice))
+    going = sum(1 for member in leaving if not (member.overdue or member.lost or member.ending))
     return max(staying, min(staying + going, wish.replicas))
 
 
