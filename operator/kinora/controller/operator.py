@@ -151,6 +151,21 @@ class Operator:
         for name in self.store.waiting:
             self._queue.add(("bind", name))
 
+    # --- leading --------------------------------------------------------------------------------------------------
+
+    def stand_by(self) -> None:
+        """Keep the store warm and decide nothing; what is being carried out goes on."""
+        self._queue.close()
+
+    def take_over(self) -> None:
+        """Decide from now on, beginning with every object that is known."""
+        self._queue.open()
+        self.look_at_everything()
+
+    async def landed(self) -> None:
+        """Wait until no decision is being carried out."""
+        await self._queue.landed()
+
     # --- workers --------------------------------------------------------------------------------------------------
 
     async def work(self) -> None:
