@@ -309,7 +309,8 @@ def test_the_schema_names_every_value_and_no_other() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    ["operatr.x=1", "operator.replicas=-1", "operator.updateStrategy.type=Never","operator.podDisruptionBudget=2", "image.tga=1", "operator.resource=x", "metrics.port=0", "image.digest=latest", "rbac.create=maybe",
+    ["operatr.x=1", "operator.replicas=-1", "operator.updateStrategy.type=Never", "operator.podDisruptionBudget=2",
+     "image.tga=1", "operator.resource=x", "metrics.port=0", "image.digest=latest", "rbac.create=maybe",
      "image.repository=", "image.pullPolicy=Sometimes", "metrics.serviceMonitor.enable=true"],
 )  # fmt: skip
 def test_a_wrong_value_is_refused_by_its_name(wrong: str) -> None:
