@@ -82,12 +82,14 @@ class Leader:
 
     async def _read_scope(self, scope: str | None) -> None:
         store = self._operator.store
-        servers, version = await self._client.list(MODELSERVER, scope)
-        store.servers.replace(servers, listed_version=int(version), scope=scope)
-        pods, version = await self._client.list(POD, scope, label_selector=SERVER_PODS)
-        store.pods.replace(pods, listed_version=int(version), scope=scope)
-        jobs, _ = await self._client.list(VIDEOJOB, scope, field_selector=ASSIGNED)
-        for job in jobs:
+        servers, pods, jobs = await asyncio.gather(
+            self._client.list(MODELSERVER, scope),
+            self._client.list(POD, scope, label_selector=SERVER_PODS),
+            self._client.list(VIDEOJOB, scope, field_selector=ASSIGNED),
+        )
+        store.servers.replace(servers[0], listed_version=int(servers[1]), scope=scope)
+        store.pods.replace(pods[0], listed_version=int(pods[1]), scope=scope)
+        for job in jobs[0]:
             store.jobs.apply(job)
 
     async def wind_down(self) -> None:

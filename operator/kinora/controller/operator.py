@@ -142,14 +142,17 @@ class Operator:
                     self._queue.add(("job", name))
 
     def look_at_everything(self) -> None:
-        """After a full list: every object once, and the children that somebody may have deleted."""
+        """After a full list: every object once, and the children that somebody may have deleted.
+
+        Binds first: behind the writes of a long queue an idle pod would wait, and what is bound need not be queued.
+        """
         self._children.clear()
+        for name in self.store.waiting:
+            self._queue.add(("bind", name))
         for name in self.store.jobs.entries:
             self._queue.add(("job", name))
         for name in self.store.servers.entries:
             self._queue.add(("server", name))
-        for name in self.store.waiting:
-            self._queue.add(("bind", name))
 
     # --- leading --------------------------------------------------------------------------------------------------
 
