@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
 
 import aiohttp
 
@@ -95,8 +94,10 @@ class Leader:
     async def wind_down(self) -> None:
         """Take up nothing more, and let what is being carried out end (for a bounded time)."""
         self._operator.stand_by()
-        with suppress(TimeoutError):
+        try:
             await asyncio.wait_for(self._operator.landed(), LANDING_SECONDS)
+        except TimeoutError:
+            log.warning("cutting off what is still being carried out after %g s", LANDING_SECONDS)
 
     async def release(self) -> None:
         """Hand over, once nothing of this process writes any more."""

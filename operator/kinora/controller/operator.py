@@ -37,6 +37,7 @@ Key = tuple[str, str]
 OBSERVED_LIMIT = 4096
 SERVER_DELAY = 0.2  # seconds: many pods and jobs change together; a ModelServer is looked at once for all of them
 HELD_SECONDS = 30.0
+HEAD_START = 0.5  # seconds that a new leader's binds have before everything else
 
 
 class Operator:
@@ -161,9 +162,14 @@ class Operator:
         self._queue.close()
 
     def take_over(self) -> None:
-        """Decide from now on, beginning with every object that is known."""
+        """Decide from now on: bind what idle pods can take, then look at every object that is known.
+
+        A job that waited while nobody led would else be written Queued just as it is bound: one write and a 409 more.
+        """
         self._queue.open()
-        self.look_at_everything()
+        for name in self.store.waiting:
+            self._queue.add(("bind", name))
+        asyncio.get_running_loop().call_later(HEAD_START, self.look_at_everything)
 
     async def landed(self) -> None:
         """Wait until no decision is being carried out."""
