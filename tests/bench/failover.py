@@ -17,7 +17,6 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from itertools import count, pairwise
 from pathlib import Path
@@ -60,7 +59,7 @@ async def play_agents(kube: KubeClient, namespace: str, version: str, history: H
         if event["type"] == "BOOKMARK":
             continue
         job = event["object"]
-        history.states.append((time.monotonic(), job))
+        history.add(job)
         if event["type"] != "DELETED" and phase("Scheduled")(job):
             body = {"status": {"phase": "Succeeded", "completionTime": job["metadata"]["creationTimestamp"]}}
             with suppress(ApiError):
@@ -102,11 +101,13 @@ async def one_run(cluster: Cluster, kube: KubeClient, folder: Path, number: int,
         _, version = await kube.list(VIDEOJOB, namespace, field_selector="metadata.name=none")
         tasks.append(asyncio.create_task(play_agents(kube, namespace, version, history)))
         tasks.append(asyncio.create_task(submit(kube, namespace)))
-        await until(lambda: len(history.in_phase("Scheduled")) >= 20)
+        await history.reaches(lambda: len(history.in_phase("Scheduled")) >= 20, "work is in flight", 60)
         sent = leader.send(signal.Signals(number))
         await held_by(kube, namespace, other_than=leader.name, deadline=60)
         taken = time.monotonic()
-        await until(lambda: len([moment for moment in bound(history).values() if moment > taken]) >= 10)
+        await history.reaches(
+            lambda: len([moment for moment in bound(history).values() if moment > taken]) >= 10, "work goes on", 60
+        )
         return taken - sent, longest_pause(history, sent)
     finally:
         for task in tasks:
@@ -116,13 +117,6 @@ async def one_run(cluster: Cluster, kube: KubeClient, folder: Path, number: int,
             await replica.stop()
         await kube.delete(LEASE, namespace, "kinora-operator")
         await kube.delete(NAMESPACE, None, namespace)
-
-
-async def until(holds: Callable[[], bool], deadline: float = 60.0) -> None:
-    """Wait for what a watch brings."""
-    async with asyncio.timeout(deadline):
-        while not holds():  # noqa: ASYNC110 - filled by a watch
-            await asyncio.sleep(0.005)
 
 
 async def measure(cluster: Cluster, runs: int, queued: int) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import aiohttp
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
+from integration.conftest import free_port
 from kinora.kube.client import KubeClient
 from kinora.kube.config import Connection
 from kinora.kube.resources import LEASE
@@ -25,13 +25,6 @@ from kinora_cluster import ROOT
 from waiting import DEADLINE, Object, wait_for
 
 LEASE_NAME = "kinora-operator"
-
-
-def free_port() -> int:
-    """A loopback port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -218,12 +211,28 @@ class History:
     """Every state of every object of one kind that a watch told, with the moment it was seen."""
 
     states: list[tuple[float, Object]] = field(default_factory=list)
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def follow(self, stream: Any) -> None:
         """Keep what the watch tells until it is cancelled."""
         async for event in stream:
             if event["type"] != "BOOKMARK":
-                self.states.append((time.monotonic(), event["object"]))
+                self.add(event["object"])
+
+    def add(self, obj: Object) -> None:
+        """One more state, seen now."""
+        self.states.append((time.monotonic(), obj))
+        self._news.set()
+
+    async def reaches(self, holds: Callable[[], bool], what: str, deadline: float = DEADLINE) -> None:
+        """Wait until it is as wanted."""
+        try:
+            async with asyncio.timeout(deadline):
+                while not holds():
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            raise AssertionError(f"not within {deadline} s: {what}") from None
 
     def of(self, name: str) -> list[Object]:
         """The states of one object."""

@@ -70,16 +70,6 @@ async def followed(kube: KubeClient, namespace: str) -> AsyncIterator[History]:
         await asyncio.gather(follower, return_exceptions=True)
 
 
-async def reached(holds: Callable[[], bool], what: str, deadline: float = DEADLINE) -> None:
-    """Wait until a history that a watch fills is as wanted."""
-    try:
-        async with asyncio.timeout(deadline):
-            while not holds():  # noqa: ASYNC110 - what is waited for is filled by a watch, step by step
-                await asyncio.sleep(0.002)
-    except TimeoutError:
-        raise AssertionError(f"not within {deadline} s: {what}") from None
-
-
 def assert_no_job_was_bound_twice(history: History) -> None:
     taken: dict[str, str] = {}
     for _, job in history.states:
@@ -105,10 +95,10 @@ async def test_a_leader_killed_while_it_binds_is_replaced_and_no_job_is_bound_tw
                 await kube.create(VIDEOJOB, namespace, video_job(f"job-{number}"))
 
         submitter = asyncio.create_task(submit())
-        await reached(lambda: len(history.in_phase("Scheduled")) >= 4, "four jobs are bound")
+        await history.reaches(lambda: len(history.in_phase("Scheduled")) >= 4, "four jobs are bound")
         killed = leader.send(signal.SIGKILL)
         await submitter
-        await reached(lambda: len(history.in_phase("Scheduled")) == pods, "every pod has a job", FAIL_OVER)
+        await history.reaches(lambda: len(history.in_phase("Scheduled")) == pods, "every pod has a job", FAIL_OVER)
         before = [moment for moment, _ in history.in_phase("Scheduled") if moment < killed + 1]
         assert len(before) < pods, "the leader had bound everything before it was killed"
         first_after = min(moment for moment, _ in history.in_phase("Scheduled") if moment > killed + 1)
@@ -184,13 +174,13 @@ async def test_a_leader_that_is_asked_to_end_hands_over_within_two_seconds(
                 await kube.create(VIDEOJOB, namespace, video_job(f"job-{number}"))
 
         submitter = asyncio.create_task(submit())
-        await reached(lambda: len(history.in_phase("Scheduled")) >= 4, "four jobs are bound")
+        await history.reaches(lambda: len(history.in_phase("Scheduled")) >= 4, "four jobs are bound")
         asked = leader.send(signal.SIGTERM)
         await held_by(kube, namespace, other_than="leader", deadline=HAND_OVER)
         taken = time.monotonic()
         await kube.create(VIDEOJOB, namespace, video_job("by-the-next"))
         await submitter
-        await reached(lambda: len(history.in_phase("Scheduled")) == jobs + 1, "all are bound")
+        await history.reaches(lambda: len(history.in_phase("Scheduled")) == jobs + 1, "all are bound")
         bound = {name: moment - asked for moment, name in history.in_phase("Scheduled")}
         print(
             f"\nhand-over: {taken - asked:.2f} s from SIGTERM to the standby's Lease, {bound['by-the-next']:.2f} s to "
@@ -224,7 +214,7 @@ async def test_a_leader_that_cannot_renew_stops_writing_before_another_can_take_
     leader, standby = await pair(start, await door.open(tmp_path))
     async with followed(kube, namespace) as history:
         work = asyncio.create_task(keep_busy(kube, namespace))
-        await reached(lambda: bool(history.in_phase("Failed")), "the leader works")
+        await history.reaches(lambda: bool(history.in_phase("Failed")), "the leader works")
         shut = door.shut(lambda path: all_of_it or "/leases" in path)
         taken = asyncio.create_task(held_by(kube, namespace, other_than="leader"))
         assert await leader.ended() == EXIT_LOST, leader.told()
