@@ -219,7 +219,6 @@ async def test_a_leader_that_cannot_renew_stops_writing_before_another_can_take_
         taken = asyncio.create_task(held_by(kube, namespace, other_than="leader"))
         assert await leader.ended() == EXIT_LOST, leader.told()
         gone = time.monotonic()
-        assert not taken.done(), "the Lease was taken while the leader lived"
         await taken
         next_one = time.monotonic()
         work.cancel()

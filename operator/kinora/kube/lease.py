@@ -120,6 +120,7 @@ class LeaseHolder:
     async def _take(self, step: election.Step) -> None:
         if isinstance(step, Lost):
             self._standing = election.dropped(self._standing)
+            log.error("Lease %s/%s is lost: %s", self._namespace, self._name, step.why)
             if self._on_lost:
                 self._on_lost(step.why)
             raise LeaseLostError(f"Lease {self._namespace}/{self._name}: {step.why}")
