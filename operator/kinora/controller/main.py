@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from kinora.api.names import LABEL_CATALOGUE
 from kinora.catalogue.load import load_catalogue
 from kinora.controller import http
 from kinora.controller.edge import UNFINISHED, Edge
@@ -22,7 +23,7 @@ from kinora.controller.settings import Settings, from_environment
 from kinora.kube.client import ApiError, KubeClient, UnreachableError
 from kinora.kube.config import Connection, connect
 from kinora.kube.lease import LeaseHolder, LeaseLostError
-from kinora.kube.resources import CLAIM, MODELSERVER, NODE, POD, VIDEOJOB, Resource
+from kinora.kube.resources import CLAIM, CONFIGMAP, MODELSERVER, NODE, POD, VIDEOJOB, Resource
 from kinora.kube.watch import Reflector
 
 log = logging.getLogger(__name__)
@@ -66,9 +67,9 @@ async def serve(
         KubeClient(connection, user_agent="kinora-operator") as lease_client,  # renewals wait behind nothing
     ):
         await check_version(connection)
-        operator = Operator(client, load_catalogue().with_aliases(settings.model_aliases), settings)
+        operator = Operator(client, load_catalogue(), settings)
         client.observe = lease_client.observe = operator.metrics.observe_api
-        namespace = settings.lease_namespace or connection.namespace
+        namespace = settings.lease_namespace or settings.namespace or connection.namespace
         lease = LeaseHolder(lease_client, namespace, settings.lease_name, settings.instance)
         leader = Leader(operator, client, lease, settings)
         runner = web.AppRunner(http.application(operator.metrics.registry, operator.store.ready.is_set, leader.role))
@@ -109,6 +110,8 @@ def _parts(
     for scope in scopes:
         reflectors.append(_reflector(operator, client, POD, scope, SERVER_PODS))
         reflectors.append(_reflector(operator, client, CLAIM, scope))
+    if settings.namespace:
+        reflectors.append(_model_maps(operator, client, settings.namespace))
     return [
         edge.run(),
         leader.contend(),
@@ -117,6 +120,18 @@ def _parts(
         _expire(operator, client, settings, leader),
         *(reflector.run() for reflector in reflectors),
     ]
+
+
+def _model_maps(operator: Operator, client: KubeClient, namespace: str) -> Reflector:
+    """ConfigMaps with models: only of the operator's own namespace, where tenants write nothing."""
+    return Reflector(
+        client,
+        CONFIGMAP,
+        on_replace=operator.replace_model_maps,
+        on_event=operator.deliver_model_map,
+        namespace=namespace,
+        label_selector=f"{LABEL_CATALOGUE}=true",
+    )
 
 
 def _reflector(

@@ -8,6 +8,9 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from kinora.controller.queues import QueuesError, read_queues
+from kinora.controller.scheduling.facts import AGING_SECONDS, Queue
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -22,10 +25,15 @@ class Settings:
         namespaces: where to look; empty: everywhere (KINORA_NAMESPACES, comma-separated).
         http_port: port of /metrics, /healthz and /readyz (KINORA_HTTP_PORT).
         instance: this process's name in events and leases (POD_NAME); no two live processes may share it.
-        lease_namespace: where the leader's Lease is (POD_NAMESPACE); empty: the connection's own namespace.
+        lease_namespace: where the leader's Lease is; empty: ``namespace``, and without one the connection's.
         lease_name: the Lease that makes one of several replicas the leader (KINORA_LEASE_NAME).
         resync_seconds: how often everything is listed anew, to prune what vanished unseen.
         workers: decisions carried out side by side.
+        queues: the declared queues by name (KINORA_QUEUES, JSON).
+        aging_seconds: how long a job waits to gain one step of priority; 0: never (KINORA_AGING_SECONDS).
+        ledger: ConfigMap, namespace/name, that keeps what queues used; empty: memory only (KINORA_LEDGER).
+        namespace: where the operator itself runs (POD_NAMESPACE): ConfigMaps there may hold models; empty: no models
+            are read from any.
         model_aliases: further names of models, such as hosted ones (KINORA_MODEL_ALIASES: name=model,name=model).
     """
 
@@ -40,15 +48,23 @@ class Settings:
     lease_name: str = "kinora-operator"
     resync_seconds: float = 300.0
     workers: int = 16
+    namespace: str = ""
     model_aliases: Mapping[str, str] = field(default_factory=dict)
+    queues: Mapping[str, Queue] = field(default_factory=lambda: read_queues(""))
+    aging_seconds: float = AGING_SECONDS
+    ledger: str = ""
 
 
 def from_environment() -> Settings:
-    """Settings of this process. Raises SystemExit naming the variable that is missing."""
+    """Settings of this process. Raises SystemExit naming the variable that is missing or cannot be used."""
     env = os.environ
     image = env.get("KINORA_IMAGE", "")
     if not image:
         raise SystemExit("KINORA_IMAGE is not set; it names the image of the agents (the chart sets it)")
+    try:
+        queues = read_queues(env.get("KINORA_QUEUES", ""))
+    except QueuesError as error:
+        raise SystemExit(f"KINORA_QUEUES: {error}") from None
     return Settings(
         agent_image=image,
         engine_image=env.get("KINORA_ENGINE_IMAGE", ""),
@@ -57,8 +73,11 @@ def from_environment() -> Settings:
         namespaces=_names(env.get("KINORA_NAMESPACES", "")),
         http_port=int(env.get("KINORA_HTTP_PORT", "8080")),
         instance=env.get("POD_NAME") or f"{socket.gethostname()}-{secrets.token_hex(4)}",
-        lease_namespace=env.get("POD_NAMESPACE", ""),
         lease_name=env.get("KINORA_LEASE_NAME", "kinora-operator"),
+        queues=queues,
+        aging_seconds=float(env.get("KINORA_AGING_SECONDS", str(AGING_SECONDS))),
+        ledger=env.get("KINORA_LEDGER", ""),
+        namespace=env.get("POD_NAMESPACE", ""),
         model_aliases=_aliases(env.get("KINORA_MODEL_ALIASES", "")),
     )
 
