@@ -13,8 +13,9 @@ import pytest
 
 from demo.install import SYSTEM_NAMESPACE, DevCluster
 from e2e.conftest import serve
+from kinora.api.transitions import parse_time
 from kinora.kube.client import KubeClient
-from kinora.kube.resources import MODELSERVER, POD, VIDEOJOB
+from kinora.kube.resources import LEASE, MODELSERVER, POD, VIDEOJOB
 from waiting import phase, wait_for, wait_for_pods
 
 pytestmark = pytest.mark.e2e
@@ -139,6 +140,28 @@ async def test_the_operator_restarted_in_mid_render_disturbs_nothing(
     assert second["status"]["phase"] == "Succeeded", second["status"]
     cluster.kube("rollout", "status", "deployment/kinora-operator", "-n", SYSTEM_NAMESPACE, "--timeout=60s")
     await remove_server(kube, namespace, "steady")
+
+
+async def test_the_leader_killed_in_mid_render_is_replaced_by_the_standby_within_15_seconds(
+    cluster: DevCluster, kube: KubeClient, namespace: str
+) -> None:
+    await serve(kube, namespace, slow_server("led", replicas=2))
+    await kube.create(VIDEOJOB, namespace, slow_job("goes-on", "led"))
+    running = await wait_for(kube, VIDEOJOB, namespace, "goes-on", phase("Running"), deadline=30)
+    leader = (await kube.get(LEASE, SYSTEM_NAMESPACE, "kinora-operator"))["spec"]["holderIdentity"]
+    await kube.delete(POD, SYSTEM_NAMESPACE, leader, grace_seconds=0)
+    await kube.create(VIDEOJOB, namespace, slow_job("bound-by-the-next", "led", steps=3))
+    job = await wait_for(kube, VIDEOJOB, namespace, "bound-by-the-next", ENDED, deadline=90)
+    assert job["status"]["phase"] == "Succeeded", job["status"]
+    waited = parse_time(job["status"]["assignment"]["boundTime"]) - parse_time(job["metadata"]["creationTimestamp"])
+    assert waited.total_seconds() < 15
+    first = await wait_for(kube, VIDEOJOB, namespace, "goes-on", ENDED, deadline=90)
+    assert (first["status"]["phase"], first["status"]["attempt"]) == ("Succeeded", 1), first["status"]
+    assert first["status"]["assignment"]["podUID"] == running["status"]["assignment"]["podUID"]
+    lease = await kube.get(LEASE, SYSTEM_NAMESPACE, "kinora-operator")
+    assert lease["spec"]["holderIdentity"] not in {leader, ""}
+    cluster.kube("rollout", "status", "deployment/kinora-operator", "-n", SYSTEM_NAMESPACE, "--timeout=60s")
+    await remove_server(kube, namespace, "led")
 
 
 async def test_an_engine_killed_in_mid_render_is_restarted_and_the_job_succeeds(

@@ -85,7 +85,8 @@ async def start_operator(
             engine_image="standin:test",
             namespaces=(namespace,),
             http_port=free_port(),
-            instance="operator-under-test",
+            instance=f"operator-under-test-{len(stops)}",
+            lease_namespace=namespace,
         )
         settings = dataclasses.replace(settings, **overrides)
         stop_event, wired = asyncio.Event(), asyncio.Event()

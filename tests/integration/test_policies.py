@@ -357,7 +357,14 @@ async def test_the_operators_account_can_do_the_operators_work(
         operators.append(operator)
         wired.set()
 
-    settings = Settings("kinora:test", "standin:test", namespaces=(namespace,), http_port=free_port())
+    settings = Settings(
+        "kinora:test",
+        "standin:test",
+        namespaces=(namespace,),
+        http_port=free_port(),
+        instance=f"operator-of-{namespace}",
+        lease_namespace="kinora-system",  # where the chart lets it have its Lease
+    )
     task = asyncio.create_task(serve(settings, operator_connection, stop, started))
     try:
         await asyncio.wait_for(wired.wait(), DEADLINE)

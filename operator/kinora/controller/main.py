@@ -6,20 +6,23 @@ import asyncio
 import logging
 import re
 import signal
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
 from aiohttp import web
 
-from kinora.api.names import COMPONENT_SERVER, LABEL_CATALOGUE, LABEL_COMPONENT
+from kinora.api.names import LABEL_CATALOGUE
 from kinora.catalogue.load import load_catalogue
 from kinora.controller import http
 from kinora.controller.edge import UNFINISHED, Edge
+from kinora.controller.leader import EXIT_LOST, SERVER_PODS, Leader
 from kinora.controller.operator import Operator
 from kinora.controller.settings import Settings, from_environment
 from kinora.kube.client import ApiError, KubeClient, UnreachableError
 from kinora.kube.config import Connection, connect
+from kinora.kube.lease import LeaseHolder, LeaseLostError
 from kinora.kube.resources import CLAIM, CONFIGMAP, MODELSERVER, NODE, POD, VIDEOJOB, Resource
 from kinora.kube.watch import Reflector
 
@@ -32,11 +35,15 @@ class UnsupportedClusterError(Exception):
 
 
 def run() -> None:
-    """Entry point of ``kinora operator``."""
+    """Entry point of ``kinora operator``. Exits with EXIT_LOST when it led and lost the Lease."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for chatty in ("aiohttp.access", "kopf.objects"):  # a line for each probe, and for each event of each object
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    asyncio.run(main(from_environment(), connect()))
+    try:
+        asyncio.run(main(from_environment(), connect()))
+    except LeaseLostError as error:
+        log.error("%s; ending, so that a clean process stands by", error)
+        sys.exit(EXIT_LOST)
 
 
 async def main(settings: Settings, connection: Connection, started: Callable[[Operator], None] | None = None) -> None:
@@ -55,18 +62,25 @@ async def serve(
     started: Callable[[Operator], None] | None = None,
 ) -> None:
     """Run the operator until ``stop`` is set, or one of its parts ends with an error, which is raised."""
-    async with KubeClient(connection, user_agent="kinora-operator") as client:
+    async with (
+        KubeClient(connection, user_agent="kinora-operator") as client,
+        KubeClient(connection, user_agent="kinora-operator") as lease_client,  # renewals wait behind nothing
+    ):
         await check_version(connection)
         operator = Operator(client, load_catalogue(), settings)
-        client.observe = operator.metrics.observe_api
-        runner = web.AppRunner(http.application(operator.metrics.registry, operator.store.ready.is_set))
+        client.observe = lease_client.observe = operator.metrics.observe_api
+        namespace = settings.lease_namespace or settings.namespace or connection.namespace
+        lease = LeaseHolder(lease_client, namespace, settings.lease_name, settings.instance)
+        leader = Leader(operator, client, lease, settings)
+        runner = web.AppRunner(http.application(operator.metrics.registry, operator.store.ready.is_set, leader.role))
         await runner.setup()
         await web.TCPSite(runner, port=settings.http_port).start()
         if started:
             started(operator)
         try:
-            await _until(stop, _parts(operator, client, connection, settings))
+            await _until(stop, _parts(operator, client, connection, settings, leader), leader.wind_down)
         finally:
+            await leader.release()
             await runner.cleanup()
 
 
@@ -86,21 +100,24 @@ async def check_version(connection: Connection) -> None:
         raise UnsupportedClusterError(f"the cluster is Kubernetes {version['gitVersion']}; allowed: {wanted} and newer")
 
 
-def _parts(operator: Operator, client: KubeClient, connection: Connection, settings: Settings) -> list[Awaitable[None]]:
+def _parts(
+    operator: Operator, client: KubeClient, connection: Connection, settings: Settings, leader: Leader
+) -> list[Awaitable[None]]:
     resync = asyncio.Event()
     edge = Edge(connection, settings.namespaces, operator.deliver, resync.set)
     scopes: tuple[str | None, ...] = settings.namespaces or (None,)
-    server_pods = f"{LABEL_COMPONENT}={COMPONENT_SERVER}"
     reflectors = [_reflector(operator, client, NODE, None)]
     for scope in scopes:
-        reflectors.append(_reflector(operator, client, POD, scope, server_pods))
+        reflectors.append(_reflector(operator, client, POD, scope, SERVER_PODS))
         reflectors.append(_reflector(operator, client, CLAIM, scope))
     if settings.namespace:
         reflectors.append(_model_maps(operator, client, settings.namespace))
     return [
         edge.run(),
-        operator.work(),
+        leader.contend(),
+        leader.lead(),
         _resync(operator, client, settings, resync),
+        _expire(operator, client, settings, leader),
         *(reflector.run() for reflector in reflectors),
     ]
 
@@ -146,7 +163,6 @@ async def _resync(operator: Operator, client: KubeClient, settings: Settings, no
             await asyncio.sleep(1.0)
             continue
         operator.look_at_everything()
-        await _expire_finished(operator, client, settings)
         try:
             await asyncio.wait_for(now.wait(), settings.resync_seconds)
         except TimeoutError:
@@ -160,6 +176,14 @@ async def _list_all(operator: Operator, client: KubeClient, settings: Settings) 
         operator.store.servers.replace(servers, listed_version=int(version), scope=scope)
         jobs, version = await client.list(VIDEOJOB, scope, field_selector=UNFINISHED)
         operator.store.jobs.replace(jobs, listed_version=int(version), scope=scope)
+
+
+async def _expire(operator: Operator, client: KubeClient, settings: Settings, leader: Leader) -> None:
+    """Look for finished jobs to delete, from when this process leads."""
+    await leader.leading.wait()
+    while True:
+        await _expire_finished(operator, client, settings)
+        await asyncio.sleep(settings.resync_seconds)
 
 
 async def _expire_finished(operator: Operator, client: KubeClient, settings: Settings) -> None:
@@ -182,8 +206,11 @@ async def _expire_finished(operator: Operator, client: KubeClient, settings: Set
                     break
 
 
-async def _until(stop: asyncio.Event, parts: list[Awaitable[None]]) -> None:
-    """Run every part until ``stop``; a part that ends ends the process, so that its replacement starts clean."""
+async def _until(stop: asyncio.Event, parts: list[Awaitable[None]], wind_down: Callable[[], Awaitable[None]]) -> None:
+    """Run every part until ``stop``, then ``wind_down`` and cancel them.
+
+    A part that ends ends the process, so that its replacement starts clean.
+    """
     tasks = [asyncio.ensure_future(part) for part in parts]
     stopper = asyncio.ensure_future(stop.wait())
     try:
@@ -192,6 +219,7 @@ async def _until(stop: asyncio.Event, parts: list[Awaitable[None]]) -> None:
             if task is not stopper:
                 await task
                 raise RuntimeError("a part of the operator ended by itself")
+        await wind_down()
     finally:
         for task in [stopper, *tasks]:
             task.cancel()

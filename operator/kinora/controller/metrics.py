@@ -6,11 +6,11 @@ Gauges are computed from the store when they are scraped; histograms observe eac
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from kinora import __version__
@@ -113,6 +113,11 @@ class Metrics:
         self.entries.labels("Used").set(good)
         self.entries.labels("Refused").set(bad)
 
+    def lead_by(self, leads: Callable[[], bool], transitions: Callable[[], int]) -> None:
+        """Whose word decides whether this process leads; without it, it does. Only the leader tells of the cluster."""
+        self._collector.leads = leads
+        self._collector.transitions = transitions
+
     def observe_api(self, verb: str, plural: str, status: int, seconds: float) -> None:
         """One request to the API server."""
         self.api_seconds.labels(verb, plural, str(status)).observe(seconds)
@@ -142,14 +147,26 @@ class _StoreCollector(Collector):
     def __init__(self, store: Store, models: frozenset[str]) -> None:
         self._store = store
         self.models = models
+        self.leads: Callable[[], bool] = lambda: True
+        self.transitions: Callable[[], int] = lambda: 0
 
     def collect(self) -> Iterator[Metric]:
         info = GaugeMetricFamily("kinora_build_info", "1, with the version as a label", labels=["version"])
         info.add_metric([__version__], 1)
         yield info
-        yield self._phases()
-        yield self._depth()
-        yield from self._replicas()
+        leads = self.leads()
+        yield GaugeMetricFamily(
+            "kinora_leader", "1 in the process that decides and writes, 0 in a standby", value=leads
+        )
+        transitions = CounterMetricFamily(
+            "kinora_leader_transitions", "Changes of the leader, as its Lease counts them"
+        )
+        transitions.add_metric([], self.transitions())
+        yield transitions
+        if leads:  # else each replica would count the same objects again
+            yield self._phases()
+            yield self._depth()
+            yield from self._replicas()
 
     def _phases(self) -> Metric:
         family = GaugeMetricFamily("kinora_videojobs", "Unfinished VideoJobs by phase", labels=["phase"])

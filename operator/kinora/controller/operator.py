@@ -46,6 +46,7 @@ Key = tuple[str, str]
 OBSERVED_LIMIT = 4096
 SERVER_DELAY = 0.2  # seconds: many pods and jobs change together; a ModelServer is looked at once for all of them
 WORKFLOW_SECONDS = 5.0  # between two looks for a ConfigMap that is not there
+HEAD_START = 0.5  # seconds that a new leader's binds have before everything else
 
 
 class Operator:
@@ -208,14 +209,40 @@ class Operator:
                     self._queue.add(("job", name))
 
     def look_at_everything(self) -> None:
-        """After a full list: every object once, and the children that somebody may have deleted."""
+        """After a full list: every object once, and the children that somebody may have deleted.
+
+        Binds first: behind the writes of a long queue an idle pod would wait, and what is bound need not be queued.
+        """
         self._children.clear()
+        for name in self._gatherer.waiting.namespaces():
+            self._queue.add(("bind", name))
         for name in self.store.jobs.entries:
             self._queue.add(("job", name))
         for name in self.store.servers.entries:
             self._queue.add(("server", name))
+
+    # --- leading --------------------------------------------------------------------------------------------------
+
+    def stand_by(self) -> None:
+        """Keep the store warm and decide nothing; what is being carried out goes on."""
+        self._queue.close()
+
+    def take_over(self) -> None:
+        """Decide from now on: bind what idle pods can take, then look at every object that is known.
+
+        A job that waited while nobody led would else be written Queued just as it is bound: one write and a 409 more.
+        """
+        self._queue.open()
         for name in self._gatherer.waiting.namespaces():
             self._queue.add(("bind", name))
+        if self._model_notes:
+            del self._model_notes[:-64]  # a long standby's; the newest tell how the entries are now
+            self._queue.add(("models", ""))
+        asyncio.get_running_loop().call_later(HEAD_START, self.look_at_everything)
+
+    async def landed(self) -> None:
+        """Wait until no decision is being carried out."""
+        await self._queue.landed()
 
     # --- workers --------------------------------------------------------------------------------------------------
 

@@ -29,12 +29,17 @@ class WorkQueue(Generic[Key]):
         self._in_flight: set[Key] = set()
         self._again: dict[Key, float] = {}
         self._failures: dict[Key, int] = {}
+        self._open = True
+        self._landed = asyncio.Event()  # set while nothing is in flight
+        self._landed.set()
 
     def __len__(self) -> int:
         return len(self._due)
 
     def add(self, key: Key, delay: float = 0.0) -> None:
         """Have the key looked at in ``delay`` seconds at the latest; an earlier due time stays."""
+        if not self._open:
+            return
         due = self._loop.time() + max(delay, 0.0)
         if key in self._in_flight:
             self._again[key] = min(due, self._again.get(key, due))
@@ -56,7 +61,25 @@ class WorkQueue(Generic[Key]):
                 del self._due[key]
                 self._forget_timer(key)
                 self._in_flight.add(key)
+                self._landed.clear()
                 return key
+
+    def close(self) -> None:
+        """Take in and hand out nothing until ``open``; what waits is forgotten, what is in flight goes on."""
+        self._open = False
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        self._due.clear()
+        self._again.clear()
+
+    def open(self) -> None:
+        """Take keys in again."""
+        self._open = True
+
+    async def landed(self) -> None:
+        """Wait until no key is in flight."""
+        await self._landed.wait()
 
     def _forget_timer(self, key: Key) -> None:
         timer = self._timers.pop(key, None)
@@ -66,6 +89,8 @@ class WorkQueue(Generic[Key]):
     def done(self, key: Key, *, failed: bool = False) -> None:
         """End the key's flight; a failed one comes back after a growing pause."""
         self._in_flight.discard(key)
+        if not self._in_flight:
+            self._landed.set()
         due = self._again.pop(key, None)
         if failed:
             count = self._failures[key] = self._failures.get(key, 0) + 1

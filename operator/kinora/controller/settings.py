@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -23,7 +25,9 @@ class Settings:
             (KINORA_IMAGE_PULL_SECRETS, comma-separated).
         namespaces: where to look; empty: everywhere (KINORA_NAMESPACES, comma-separated).
         http_port: port of /metrics, /healthz and /readyz (KINORA_HTTP_PORT).
-        instance: this process's name in events and leases (POD_NAME).
+        instance: this process's name in events and leases (POD_NAME); no two live processes may share it.
+        lease_namespace: where the leader's Lease is; empty: ``namespace``, and without one the connection's.
+        lease_name: the Lease that makes one of several replicas the leader (KINORA_LEASE_NAME).
         resync_seconds: how often everything is listed anew, to prune what vanished unseen.
         workers: decisions carried out side by side.
         queues: the declared queues by name (KINORA_QUEUES, JSON).
@@ -42,6 +46,8 @@ class Settings:
     namespaces: tuple[str, ...] = ()
     http_port: int = 8080
     instance: str = "kinora-operator"
+    lease_namespace: str = ""
+    lease_name: str = "kinora-operator"
     resync_seconds: float = 300.0
     workers: int = 16
     namespace: str = ""
@@ -69,7 +75,8 @@ def from_environment() -> Settings:
         image_pull_secrets=_names(env.get("KINORA_IMAGE_PULL_SECRETS", "")),
         namespaces=_names(env.get("KINORA_NAMESPACES", "")),
         http_port=int(env.get("KINORA_HTTP_PORT", "8080")),
-        instance=env.get("POD_NAME", "kinora-operator"),
+        instance=env.get("POD_NAME") or f"{socket.gethostname()}-{secrets.token_hex(4)}",
+        lease_name=env.get("KINORA_LEASE_NAME", "kinora-operator"),
         queues=queues,
         aging_seconds=float(env.get("KINORA_AGING_SECONDS", str(AGING_SECONDS))),
         ledger=env.get("KINORA_LEDGER", ""),

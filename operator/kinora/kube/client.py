@@ -69,6 +69,14 @@ class UnreachableError(Exception):
     """No answer from the API server after every retry."""
 
 
+class WriteRefusedError(UnreachableError):
+    """The write was not sent: this process may not write now (``KubeClient.permit``)."""
+
+
+def _permit() -> None:
+    """Anybody may write."""
+
+
 class KubeClient:
     """One session to one API server; use as an async context manager."""
 
@@ -76,6 +84,8 @@ class KubeClient:
         self.connection = connection
         self.namespace = connection.namespace
         self.observe: Observer = _ignore  # a process with metrics sets its own
+        # Asked before each attempt of each write; raises WriteRefusedError where only a leader may write.
+        self.permit: Callable[[], None] = _permit
         self._user_agent = user_agent
         self._session: aiohttp.ClientSession | None = None
 
@@ -282,6 +292,8 @@ class KubeClient:
         delay = 0.1
         last: Exception | None = None
         for _ in range(_ATTEMPTS):
+            if method != "GET":
+                self.permit()
             started = time.monotonic()
             try:
                 async with self._open().request(

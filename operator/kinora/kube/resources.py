@@ -40,3 +40,4 @@ NAMESPACE: Final = Resource("", "v1", "namespaces", "Namespace", namespaced=Fals
 NODE: Final = Resource("", "v1", "nodes", "Node", namespaced=False)
 EVENT: Final = Resource("events.k8s.io", "v1", "events", "Event")
 ROLE_BINDING: Final = Resource("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding")
+LEASE: Final = Resource("coordination.k8s.io", "v1", "leases", "Lease")

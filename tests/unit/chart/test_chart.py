@@ -162,6 +162,68 @@ def test_models_of_the_values_become_entries_that_the_operator_reads(tmp_path: P
     assert not [found for found in objects() if found["kind"] == "ConfigMap" and "models" in found["metadata"]["name"]]
 
 
+# --- replicas
+
+
+def pod_spec(*arguments: str) -> Object:
+    spec: Object = one("Deployment", "films-operator", *arguments)["spec"]["template"]["spec"]
+    return spec
+
+
+def test_two_replicas_of_which_an_update_or_a_drain_leaves_a_warm_one() -> None:
+    deployment = one("Deployment", "films-operator")
+    assert deployment["spec"]["replicas"] == 2
+    rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    assert deployment["spec"]["strategy"] == rolling
+    budget = one("PodDisruptionBudget", "films-operator")["spec"]
+    assert budget["maxUnavailable"] == 1
+    assert budget["selector"] == deployment["spec"]["selector"]
+    terms = pod_spec()["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert [term["podAffinityTerm"]["topologyKey"] for term in terms] == ["kubernetes.io/hostname"]
+    assert terms[0]["podAffinityTerm"]["labelSelector"] == deployment["spec"]["selector"]
+
+
+def test_one_replica_has_no_budget_that_would_only_be_in_the_way() -> None:
+    kinds = [found["kind"] for found in objects("--set", "operator.replicas=1")]
+    assert "PodDisruptionBudget" not in kinds
+    assert one("Deployment", "films-operator", "--set", "operator.replicas=1")["spec"]["replicas"] == 1
+
+
+def test_what_the_installer_says_of_places_holds() -> None:
+    own = '{"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[]}}}'
+    assert pod_spec("--set-json", f"operator.affinity={own}")["affinity"] == json.loads(own)
+    spread = '[{"topologyKey":"zone","maxSkew":2}]'
+    assert pod_spec("--set-json", f"operator.topologySpreadConstraints={spread}")["topologySpreadConstraints"] == [
+        {
+            "topologyKey": "zone",
+            "maxSkew": 2,
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": one("Deployment", "films-operator")["spec"]["selector"],
+        }
+    ]
+
+
+def test_the_lease_is_reached_by_its_name_in_the_releases_own_namespace() -> None:
+    role = one("Role", "films-operator")
+    assert role["metadata"]["namespace"] == "kinora-system"
+    assert role["rules"] == [
+        {
+            "apiGroups": ["coordination.k8s.io"],
+            "resources": ["leases"],
+            "resourceNames": ["films-operator"],
+            "verbs": ["get", "list", "watch", "patch"],
+        },
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
+    ]
+    bound = one("RoleBinding", "films-operator")
+    assert bound["roleRef"]["kind"] == "Role"
+    assert [subject["name"] for subject in bound["subjects"]] == ["films-operator"]
+    assert not [rule for rule in one("ClusterRole", "kinora-operator")["rules"] if "leases" in rule["resources"]]
+    env = {entry["name"]: entry for entry in pod_spec()["containers"][0]["env"]}
+    assert env["KINORA_LEASE_NAME"]["value"] == "films-operator"
+    assert env["POD_NAMESPACE"]["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.namespace"}}
+
+
 # --- pods
 
 
@@ -220,6 +282,11 @@ def test_crds_come_with_the_chart_and_stay_when_it_goes() -> None:
             "--set-json",
             'operator={"nodeSelector":{"a":"b"},"tolerations":[{"key":"x"}],"affinity":{"nodeAffinity":{}}}',
         ),
+        ("--set-json", 'operator.topologySpreadConstraints=[{"topologyKey":"topology.kubernetes.io/zone"}]'),
+        (
+            "--set",
+            "operator.replicas=1,operator.updateStrategy.type=Recreate,operator.updateStrategy.rollingUpdate=null",
+        ),
         ("--set", "image.digest=sha256:" + "0" * 64, "--set", "operator.priorityClassName=high"),
         ("--set-json", 'imagePullSecrets=[{"name":"registry"}]'),
     ],
@@ -265,7 +332,8 @@ def test_the_schema_names_every_value_and_no_other() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    ["operatr.x=1", "image.tga=1", "operator.resource=x", "metrics.port=0", "image.digest=latest", "rbac.create=maybe",
+    ["operatr.x=1", "operator.replicas=-1", "operator.updateStrategy.type=Never", "operator.podDisruptionBudget=2",
+     "image.tga=1", "operator.resource=x", "metrics.port=0", "image.digest=latest", "rbac.create=maybe",
      "image.repository=", "image.pullPolicy=Sometimes", "metrics.serviceMonitor.enable=true"],
 )  # fmt: skip
 def test_a_wrong_value_is_refused_by_its_name(wrong: str) -> None:

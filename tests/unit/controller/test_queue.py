@@ -167,3 +167,32 @@ async def test_the_queue_runs_on_the_real_loop() -> None:
     queue.add("later", 0.01)
     queue.add("now")
     assert [await queue.get(), await queue.get()] == ["now", "later"]
+
+
+async def test_a_closed_queue_forgets_what_waits_and_takes_nothing_in(queue: WorkQueue[str], loop: TurnedLoop) -> None:
+    queue.add("waits")
+    queue.add("later", 5)
+    queue.close()
+    queue.add("late")
+    loop.turn(10)
+    assert ready(queue) is None
+    assert (len(queue), loop.waiting) == (0, 0)
+    queue.open()
+    queue.add("waits")
+    assert ready(queue) == "waits"
+
+
+async def test_what_is_in_flight_lands_though_the_queue_is_closed(queue: WorkQueue[str], loop: TurnedLoop) -> None:
+    for key in ("a", "b"):
+        queue.add(key)
+        assert ready(queue) == key
+    queue.add("a")
+    queue.close()
+    landed = asyncio.ensure_future(queue.landed())
+    queue.done("a", failed=True)
+    await asyncio.sleep(0)
+    assert not landed.done(), "b is in flight"
+    queue.done("b")
+    await asyncio.wait_for(landed, 1)
+    loop.turn(60)
+    assert ready(queue) is None, "a failed key does not come back"

@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from kinora.kube import client
-from kinora.kube.client import ApiError, KubeClient
+from kinora.kube.client import ApiError, KubeClient, WriteRefusedError
 from kinora.kube.config import Connection
 from kinora.kube.events import event_body
 from kinora.kube.resources import EVENT, MODELSERVER, NODE, POD, VIDEOJOB, Resource
@@ -116,3 +118,53 @@ def test_an_events_name_is_one_that_the_api_server_takes(name: str) -> None:
     assert len(made["metadata"]["name"]) <= 253
     assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", made["metadata"]["name"])
     assert len(made["note"]) == 1024
+
+
+# --- who may write
+
+
+@pytest.fixture
+async def busy_server() -> AsyncIterator[tuple[KubeClient, list[str]]]:
+    """A server that is too busy for every request, and what was asked of it."""
+    asked: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(request.method)
+        return web.json_response({"reason": "ServiceUnavailable", "message": "busy"}, status=503)
+
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", answer)
+    async with TestServer(application) as server:
+        connection = Connection(f"http://127.0.0.1:{server.port}", None, lambda: None, "films")
+        async with KubeClient(connection) as kube:
+            yield kube, asked
+
+
+async def test_permission_is_asked_for_before_each_attempt_of_a_write(
+    busy_server: tuple[KubeClient, list[str]],
+) -> None:
+    kube, asked = busy_server
+
+    def permit() -> None:
+        if asked:
+            raise WriteRefusedError("not the leader any more")
+
+    kube.permit = permit
+    with pytest.raises(WriteRefusedError, match="not the leader any more"):
+        await kube.create(VIDEOJOB, "films", {})
+    assert asked == ["POST"], "the second attempt was not sent"
+
+
+async def test_reading_needs_no_permission(
+    busy_server: tuple[KubeClient, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kube, asked = busy_server
+    monkeypatch.setattr(client, "_ATTEMPTS", 1)
+
+    def permit() -> None:
+        raise WriteRefusedError("never")
+
+    kube.permit = permit
+    with pytest.raises(ApiError, match="busy"):
+        await kube.get(VIDEOJOB, "films", "cat")
+    assert asked == ["GET"]
