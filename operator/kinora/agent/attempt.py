@@ -186,7 +186,10 @@ class Attempt:
         if known is not None:
             return known
         began = self._loop.time()
-        staged = await self._tools.stager.stage(named_inputs(spec), resolved, self._tools.model, self._folder)
+        stored = {entry["name"]: entry for entry in self._first["status"].get("inputs") or []}
+        staged = await self._tools.stager.stage(
+            named_inputs(spec), resolved, self._tools.model, self._folder, stored=stored
+        )
         manifest = Manifest(staged, self._loop.time() - began)
         await asyncio.to_thread(write_manifest, folder, manifest)
         self._tools.metrics.stage_seconds.labels(stage="staged").observe(manifest.seconds)

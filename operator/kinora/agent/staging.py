@@ -1,7 +1,8 @@
 """Brings a job's inputs into the engine's input folder, looked at and normalised. What they are judged by is recipes'.
 
-Sources are files on claims, keys of ConfigMaps and artifacts of finished jobs. Every file is untrusted: opened beneath
-its root without following links, copied, and read only by the media child. A fault of an input is permanent.
+Sources are files on claims, keys of ConfigMaps, artifacts of finished jobs, and what a stager has put into the store:
+nothing is fetched here. Every file is untrusted: opened beneath its root without following links, copied, and read only
+by the media child. A fault of an input is permanent.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from kinora.agent.settings import Settings
 from kinora.agent.verdict import Refusal, permanent
 from kinora.api import reasons, transitions
 from kinora.api.reasons import Phase
+from kinora.api.stagerconfig import MAX_INPUT_BYTES
 from kinora.api.videojob import ArtifactSource, ClaimSource, ConfigMapSource
 from kinora.catalogue.model import Model
 from kinora.kube.client import KubeClient
@@ -37,7 +39,6 @@ from kinora.recipes.resolved import Resolved
 from kinora.storage.keys import KeyRefused
 from kinora.storage.store import ArtifactStore, NotStoredError
 
-MAX_INPUT_BYTES: Final = 2 * 1024**3
 MAX_CONFIGMAP_BYTES: Final = 1024**2
 _CHUNK: Final = 1 << 20
 # What VHS_LoadVideo lists; another name would not be found.
@@ -109,17 +110,31 @@ class Stager:
         self._store = store
         self._media = media
 
-    async def stage(self, inputs: tuple[NamedInput, ...], resolved: Resolved, model: Model, folder: str) -> Staged:
-        """Fetch, look at and prepare all inputs in `folder` of the input folder. Raises Refusal (InvalidInput)."""
+    async def stage(
+        self,
+        inputs: tuple[NamedInput, ...],
+        resolved: Resolved,
+        model: Model,
+        folder: str,
+        *,
+        stored: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> Staged:
+        """Fetch, look at and prepare all inputs in `folder` of the input folder. Raises Refusal (InvalidInput).
+
+        `stored`: the entries of `status.inputs` by name, as a stager has written them.
+        """
         root = self._settings.paths.input / folder
         root.mkdir(mode=0o2775, parents=True, exist_ok=True)
         files: dict[str, StagedInput] = {}
         found: dict[str, MediaInfo] = {}
         facts: dict[str, dict[str, Any]] = {}
         for one in inputs:
-            copied = await self._fetch(one, root)
+            known = (stored or {}).get(one.name, {})
+            copied = await self._fetch(one, root, known)
             found[one.name] = await self._look(one, copied)
             path, entry = await self._prepare(one, copied, found[one.name])
+            if known.get("uri"):
+                entry["uri"] = known["uri"]  # where the next attempt finds it again
             files[one.name] = StagedInput(f"{folder}/{path.name}", found[one.name].kind)
             facts[one.name] = entry
         faults = staging_faults(resolved, found)
@@ -161,7 +176,7 @@ class Stager:
 
     # --- sources ------------------------------------------------------------------------------------------------------
 
-    async def _fetch(self, one: NamedInput, root: Path) -> _Copied:
+    async def _fetch(self, one: NamedInput, root: Path, known: Mapping[str, Any]) -> _Copied:
         source, target = one.source, root / f"{_safe(one.name)}.part"
         if source.claim is not None:
             file, suffix = self._open_claim(one.name, source.claim), PurePosixPath(source.claim.path).suffix
@@ -175,8 +190,7 @@ class Stager:
                 raise _bad(f"{one.name}.artifact", f"{artifact} with sha256 {copied.sha256}", f"sha256 {expected}")
             return copied
         else:
-            given = "url" if source.url is not None else "upload"
-            raise _bad(f"{one.name}.{given}", "given", "claim, configMap or artifact (url and upload: not implemented)")
+            return await self._from_stager(one, known, target)
         return await self._copy(one.name, file, target, suffix)
 
     def _open_claim(self, name: str, claim: ClaimSource) -> BinaryIO:
@@ -227,6 +241,25 @@ class Stager:
             return await self._store.open_read(uri.removeprefix(root)), str(artifact.get("sha256", ""))
         except (NotStoredError, KeyRefused) as error:
             raise _bad(f"{field}.videoJobName", str(error), "an artifact that is still in the store") from None
+
+    async def _from_stager(self, one: NamedInput, known: Mapping[str, Any], target: Path) -> _Copied:
+        """What a stager has fetched: its content is what status says, whoever wrote to the store since."""
+        field, expected = f"{one.name}.{'url' if one.source.url is not None else 'upload'}", str(known.get("sha256"))
+        root, uri = self._store.uri("k")[:-1], str(known.get("uri") or "")
+        if not uri:
+            raise _bad(field, "set, and no stager has fetched it", "a job whose condition InputsReady is True")
+        if not uri.startswith(root):
+            raise _bad(field, "in another store", "one in this ModelServer's store")
+        try:
+            file = await self._store.open_read(uri.removeprefix(root))
+        except (NotStoredError, KeyRefused):
+            raise _bad(
+                field, f"no longer in the store (sha256 {expected})", "an input that is; make the job anew"
+            ) from None
+        copied = await self._copy(one.name, file, target, "")
+        if copied.sha256 != expected:
+            raise _bad(field, f"stored with sha256 {copied.sha256}", f"sha256 {expected}, as it was fetched")
+        return copied
 
     async def _copy(self, name: str, source: BinaryIO, target: Path, suffix: str) -> _Copied:
         def copy() -> _Copied:

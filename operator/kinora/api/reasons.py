@@ -27,6 +27,9 @@ INVALID_SPEC: Final = "InvalidSpec"
 NOT_IMPLEMENTED: Final = "NotImplemented"
 WAITING_FOR_SERVER: Final = "WaitingForServer"  # every server pod of the model is busy or starting
 NO_MODEL_SERVER: Final = "NoModelServer"  # nothing in the namespace serves the model
+FETCHING_INPUTS: Final = "FetchingInputs"  # a stager has to fetch and look at inputs first
+STAGER_NOT_READY: Final = "StagerNotReady"  # ... and its pod does not run
+STAGER_DISABLED: Final = "StagerDisabled"  # the administrator has switched the stagers off: permanent
 SUSPENDED: Final = "Suspended"
 BOUND: Final = "Bound"
 RENDERING: Final = "Rendering"
@@ -42,6 +45,8 @@ START_DEADLINE_EXCEEDED: Final = "StartDeadlineExceeded"
 ACTIVE_DEADLINE_EXCEEDED: Final = "ActiveDeadlineExceeded"
 GRAPH_REFUSED: Final = "GraphRefused"  # /prompt answered 400: permanent
 INVALID_INPUT: Final = "InvalidInput"  # an input that cannot be read, or is not what the task needs: permanent
+INPUT_REFUSED: Final = "InputRefused"  # a URL that leads where nothing is fetched from: permanent
+INPUT_FETCH_FAILED: Final = "InputFetchFailed"  # an input could not be fetched for too long: permanent
 NODE_ERROR: Final = "NodeError"  # a node of the graph raised
 CUDA_ERROR: Final = "CudaError"
 OUT_OF_MEMORY: Final = "OutOfMemory"
@@ -50,6 +55,10 @@ ENGINE_SILENT: Final = "EngineSilent"
 PROOF_FAILED: Final = "ProofFailed"
 STORE_FAILED: Final = "StoreFailed"
 AGENT_ERROR: Final = "AgentError"  # the agent itself failed with the attempt
+
+# --- the stager's condition InputsReady, besides those above ----------------------------------------------------------
+INPUTS_STORED: Final = "InputsStored"  # True: every input is in the store
+FETCH_RETRIED: Final = "FetchRetried"  # Unknown: an input could not be fetched, and is tried again
 
 # --- why an attempt was released --------------------------------------------------------------------------------------
 RELEASED_DRAIN: Final = "Drain"

@@ -6,7 +6,8 @@ import datetime as dt
 from collections.abc import Container
 from typing import Any
 
-from kinora.api.names import LABEL_MODEL_SERVER
+from kinora.api.intake import artifact_claim, awaits_stager, choose_claim, claim_root, needs_stager, store_of
+from kinora.api.names import LABEL_MODEL_SERVER, stager_name
 from kinora.api.reasons import Phase
 from kinora.api.transitions import is_assigned, parse_time, phase_of
 from kinora.catalogue.load import Catalogue
@@ -14,9 +15,10 @@ from kinora.controller.modelserver import decide as server_decide
 from kinora.controller.modelserver.snapshot import ServerPod, ServerSnapshot, server_pod
 from kinora.controller.scheduling.bind import Idle, Waiting
 from kinora.controller.settings import Settings
+from kinora.controller.stager.decide import is_available
 from kinora.controller.store import Entry, Store
 from kinora.controller.videojob.check import Accepted, Undecided, Verdict, check
-from kinora.controller.videojob.snapshot import JobSnapshot, PodState
+from kinora.controller.videojob.snapshot import IntakeState, JobSnapshot, PodState
 
 Object = dict[str, Any]
 BOUND_LIMIT = 2  # jobs a pod may hold: one runs, one is staged
@@ -53,7 +55,8 @@ class Gatherer:
         remembered = self._verdicts.get(metadata["uid"])
         if remembered is not None and remembered[0] == mark:
             return remembered[1]
-        verdict = check(job, self._catalogue, self.servers(metadata["namespace"]))
+        servers, has_stagers = self.servers(metadata["namespace"]), self._settings.stager.enabled
+        verdict = check(job, self._catalogue, servers, has_stagers=has_stagers)
         if not isinstance(verdict, Undecided):
             self._verdicts[metadata["uid"]] = (mark, verdict)
         return verdict
@@ -67,23 +70,53 @@ class Gatherer:
             return frozenset({named} & servers.keys())
         return frozenset(name for name, model in servers.items() if model == verdict.model)
 
+    def able(self, job: Object, verdict: Verdict, servers: dict[str, str]) -> frozenset[str]:
+        """Names of the ModelServers that the job may be bound to now: none before its inputs are in their store."""
+        serving = self.serving(job, verdict, servers)
+        if not needs_stager(job):
+            return serving
+        root = None if awaits_stager(job) else store_of(job)
+        namespace = job["metadata"]["namespace"]
+        return frozenset(name for name in serving if root is not None and root == self._store_root(namespace, name))
+
+    def _store_root(self, namespace: str, server: str) -> str | None:
+        found = self._store.servers.get(f"{namespace}/{server}")
+        return claim_root(artifact_claim(found)) if found is not None else None
+
+    def _intake(self, job: Object, serving: frozenset[str]) -> IntakeState:
+        if not needs_stager(job):
+            return IntakeState()
+        namespace = job["metadata"]["namespace"]
+        if not awaits_stager(job):
+            roots = {self._store_root(namespace, name) for name in serving}
+            return IntakeState(store_served=store_of(job) in roots)
+        found = (self._store.servers.get(f"{namespace}/{name}") for name in serving)
+        going = "deletionTimestamp"
+        claims = {artifact_claim(server) for server in found if server and not server["metadata"].get(going)} - {""}
+        claim = choose_claim(job["metadata"]["uid"], claims)
+        if claim is None:
+            return IntakeState()
+        name = stager_name(claim)
+        return IntakeState(name, stager_ready=is_available(self._store.stagers.get(f"{namespace}/{name}")))
+
     def job(self, entry: Entry, now: dt.datetime) -> JobSnapshot:
         """The snapshot of one VideoJob."""
         job = entry.obj
         status = job.get("status") or {}
         verdict = self.verdict(job)
-        servers = self.servers(job["metadata"]["namespace"])
+        serving = self.serving(job, verdict, self.servers(job["metadata"]["namespace"]))
         return JobSnapshot(
             job=job,
             verdict=verdict,
             pod=self._pod_state(status),
-            has_server=bool(self.serving(job, verdict, servers)),
+            has_server=bool(serving),
             surplus=self._is_surplus(job),
-            seen_seconds=self._store.now() - entry.seen,
+            seen_seconds=self._store.now() - entry.since.get("staged", entry.seen),
             running_seconds=self._store.age(entry, f"running-{status.get('attempt')}"),
             cancel_seconds=self._store.age(entry, "cancel"),
             suspended_seconds=entry.suspended_seconds + self._store.age(entry, "suspend"),
             now=now,
+            intake=self._intake(job, serving),
         )
 
     def _pod_state(self, status: Object) -> PodState:
@@ -155,7 +188,7 @@ class Gatherer:
             spec = job["spec"]
             if spec.get("suspend") or spec.get("cancel") or job["metadata"].get("deletionTimestamp"):
                 continue
-            able = self.serving(job, self.verdict(job), servers)
+            able = self.able(job, self.verdict(job), servers)
             if able:
                 metadata = job["metadata"]
                 priority = int(spec.get("priority") or 0)

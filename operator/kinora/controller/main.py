@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from kinora.api.names import COMPONENT_SERVER, LABEL_COMPONENT
+from kinora.api.names import COMPONENT_SERVER, COMPONENT_STAGER, LABEL_COMPONENT
 from kinora.catalogue.load import load_catalogue
 from kinora.controller import http
 from kinora.controller.edge import UNFINISHED, Edge
@@ -20,7 +20,7 @@ from kinora.controller.operator import Operator
 from kinora.controller.settings import Settings, from_environment
 from kinora.kube.client import ApiError, KubeClient, UnreachableError
 from kinora.kube.config import Connection, connect
-from kinora.kube.resources import CLAIM, MODELSERVER, NODE, POD, VIDEOJOB, Resource
+from kinora.kube.resources import CLAIM, DEPLOYMENT, MODELSERVER, NODE, POD, VIDEOJOB, Resource
 from kinora.kube.watch import Reflector
 
 log = logging.getLogger(__name__)
@@ -95,6 +95,7 @@ def _parts(operator: Operator, client: KubeClient, connection: Connection, setti
     for scope in scopes:
         reflectors.append(_reflector(operator, client, POD, scope, server_pods))
         reflectors.append(_reflector(operator, client, CLAIM, scope))
+        reflectors.append(_reflector(operator, client, DEPLOYMENT, scope, f"{LABEL_COMPONENT}={COMPONENT_STAGER}"))
     return [
         edge.run(),
         operator.work(),
@@ -110,6 +111,7 @@ def _reflector(
         POD: ("pod", operator.store.pods),
         CLAIM: ("claim", operator.store.claims),
         NODE: ("node", operator.store.nodes),
+        DEPLOYMENT: ("stager", operator.store.stagers),
     }[resource]
     return Reflector(
         client,

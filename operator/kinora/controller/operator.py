@@ -2,7 +2,7 @@
 
 Level-triggered: a key says only where to look; the snapshot is gathered anew each time, so that a missed or doubled
 event changes nothing. Keys: ("job", ns/name), ("server", ns/name), ("bind", namespace), ("finished", ns/name),
-("expire", ns/name).
+("expire", ns/name), ("stager", namespace).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import datetime as dt
 import logging
 from typing import Any
 
+from kinora.api.intake import needs_stager
 from kinora.api.names import VIDEOJOBS, key, prompt_id
 from kinora.api.reasons import DISRUPTED, RETRY, Phase
 from kinora.api.transitions import bound, is_finished, parse_time, phase_of
@@ -20,14 +21,15 @@ from kinora.controller.executor import Executor, StaleError
 from kinora.controller.gather import Gatherer, server_of
 from kinora.controller.metrics import Metrics
 from kinora.controller.modelserver import decide as server_decide
-from kinora.controller.queue import WorkQueue
 from kinora.controller.scheduling.bind import Bind, choose
 from kinora.controller.settings import Settings
+from kinora.controller.stager import decide as stager_decide
 from kinora.controller.store import Store
 from kinora.controller.videojob import decide as job_decide
 from kinora.controller.videojob.check import Accepted
 from kinora.controller.videojob.decide import end_note
 from kinora.kube.client import ApiError, KubeClient, UnreachableError
+from kinora.kube.queue import WorkQueue
 from kinora.kube.resources import MODELSERVER, POD, VIDEOJOB
 
 log = logging.getLogger(__name__)
@@ -55,6 +57,7 @@ class Operator:
         self._reserved: set[str] = set()  # UIDs of pods with a bind on its way
         # Servers whose children beside pods were made by this process: UID and generation at that time.
         self._children: dict[str, tuple[str, int]] = {}
+        self._staged: dict[str, frozenset[str]] = {}  # namespace -> ModelServers whose stagers' children were made
         self._held: dict[str, float] = {}  # keys of jobs whose bind was refused, and until when they are passed over
         self._observed: dict[str, None] = {}  # UIDs of the last finished jobs that were counted
 
@@ -68,6 +71,7 @@ class Operator:
             "pod": self.store.pods,
             "claim": self.store.claims,
             "node": self.store.nodes,
+            "stager": self.store.stagers,
         }[kind]
         if event_type == "DELETED":
             cache.remove(obj)
@@ -96,8 +100,9 @@ class Operator:
         elif kind == "server":
             self._queue.add(("server", name))
             self._queue.add(("bind", namespace))
-        elif kind == "offer":
+        elif kind in {"offer", "stager"}:
             self._jobs_of(namespace)
+            self._queue.add(("stager", namespace), SERVER_DELAY)
         elif kind == "pod":
             self._pod_changed(name, namespace)
         elif kind == "claim":
@@ -150,6 +155,9 @@ class Operator:
             self._queue.add(("server", name))
         for name in self.store.waiting:
             self._queue.add(("bind", name))
+        self._staged.clear()
+        for name in {*self.store.servers.entries, *self.store.stagers.entries}:
+            self._queue.add(("stager", name.partition("/")[0]))
 
     # --- workers --------------------------------------------------------------------------------------------------
 
@@ -188,6 +196,8 @@ class Operator:
             await self._reconcile_server(name)
         elif kind == "bind":
             await self._bind(name)
+        elif kind == "stager":
+            await self._reconcile_stagers(name)
         elif kind == "finished":
             await self._finished(name)
         else:
@@ -248,6 +258,19 @@ class Operator:
         if plan.requeue_after is not None:
             self._queue.add(("server", name), plan.requeue_after)
 
+    async def _reconcile_stagers(self, namespace: str) -> None:
+        """One stager an artifact claim of the namespace's ModelServers."""
+        if not self.store.stagers.synced:
+            return  # its first list brings the key back
+        prefix = f"{namespace}/"
+        servers = [entry.obj for name, entry in self.store.servers.entries.items() if name.startswith(prefix)]
+        running = [entry.obj for name, entry in self.store.stagers.entries.items() if name.startswith(prefix)]
+        owners = frozenset(server["metadata"]["uid"] for server in servers)
+        made = self._staged.get(namespace) == owners
+        plan = stager_decide.decide(namespace, servers, running, self._settings, children_made=made)
+        await self._executor.children(plan)
+        self._staged[namespace] = owners
+
     # --- binding --------------------------------------------------------------------------------------------------
 
     async def _bind(self, namespace: str) -> None:
@@ -282,7 +305,7 @@ class Operator:
             "pool": bind.pod.pool,
             "promptID": prompt_id(job["metadata"]["uid"], attempt),
         }
-        resolved = verdict.resolved if isinstance(verdict, Accepted) else None
+        resolved = verdict.resolved if isinstance(verdict, Accepted) and not needs_stager(job) else None
         status = bound(job, assignment, dt.datetime.now(dt.UTC), resolved=resolved)
         try:
             written = await self._executor.patch_status(VIDEOJOB, job, status)

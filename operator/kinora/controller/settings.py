@@ -6,6 +6,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from kinora.api.stagerconfig import CHART_VARIABLE, StagerValues
+from kinora.storage.guard.policy import Policy
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -23,6 +26,7 @@ class Settings:
         resync_seconds: how often everything is listed anew, to prune what vanished unseen.
         workers: decisions carried out side by side.
         model_aliases: further names of models, such as hosted ones (KINORA_MODEL_ALIASES: name=model,name=model).
+        stager: the chart's values of stagers (KINORA_STAGER, JSON).
     """
 
     agent_image: str
@@ -35,6 +39,7 @@ class Settings:
     resync_seconds: float = 300.0
     workers: int = 16
     model_aliases: Mapping[str, str] = field(default_factory=dict)
+    stager: StagerValues = field(default_factory=StagerValues)
 
 
 def from_environment() -> Settings:
@@ -52,7 +57,18 @@ def from_environment() -> Settings:
         http_port=int(env.get("KINORA_HTTP_PORT", "8080")),
         instance=env.get("POD_NAME", "kinora-operator"),
         model_aliases=_aliases(env.get("KINORA_MODEL_ALIASES", "")),
+        stager=stager_values(env.get(CHART_VARIABLE, "{}")),
     )
+
+
+def stager_values(text: str) -> StagerValues:
+    """The chart's values. Raises SystemExit naming what cannot be read: better here than in every stager."""
+    try:
+        values = StagerValues.model_validate_json(text)
+        Policy.of(values.allow.hosts, values.allow.networks, values.allow.ports, "stager.allow.")
+    except ValueError as error:
+        raise SystemExit(f"{CHART_VARIABLE}: {error}") from None
+    return values
 
 
 def _names(text: str) -> tuple[str, ...]:

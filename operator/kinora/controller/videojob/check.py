@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from kinora.api import reasons
 from kinora.api.base import MESSAGE_LIMIT
 from kinora.api.findings import shape_message
+from kinora.api.intake import fetched_fields
 from kinora.api.videojob import VideoJobSpec
 from kinora.catalogue.load import Catalogue
 from kinora.recipes.build import planned_hash
@@ -49,7 +50,7 @@ class Undecided:
 Verdict = Accepted | Refused | Undecided
 
 
-def check(job: Object, catalogue: Catalogue, server_models: Mapping[str, str]) -> Verdict:
+def check(job: Object, catalogue: Catalogue, server_models: Mapping[str, str], *, has_stagers: bool = True) -> Verdict:
     """Accept, refuse with every fault, or wait. ``server_models``: ModelServer name -> model, of the namespace."""
     try:
         spec = VideoJobSpec.model_validate(job["spec"])
@@ -71,8 +72,14 @@ def check(job: Object, catalogue: Catalogue, server_models: Mapping[str, str]) -
     later = queue_faults(spec)
     if later:
         return _refused(InvalidSpec(later))
+    fetched = fetched_fields(job["spec"])
+    if fetched and not has_stagers:
+        return Refused(reasons.STAGER_DISABLED, "; ".join(str(Fault(field, "set", _OTHERS)) for field in fetched))
     graph_hash = planned_hash(model, resolved, prompts_of(spec, model))
     return Accepted(model.name, {**resolved.to_status(), "graphHash": graph_hash})
+
+
+_OTHERS = "claim, configMap or artifact: the administrator has switched fetching off (chart value stager.enabled)"
 
 
 def queue_faults(spec: VideoJobSpec) -> tuple[Fault, ...]:
