@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,7 +25,7 @@ from waiting import DEADLINE
 @pytest.fixture(scope="session")
 def cluster() -> Cluster:
     """The control plane, with CRDs, RBAC and admission policies of the chart (no operator pod runs there)."""
-    found = find_cluster("kinora-it")
+    found = find_cluster(os.environ.get("KINORA_IT_CLUSTER", "kinora-it"))
     manifests = found.run(
         "helm",
         "template",
