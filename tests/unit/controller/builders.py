@@ -9,7 +9,7 @@ from kinora.catalogue.load import Catalogue, load_catalogue
 from kinora.controller.modelserver.snapshot import ServerPod, ServerSnapshot
 from kinora.controller.settings import Settings
 from kinora.controller.videojob.check import Accepted, Verdict
-from kinora.controller.videojob.snapshot import JobSnapshot, PodState
+from kinora.controller.videojob.snapshot import IntakeState, JobSnapshot, PodState
 
 Object = dict[str, Any]
 
@@ -70,6 +70,7 @@ def snapshot(
     cancelled: float = 0,
     suspended: float = 0,
     age: float = 10,
+    intake: IntakeState | None = None,
     **spec: Any,
 ) -> JobSnapshot:
     """What is known of one job; its pod is well."""
@@ -84,6 +85,7 @@ def snapshot(
         cancel_seconds=cancelled,
         suspended_seconds=suspended,
         now=NOW,
+        intake=intake or IntakeState(),
     )
 
 

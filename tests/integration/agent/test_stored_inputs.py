@@ -1,0 +1,69 @@
+"""What a stager has put into the store, an agent reads by what status says of it, and by nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from integration.agent.bench import MODEL, Bench
+from integration.agent.test_agent import ENDED, PHOTO, ready, writes
+from kinora.api.videojob import VideoJobSpec
+from kinora.catalogue.load import load_catalogue
+from kinora.recipes.resolve import resolve
+from waiting import video_job
+
+pytestmark = pytest.mark.integration
+Object = dict[str, Any]
+SHA = hashlib.sha256(PHOTO.read_bytes()).hexdigest()
+ENTRY: Object = {"name": "image", "uri": f"pvc://artifacts/inputs/{SHA}", "sha256": SHA, "bytes": 7, "width": 600}
+URL = {"image": {"url": "https://photos.example/cup.jpg?Signature=secret"}}
+
+
+def stored(bench: Bench) -> Path:
+    """The photograph where a stager puts it."""
+    path = bench.root / "artifacts/inputs" / SHA
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(PHOTO.read_bytes())
+    return path
+
+
+async def test_a_stored_url_is_rendered_as_it_was_resolved(bench: Bench) -> None:
+    stored(bench)
+    await ready(bench)
+    job = video_job("cup", task="ImageToVideo", inputs=URL)
+    model = load_catalogue().get(MODEL)
+    assert model is not None
+    resolved = {**resolve(VideoJobSpec.model_validate(job["spec"]), model, "uid").to_status(), "seed": 77}
+    await bench.bind(job, {"inputs": [ENTRY], "resolved": resolved})
+    status = await bench.status_when("cup", ENDED)
+    assert status["phase"] == "Succeeded", status
+    assert status["resolved"]["seed"] == 77, "what the stager resolved was resolved anew"
+    [facts] = status["inputs"]
+    assert (facts["uri"], facts["sha256"], facts["bytes"]) == (ENTRY["uri"], SHA, PHOTO.stat().st_size)
+    assert writes(bench) == {"Running": 1, "Succeeded": 1}
+
+
+@pytest.mark.parametrize("source", ["url", "upload"])
+async def test_what_is_not_as_status_says_fails_for_good(bench: Bench, source: str) -> None:
+    inputs = URL if source == "url" else {"image": {"upload": "cup.jpg"}}
+    stored(bench).write_bytes(b"changed")
+    await ready(bench)
+    gone = {**ENTRY, "uri": "pvc://artifacts/inputs/" + "0" * 64}
+    entries: dict[str, tuple[list[Object], str]] = {
+        "changed": ([ENTRY], f"is stored with sha256 {hashlib.sha256(b'changed').hexdigest()}; allowed: sha256 {SHA}"),
+        "gone": ([gone], "is no longer in the store"),
+        "elsewhere": ([{**ENTRY, "uri": f"pvc://other/inputs/{SHA}"}], "is in another store"),
+        "escaping": ([{**ENTRY, "uri": "pvc://artifacts/../models/x"}], "is no longer in the store"),
+        "never": ([], "no stager has fetched it"),
+    }
+    for name, (entry, _) in entries.items():
+        await bench.bind(video_job(name, task="ImageToVideo", inputs=inputs), {"inputs": entry})
+    for name, (_, words) in entries.items():
+        status = await bench.status_when(name, ENDED)
+        assert (status["phase"], status["reason"]) == ("Failed", "InvalidInput")
+        assert status["message"].startswith(f"spec.inputs.image.{source} is ")
+        assert words in status["message"]
+        assert "secret" not in str(status)
