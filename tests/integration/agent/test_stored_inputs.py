@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from integration.agent.bench import MODEL, Bench
-from integration.agent.test_agent import ENDED, PHOTO, ready, writes
+from integration.agent.test_agent import ENDED, PHOTO, on_disk, ready, writes
 from kinora.api.videojob import VideoJobSpec
 from kinora.catalogue.load import load_catalogue
 from kinora.recipes.resolve import resolve
@@ -43,7 +43,7 @@ async def test_a_stored_url_is_rendered_as_it_was_resolved(bench: Bench) -> None
     assert status["resolved"]["seed"] == 77, "what the stager resolved was resolved anew"
     [facts] = status["inputs"]
     assert (facts["uri"], facts["sha256"], facts["bytes"]) == (ENTRY["uri"], SHA, PHOTO.stat().st_size)
-    assert writes(bench) == {"Running": 1, "Succeeded": 1}
+    await on_disk(lambda: writes(bench) == {"Running": 1, "Succeeded": 1})
 
 
 @pytest.mark.parametrize("source", ["url", "upload"])

@@ -13,8 +13,8 @@ import pytest
 from integration.stager.bench import CLIP, PHOTO, StagerBench
 from integration.test_operator import make_ready
 from kinora.api.intake import choose_claim, inputs_condition
-from kinora.kube.client import KubeClient
-from kinora.kube.resources import DEPLOYMENT, MODELSERVER, VIDEOJOB
+from kinora.kube.client import STRATEGIC, KubeClient
+from kinora.kube.resources import DEPLOYMENT, MODELSERVER, POD, VIDEOJOB
 from rawserver import file_answer
 from waiting import model_server, phase, wait_for, wait_for_pods
 
@@ -316,10 +316,10 @@ async def test_a_job_that_waits_for_a_stager_says_so_and_is_not_counted(
     assert "spec.inputs.image.url" in job["status"]["message"]
     stager = (await kube.list(DEPLOYMENT, namespace))[0][0]
     assert stager["metadata"]["name"] in job["status"]["message"]
-    await kube.patch(
-        DEPLOYMENT, namespace, stager["metadata"]["name"],
-        {"status": {"replicas": 1, "readyReplicas": 1, "availableReplicas": 1}}, subresource="status",
-    )  # fmt: skip
+    pod = await wait_for_the_stagers_pod(kube, namespace)
+    ready = {"type": "Ready", "status": "True", "lastTransitionTime": "2026-05-01T12:00:00Z"}
+    body = {"status": {"phase": "Running", "conditions": [ready]}}
+    await kube.patch(POD, namespace, pod, body, subresource="status", content_type=STRATEGIC)
     await wait_for(
         kube, VIDEOJOB, namespace, "job", lambda job: bool(job) and job["status"].get("reason") == "FetchingInputs"
     )
@@ -353,6 +353,19 @@ async def test_one_stager_an_artifact_claim_and_none_without_a_server(
     assert again["spec"]["template"]["spec"]["serviceAccountName"] == "kinora-stager"
     await kube.delete(MODELSERVER, namespace, "vace")
     await wait_for(kube, DEPLOYMENT, namespace, name, lambda found: found is None)
+
+
+async def wait_for_the_stagers_pod(kube: KubeClient, namespace: str) -> str:
+    """The name of the pod that the Deployment's own controller makes."""
+    selector = "kinora.dev/stager"
+    async with asyncio.timeout(20):
+        while True:
+            items, version = await kube.list(POD, namespace, label_selector=selector)
+            if items:
+                return str(items[0]["metadata"]["name"])
+            async for event in kube.stream(POD, namespace, resource_version=version, label_selector=selector):
+                if event["type"] == "ADDED":
+                    return str(event["object"]["metadata"]["name"])
 
 
 async def wait_for_one_stager(kube: KubeClient, namespace: str) -> Object:
