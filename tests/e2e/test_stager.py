@@ -113,7 +113,7 @@ async def test_a_photograph_by_url_becomes_a_video_and_a_refused_address_takes_n
     assert inputs_condition(done)["status"] == "True"
     [image] = done["status"]["inputs"]
     assert (image["width"], image["height"]) == (600, 400)
-    assert image["uri"] == f"pvc://videos/inputs/{image['sha256']}"
+    assert done["status"]["inputStore"] == "pvc://videos/"
     assert "secret" not in str(done["status"])
     frames = pixels.luma(fetch(name))
     assert pixels.likeness(frames[0], pixels.picture(EXAMPLES / "inputs/coffee.jpg", 256, 256)) > 0.95

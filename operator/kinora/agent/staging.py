@@ -15,7 +15,7 @@ import io
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Final, Protocol
 
@@ -36,7 +36,7 @@ from kinora.recipes.graph import StagedInput
 from kinora.recipes.needs import MediaKind, NamedInput, staging_faults
 from kinora.recipes.preparation import Preparation, kind_of_prepared, sized
 from kinora.recipes.resolved import Resolved
-from kinora.storage.keys import KeyRefused
+from kinora.storage.keys import KeyRefused, input_key
 from kinora.storage.store import ArtifactStore, NotStoredError
 
 MAX_CONFIGMAP_BYTES: Final = 1024**2
@@ -95,6 +95,20 @@ class Staged:
 
 
 @dataclass(frozen=True)
+class StoredInputs:
+    """What a stager has brought: the root of its store, and the sha256 of each input by name."""
+
+    root: str = ""
+    hashes: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, status: Mapping[str, Any]) -> StoredInputs:
+        """As a job's status tells it."""
+        entries = status.get("inputs") or []
+        return cls(status.get("inputStore") or "", {entry["name"]: str(entry.get("sha256")) for entry in entries})
+
+
+@dataclass(frozen=True)
 class _Copied:
     path: Path
     sha256: str
@@ -117,11 +131,11 @@ class Stager:
         model: Model,
         folder: str,
         *,
-        stored: Mapping[str, Mapping[str, Any]] | None = None,
+        stored: StoredInputs | None = None,
     ) -> Staged:
         """Fetch, look at and prepare all inputs in `folder` of the input folder. Raises Refusal (InvalidInput).
 
-        `stored`: the entries of `status.inputs` by name, as a stager has written them.
+        `stored`: what a stager has brought into the store.
         """
         root = self._settings.paths.input / folder
         root.mkdir(mode=0o2775, parents=True, exist_ok=True)
@@ -129,12 +143,9 @@ class Stager:
         found: dict[str, MediaInfo] = {}
         facts: dict[str, dict[str, Any]] = {}
         for one in inputs:
-            known = (stored or {}).get(one.name, {})
-            copied = await self._fetch(one, root, known)
+            copied = await self._fetch(one, root, stored or StoredInputs())
             found[one.name] = await self._look(one, copied)
             path, entry = await self._prepare(one, copied, found[one.name])
-            if known.get("uri"):
-                entry["uri"] = known["uri"]  # where the next attempt finds it again
             files[one.name] = StagedInput(f"{folder}/{path.name}", found[one.name].kind)
             facts[one.name] = entry
         faults = staging_faults(resolved, found)
@@ -176,7 +187,7 @@ class Stager:
 
     # --- sources ------------------------------------------------------------------------------------------------------
 
-    async def _fetch(self, one: NamedInput, root: Path, known: Mapping[str, Any]) -> _Copied:
+    async def _fetch(self, one: NamedInput, root: Path, stored: StoredInputs) -> _Copied:
         source, target = one.source, root / f"{_safe(one.name)}.part"
         if source.claim is not None:
             file, suffix = self._open_claim(one.name, source.claim), PurePosixPath(source.claim.path).suffix
@@ -190,7 +201,7 @@ class Stager:
                 raise _bad(f"{one.name}.artifact", f"{artifact} with sha256 {copied.sha256}", f"sha256 {expected}")
             return copied
         else:
-            return await self._from_stager(one, known, target)
+            return await self._from_stager(one, stored, target)
         return await self._copy(one.name, file, target, suffix)
 
     def _open_claim(self, name: str, claim: ClaimSource) -> BinaryIO:
@@ -242,20 +253,19 @@ class Stager:
         except (NotStoredError, KeyRefused) as error:
             raise _bad(f"{field}.videoJobName", str(error), "an artifact that is still in the store") from None
 
-    async def _from_stager(self, one: NamedInput, known: Mapping[str, Any], target: Path) -> _Copied:
+    async def _from_stager(self, one: NamedInput, stored: StoredInputs, target: Path) -> _Copied:
         """What a stager has fetched: its content is what status says, whoever wrote to the store since."""
-        field, expected = f"{one.name}.{'url' if one.source.url is not None else 'upload'}", str(known.get("sha256"))
-        root, uri = self._store.uri("k")[:-1], str(known.get("uri") or "")
-        if not uri:
+        field = f"{one.name}.{'url' if one.source.url is not None else 'upload'}"
+        expected, root = stored.hashes.get(one.name), self._store.uri("k")[:-1]
+        if not stored.root or expected is None:
             raise _bad(field, "set, and no stager has fetched it", "a job whose condition InputsReady is True")
-        if not uri.startswith(root):
-            raise _bad(field, "in another store", "one in this ModelServer's store")
+        if stored.root != root:
+            raise _bad(field, f"in the store {stored.root}", f"{root}, this ModelServer's store")
         try:
-            file = await self._store.open_read(uri.removeprefix(root))
+            file = await self._store.open_read(input_key(expected))
         except (NotStoredError, KeyRefused):
-            raise _bad(
-                field, f"no longer in the store (sha256 {expected})", "an input that is; make the job anew"
-            ) from None
+            allowed = "an input that is; make the job anew"
+            raise _bad(field, f"no longer in the store (sha256 {expected})", allowed) from None
         copied = await self._copy(one.name, file, target, "")
         if copied.sha256 != expected:
             raise _bad(field, f"stored with sha256 {copied.sha256}", f"sha256 {expected}, as it was fetched")

@@ -55,12 +55,7 @@ def awaits_stager(job: Object) -> bool:
 
 def store_of(job: Object) -> str | None:
     """The root of the store that holds the job's inputs, such as `pvc://videos/`; None where no stager put any."""
-    for entry in (job.get("status") or {}).get("inputs") or []:
-        uri = str(entry.get("uri") or "")
-        if "://" in uri:
-            scheme, _, rest = uri.partition("://")
-            return f"{scheme}://{rest.partition('/')[0]}/"
-    return None
+    return (job.get("status") or {}).get("inputStore") or None
 
 
 def claim_root(claim_name: str) -> str:

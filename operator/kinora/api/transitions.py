@@ -131,11 +131,13 @@ def _enter(phase: Phase, reason: str, message: str, job: Job, now: dt.datetime) 
 # --- the stager's transitions: the phase stays Pending ----------------------------------------------------------------
 
 
-def inputs_stored(job: Job, inputs: list[dict[str, Any]], resolved: Mapping[str, Any], now: dt.datetime) -> Patch:
-    """InputsReady=True: every input that had to be fetched is in the store and was looked at."""
+def inputs_stored(
+    job: Job, store: str, inputs: list[dict[str, Any]], resolved: Mapping[str, Any], now: dt.datetime
+) -> Patch:
+    """InputsReady=True: every input that had to be fetched is in the store (its root) and was looked at."""
     count = f"{len(inputs)} input{'s' if len(inputs) > 1 else ''}"
     patch = _told(job, _TRUE, reasons.INPUTS_STORED, f"{count} fetched, looked at and stored", now)
-    return {**patch, "inputs": integral(inputs), "resolved": integral(dict(resolved))}
+    return {**patch, "inputStore": store, "inputs": integral(inputs), "resolved": integral(dict(resolved))}
 
 
 def inputs_refused(job: Job, reason: str, message: str, now: dt.datetime) -> Patch:

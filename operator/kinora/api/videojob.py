@@ -390,10 +390,9 @@ class Progress(ApiModel):
 
 
 class InputStatus(ApiModel):
-    """What was found in one input, and what was done to it. `uri`: where a stager has put it."""
+    """What was found in one input, and what was done to it."""
 
     name: Annotated[str, StringConstraints(max_length=64)]
-    uri: Annotated[str, StringConstraints(max_length=1024)] | None = None
     sha256: Annotated[str, StringConstraints(max_length=64)] | None = None
     bytes: int | None = Field(None, json_schema_extra={"format": "int64"})
     width: int | None = None
@@ -461,7 +460,10 @@ _ONE_TERMINAL = rule(
 
 
 class VideoJobStatus(ApiModel):
-    """What is known. At most 8 KiB; messages at most 1,024 characters; no traceback, path or presigned URL."""
+    """What is known. At most 8 KiB; messages at most 1,024 characters; no traceback, path or presigned URL.
+
+    `input_store` is the root of the store where a stager has put the inputs that it fetched, each under its sha256.
+    """
 
     observed_generation: int | None = None
     phase: Phase = Field(Phase.PENDING, json_schema_extra=cel(_ONE_TERMINAL))
@@ -483,6 +485,7 @@ class VideoJobStatus(ApiModel):
     released: Released | None = None
     progress: Progress | None = None
     inputs: list[InputStatus] | None = Field(None, max_length=16)
+    input_store: Annotated[str, StringConstraints(max_length=300)] | None = None
     resolved: dict[str, object] | None = None
     timings: Timings | None = None
     artifacts: list[Artifact] | None = Field(None, max_length=8)

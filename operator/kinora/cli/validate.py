@@ -24,7 +24,9 @@ from kinora.cli.manifests import Document
 from kinora.controller.modelserver import refuse
 from kinora.controller.videojob.check import queue_faults
 from kinora.recipes.faults import Fault, InvalidSpec, not_yet
+from kinora.recipes.needs import given_inputs, input_name
 from kinora.recipes.resolve import resolve
+from kinora.storage.guard.urls import UrlRefused, parse_url
 
 API_VERSION = f"{names.GROUP}/{names.VERSION}"
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
@@ -157,6 +159,18 @@ def _deeper(
     elif spec.model:
         yield Fault("spec.model", spec.model, ", ".join(catalogue.names), catalogue.unknown(spec.model))
     yield from queue_faults(spec)
+    yield from _url_faults(spec)
+
+
+def _url_faults(spec: VideoJobSpec) -> Iterator[Fault]:
+    """What the guarded fetcher says of a URL by its text alone; where it leads, a cluster knows."""
+    for name, sources in given_inputs(spec.inputs).items():
+        for index, source in enumerate(sources):
+            try:
+                if source.url is not None:
+                    parse_url(source.url, f"spec.inputs.{input_name(name, index)}.url")
+            except UrlRefused as refused:
+                yield refused.fault
 
 
 def _unknown_server(data: object, servers: Mapping[str, Any]) -> bool:

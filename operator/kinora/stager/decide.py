@@ -44,7 +44,6 @@ class Work:
 class Found:
     """One input that is in the store."""
 
-    uri: str
     sha256: str
     bytes: int
     info: MediaInfo
@@ -122,7 +121,7 @@ def _size_is_known(resolved: Resolved, facts: Mapping[str, MediaInfo]) -> bool:
 
 def _entry(name: str, found: Found) -> dict[str, Any]:
     info = found.info
-    entry: dict[str, Any] = {"name": name, "uri": found.uri, "sha256": found.sha256, "bytes": found.bytes}
+    entry: dict[str, Any] = {"name": name, "sha256": found.sha256, "bytes": found.bytes}
     entry |= {"width": info.width, "height": info.height}
     if info.kind == "Video":
         entry |= {"frames": info.frames, "fps": info.fps, "durationSeconds": info.duration_seconds}

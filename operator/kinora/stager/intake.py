@@ -103,9 +103,7 @@ class Intake:
         try:
             if note is None or note["source"] != _source_hash(one):
                 return None
-            found = Found(
-                self._store.uri(note["sha256"]), note["sha256"], int(note["bytes"]), MediaInfo.from_dict(note["info"])
-            )
+            found = Found(note["sha256"], int(note["bytes"]), MediaInfo.from_dict(note["info"]))
             return found if await self._store.size(found.sha256) == found.bytes else None
         except (KeyError, TypeError, ValueError, StoreError):
             return None
@@ -118,7 +116,7 @@ class Intake:
                 size, sha256 = await self._copy(one, str(one.source.upload), draft)
             info = await self._look(one, draft, size)
             await draft.keep(sha256)
-        return Found(self._store.uri(sha256), sha256, size, info)
+        return Found(sha256, size, info)
 
     async def _fetch(self, one: NamedInput, url: str, draft: Draft) -> tuple[int, str]:
         try:

@@ -264,7 +264,7 @@ class Stager:
             log.info("job %s: %s: %s", key, outcome.reason, outcome.message)
             patch = transitions.inputs_refused(job, outcome.reason, outcome.message, now)
         else:
-            patch = transitions.inputs_stored(job, outcome.inputs, outcome.resolved, now)
+            patch = transitions.inputs_stored(job, self._parts.store.root, outcome.inputs, outcome.resolved, now)
         if await self._write(key, job, patch):
             self._parts.metrics.jobs.labels("Refused" if isinstance(outcome, Refusal) else "Ready").inc()
             self._troubles.pop(uid, None)

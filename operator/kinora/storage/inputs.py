@@ -80,9 +80,10 @@ class PvcInputs:
     def __init__(self, root: Path, claim_name: str, namespace: str) -> None:
         self._root, self._claim, self._namespace = root, claim_name, namespace
 
-    def uri(self, sha256: str) -> str:
-        """`pvc://claim/inputs/<sha256>`, as status has it."""
-        return f"pvc://{self._claim}/{input_key(sha256)}"
+    @property
+    def root(self) -> str:
+        """`pvc://claim/`, as status has it."""
+        return f"pvc://{self._claim}/"
 
     @asynccontextmanager
     async def draft(self) -> AsyncIterator[Draft]:

@@ -18,7 +18,7 @@ from waiting import video_job
 pytestmark = pytest.mark.integration
 Object = dict[str, Any]
 SHA = hashlib.sha256(PHOTO.read_bytes()).hexdigest()
-ENTRY: Object = {"name": "image", "uri": f"pvc://artifacts/inputs/{SHA}", "sha256": SHA, "bytes": 7, "width": 600}
+STORED: Object = {"inputStore": "pvc://artifacts/", "inputs": [{"name": "image", "sha256": SHA, "width": 600}]}
 URL = {"image": {"url": "https://photos.example/cup.jpg?Signature=secret"}}
 
 
@@ -37,12 +37,13 @@ async def test_a_stored_url_is_rendered_as_it_was_resolved(bench: Bench) -> None
     model = load_catalogue().get(MODEL)
     assert model is not None
     resolved = {**resolve(VideoJobSpec.model_validate(job["spec"]), model, "uid").to_status(), "seed": 77}
-    await bench.bind(job, {"inputs": [ENTRY], "resolved": resolved})
+    await bench.bind(job, {**STORED, "resolved": resolved})
     status = await bench.status_when("cup", ENDED)
     assert status["phase"] == "Succeeded", status
     assert status["resolved"]["seed"] == 77, "what the stager resolved was resolved anew"
     [facts] = status["inputs"]
-    assert (facts["uri"], facts["sha256"], facts["bytes"]) == (ENTRY["uri"], SHA, PHOTO.stat().st_size)
+    assert (facts["sha256"], facts["bytes"]) == (SHA, PHOTO.stat().st_size)
+    assert status["inputStore"] == "pvc://artifacts/"
     await on_disk(lambda: writes(bench) == {"Running": 1, "Succeeded": 1})
 
 
@@ -51,17 +52,18 @@ async def test_what_is_not_as_status_says_fails_for_good(bench: Bench, source: s
     inputs = URL if source == "url" else {"image": {"upload": "cup.jpg"}}
     stored(bench).write_bytes(b"changed")
     await ready(bench)
-    gone = {**ENTRY, "uri": "pvc://artifacts/inputs/" + "0" * 64}
-    entries: dict[str, tuple[list[Object], str]] = {
-        "changed": ([ENTRY], f"is stored with sha256 {hashlib.sha256(b'changed').hexdigest()}; allowed: sha256 {SHA}"),
-        "gone": ([gone], "is no longer in the store"),
-        "elsewhere": ([{**ENTRY, "uri": f"pvc://other/inputs/{SHA}"}], "is in another store"),
-        "escaping": ([{**ENTRY, "uri": "pvc://artifacts/../models/x"}], "is no longer in the store"),
-        "never": ([], "no stager has fetched it"),
+    wrong = {**STORED, "inputs": [{"name": "image", "sha256": "0" * 64}]}
+    escaping = {**STORED, "inputs": [{"name": "image", "sha256": "../models/x"}]}
+    statuses: dict[str, tuple[Object, str]] = {
+        "changed": (STORED, f"is stored with sha256 {hashlib.sha256(b'changed').hexdigest()}; allowed: sha256 {SHA}"),
+        "gone": (wrong, "is no longer in the store"),
+        "elsewhere": ({**STORED, "inputStore": "pvc://other/"}, "is in the store pvc://other/; allowed: pvc://artif"),
+        "escaping": (escaping, "is no longer in the store"),
+        "never": ({}, "no stager has fetched it"),
     }
-    for name, (entry, _) in entries.items():
-        await bench.bind(video_job(name, task="ImageToVideo", inputs=inputs), {"inputs": entry})
-    for name, (_, words) in entries.items():
+    for name, (told, _) in statuses.items():
+        await bench.bind(video_job(name, task="ImageToVideo", inputs=inputs), told)
+    for name, (_, words) in statuses.items():
         status = await bench.status_when(name, ENDED)
         assert (status["phase"], status["reason"]) == ("Failed", "InvalidInput")
         assert status["message"].startswith(f"spec.inputs.image.{source} is ")

@@ -28,8 +28,9 @@ from waiting import job_status, video_job
 
 pytestmark = pytest.mark.integration
 Object = dict[str, Any]
+STORE = "pvc://videos/"
 NOW = dt.datetime(2026, 5, 1, 12, 0, tzinfo=dt.UTC)
-ENTRY = {"name": "image", "uri": "pvc://videos/inputs/" + "0" * 64, "sha256": "0" * 64, "bytes": 1}
+ENTRY = {"name": "image", "sha256": "0" * 64, "bytes": 1}
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ async def test_a_stager_tells_of_a_delay_and_then_of_the_inputs(
 ) -> None:
     job = await pending(kube, namespace)
     job = await write(stager, job, transitions.inputs_delayed(job, "503", NOW))
-    job = await write(stager, job, transitions.inputs_stored(job, [ENTRY], {"frames": 9}, NOW))
+    job = await write(stager, job, transitions.inputs_stored(job, STORE, [ENTRY], {"frames": 9}, NOW))
     assert job["status"]["inputs"] == [ENTRY]
     assert job["status"]["resolved"] == {"frames": 9}
     assert {entry["type"] for entry in job["status"]["conditions"]} > {"InputsReady", "Ready", "Finished"}
@@ -78,7 +79,9 @@ async def test_a_stager_tells_of_a_delay_and_then_of_the_inputs(
 async def test_what_was_concluded_stays(kube: KubeClient, stager: KubeClient, namespace: str) -> None:
     job = await pending(kube, namespace)
     job = await write(stager, job, transitions.inputs_refused(job, "InvalidInput", "no", NOW))
-    await refused(stager, job, transitions.inputs_stored(job, [ENTRY], {}, NOW), "InputsReady is True or False already")
+    await refused(
+        stager, job, transitions.inputs_stored(job, STORE, [ENTRY], {}, NOW), "InputsReady is True or False already"
+    )
 
 
 OTHERS: list[Object] = [
@@ -101,13 +104,13 @@ async def test_no_other_field_is_a_stagers(
     kube: KubeClient, stager: KubeClient, namespace: str, status: Object
 ) -> None:
     job = await pending(kube, namespace)
-    told = transitions.inputs_stored(job, [ENTRY], {}, NOW)
+    told = transitions.inputs_stored(job, STORE, [ENTRY], {}, NOW)
     await refused(stager, job, {**told, **status}, "a stager may not change status.")
 
 
 async def test_no_other_condition_is_a_stagers(kube: KubeClient, stager: KubeClient, namespace: str) -> None:
     job = await pending(kube, namespace)
-    told = transitions.inputs_stored(job, [ENTRY], {}, NOW)["conditions"]
+    told = transitions.inputs_stored(job, STORE, [ENTRY], {}, NOW)["conditions"]
     for changed in (told[:1], [*told, {"type": "Mine", "status": "True"}], [{**told[1], "status": "True"}, *told[2:]]):
         await refused(stager, job, {"conditions": changed}, "only the condition InputsReady")
 
@@ -126,14 +129,14 @@ async def test_a_job_that_is_past_pending_is_closed_to_stagers(
 ) -> None:
     await pending(kube, namespace)
     job = await job_status(kube, namespace, "job", status)
-    await refused(stager, job, transitions.inputs_stored(job, [ENTRY], {}, NOW), "Pending and bound to no pod")
+    await refused(stager, job, transitions.inputs_stored(job, STORE, [ENTRY], {}, NOW), "Pending and bound to no pod")
 
 
 async def test_a_stale_write_is_a_conflict(kube: KubeClient, stager: KubeClient, namespace: str) -> None:
     stale = await pending(kube, namespace)
     await job_status(kube, namespace, "job", {"message": "meanwhile"})
     with pytest.raises(ApiError) as caught:
-        await write(stager, stale, transitions.inputs_stored(stale, [ENTRY], {}, NOW))
+        await write(stager, stale, transitions.inputs_stored(stale, STORE, [ENTRY], {}, NOW))
     assert caught.value.is_conflict
 
 
@@ -142,7 +145,7 @@ async def test_a_token_of_no_pod_writes_nothing(
 ) -> None:
     job = await pending(kube, namespace)
     async with KubeClient(as_token(connection, await token(kube, namespace, "kinora-stager"))) as unbound:
-        await refused(unbound, job, transitions.inputs_stored(job, [ENTRY], {}, NOW), "bound to its pod")
+        await refused(unbound, job, transitions.inputs_stored(job, STORE, [ENTRY], {}, NOW), "bound to its pod")
 
 
 async def test_a_stager_reads_jobs_and_servers_of_its_namespace_and_nothing_else(

@@ -65,8 +65,8 @@ async def test_a_url_is_fetched_looked_at_and_stored_before_the_job_is_bound(
     job = await wait_for(kube, VIDEOJOB, namespace, "job", phase("Scheduled"), deadline=30)
     status = job["status"]
     assert inputs_condition(job)["reason"] == "InputsStored"
-    uri = f"pvc://artifacts/inputs/{PHOTO_SHA}"
-    facts = {"name": "image", "uri": uri, "sha256": PHOTO_SHA, "bytes": len(PHOTO), "width": 600, "height": 400}
+    assert status["inputStore"] == "pvc://artifacts/"
+    facts = {"name": "image", "sha256": PHOTO_SHA, "bytes": len(PHOTO), "width": 600, "height": 400}
     assert status["inputs"] == [facts]
     assert status["resolved"]["inputs"] == ["image"]
     assert len(status["resolved"]["graphHash"]) == 64
@@ -282,7 +282,7 @@ async def test_an_upload_of_the_namespace_is_taken_and_one_that_is_not_there_is_
     await bench.ask("good", inputs={"image": {"upload": "photos/cup.jpg"}})
     await bench.ask("none", inputs={"image": {"upload": "photos/none.jpg"}})
     job = await bench.told("good")
-    assert job["status"]["inputs"][0]["uri"] == f"pvc://artifacts/inputs/{PHOTO_SHA}"
+    assert job["status"]["inputs"][0]["sha256"] == PHOTO_SHA
     (uploads / "cup.jpg").write_bytes(b"other content")
     assert (bench.store() / "inputs" / PHOTO_SHA).read_bytes() == PHOTO
     condition = inputs_condition(await bench.told("none", "False"))
@@ -299,7 +299,7 @@ async def test_of_two_stores_one_stager_takes_the_job(bench: StagerBench) -> Non
     for job in jobs:
         told = await bench.told(job["metadata"]["name"])
         chosen = choose_claim(job["metadata"]["uid"], {"artifacts", "other"})
-        assert told["status"]["inputs"][0]["uri"].startswith(f"pvc://{chosen}/")
+        assert told["status"]["inputStore"] == f"pvc://{chosen}/"
     assert len(bench.web.requests) == 6
 
 

@@ -46,10 +46,9 @@ def test_a_job_awaits_its_stager_until_its_inputs_are_ready(status: str | None, 
     assert not intake.awaits_stager({**job, "spec": {"inputs": {"image": CLAIM}}})
 
 
-def test_the_store_is_the_one_that_the_inputs_name() -> None:
-    entries = [{"name": "video"}, {"name": "mask", "uri": "pvc://videos/inputs/0a"}]
-    assert intake.store_of({"status": {"inputs": entries}}) == intake.claim_root("videos")
-    assert intake.store_of({"status": {"inputs": entries[:1]}}) is None
+def test_the_store_is_the_one_that_status_names() -> None:
+    assert intake.store_of({"status": {"inputStore": "pvc://videos/"}}) == intake.claim_root("videos")
+    assert intake.store_of({"status": {"inputs": []}}) is None
     assert intake.store_of({}) is None
 
 

@@ -98,7 +98,13 @@ def test_the_stagers_fence_names_every_field_of_the_status_that_a_stager_does_no
     kept = re.findall(r"object\.status\.\?(\w+) == oldObject\.\?status\.\?(\w+)", str(policy["validations"]))
     assert all(before == after for before, after in kept)
     fields = {field.alias for field in VideoJobStatus.model_fields.values()}
-    assert fields - {after for after, _ in kept} == {"inputs", "resolved", "conditions", "observedGeneration"}
+    assert fields - {after for after, _ in kept} == {
+        "inputStore",
+        "inputs",
+        "resolved",
+        "conditions",
+        "observedGeneration",
+    }
 
 
 def test_the_fence_knows_the_phases_and_the_account_by_their_names() -> None:

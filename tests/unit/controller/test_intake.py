@@ -20,7 +20,7 @@ from unit.controller.builders import NOW, SETTINGS, VACE, catalogue, job, server
 Object = dict[str, Any]
 SPEC: Object = {"task": "ImageToVideo", "inputs": {"image": {"url": "https://x.example/a"}}}
 STAGED = IntakeState("kinora-stager-1a2b3c4d", stager_ready=True)
-ENTRY = {"name": "image", "uri": "pvc://videos/inputs/0a", "sha256": "0a", "bytes": 1}
+STORED: Object = {"inputStore": "pvc://videos/", "inputs": [{"name": "image", "sha256": "0a", "bytes": 1}]}
 
 
 def status(ready: str, phase: str = "Pending", **more: Any) -> Object:
@@ -87,7 +87,7 @@ def test_cancel_and_the_start_deadline_hold_while_inputs_are_fetched() -> None:
 
 
 def test_what_a_stager_resolved_is_not_resolved_again() -> None:
-    known = status("True", inputs=[ENTRY], resolved={"width": 640})
+    known = status("True", **STORED, resolved={"width": 640})
     plan = decide(snapshot(known, **SPEC))
     assert plan.status is not None
     assert plan.status["phase"] == "Queued"
@@ -96,7 +96,7 @@ def test_what_a_stager_resolved_is_not_resolved_again() -> None:
 
 
 def test_inputs_in_a_store_that_nobody_serves_are_told_of() -> None:
-    known = status("True", inputs=[ENTRY], resolved={"width": 640})
+    known = status("True", **STORED, resolved={"width": 640})
     plan = decide(snapshot(known, intake=IntakeState(store_served=False), **SPEC))
     assert plan.status is not None
     assert plan.status["reason"] == "NoModelServer"
@@ -124,7 +124,7 @@ def test_a_job_is_bound_only_to_servers_with_the_store_of_its_inputs() -> None:
     found = facts(store, gather).intake
     assert found.stager in {stager_name("other"), stager_name("videos")}
     assert not found.stager_ready
-    staged = job(status("True", inputs=[ENTRY]), **SPEC)
+    staged = job(status("True", **STORED), **SPEC)
     staged["metadata"]["resourceVersion"] = "8"
     store.jobs.apply(staged)
     assert [waiting.servers for waiting in gather.waiting("films")] == [{"b"}]
@@ -151,7 +151,7 @@ def test_the_two_seconds_before_the_queue_begin_when_the_inputs_are_there() -> N
     gather = Gatherer(store, catalogue(), SETTINGS)
     store.jobs.apply(job(**SPEC))
     clock[0] = 160.0
-    staged = job(status("True", inputs=[ENTRY]), **SPEC)
+    staged = job(status("True", **STORED), **SPEC)
     staged["metadata"]["resourceVersion"] = "8"
     store.jobs.apply(staged)
     clock[0] = 161.0

@@ -31,7 +31,7 @@ def work_on(made: Object, servers: list[Object] | None = None, claim: str = "vid
 
 
 def found(info: MediaInfo) -> Found:
-    return Found("pvc://videos/inputs/" + "0" * 64, "0" * 64, 1234, info)
+    return Found("0" * 64, 1234, info)
 
 
 # --- whose job
@@ -105,7 +105,7 @@ def concluded(made: Object, **infos: MediaInfo) -> Concluded | Refusal:
 def test_what_was_found_stands_in_status() -> None:
     outcome = concluded(asked(), image=IMAGE)
     assert isinstance(outcome, Concluded)
-    entry = {"name": "image", "uri": "pvc://videos/inputs/" + "0" * 64, "sha256": "0" * 64, "bytes": 1234}
+    entry = {"name": "image", "sha256": "0" * 64, "bytes": 1234}
     assert outcome.inputs == [{**entry, "width": 600, "height": 400}]
     assert outcome.resolved["inputs"] == ["image"]
     assert len(outcome.resolved["graphHash"]) == 64
