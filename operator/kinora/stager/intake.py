@@ -94,6 +94,10 @@ class Intake:
         except Delayed:
             self._metrics.inputs.labels("Delayed").inc()
             raise
+        except Exception as error:  # whatever it is, the job must not hang: it is tried again, and then given up
+            self._metrics.inputs.labels("Delayed").inc()
+            log.exception("%s", _field(one))
+            raise Delayed(f"{_field(one)}: the stager failed: {type(error).__name__}") from None
         self._metrics.inputs.labels("Stored").inc()
         return found
 

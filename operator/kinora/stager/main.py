@@ -30,10 +30,11 @@ def run() -> None:
         settings = settings_from(os.environ)
     except SettingsError as error:
         sys.exit(f"kinora stager: {error}")
-    asyncio.run(_until_told(settings, connect()))
+    asyncio.run(serve_until_told(settings, connect()))
 
 
-async def _until_told(settings: Settings, connection: Connection) -> None:
+async def serve_until_told(settings: Settings, connection: Connection) -> None:
+    """Serve until SIGTERM or SIGINT."""
     serving = asyncio.ensure_future(stage(settings, connection))
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, serving.cancel)

@@ -31,7 +31,7 @@ import asyncio, os, sys
 from dataclasses import replace
 from pathlib import Path
 from kinora.kube.config import connect
-from kinora.stager.main import stage
+from kinora.stager.main import serve_until_told
 from kinora.stager.settings import Times, settings_from
 
 found = settings_from(os.environ)
@@ -39,7 +39,7 @@ settings = replace(
     found, artifacts=Path(sys.argv[1]), listen_host="127.0.0.1", listen_port=int(sys.argv[2]),
     times=Times(retry_first=0.1, retry_limit=0.5),
 )
-asyncio.run(stage(settings, connect(os.environ["KUBECONFIG"])))
+asyncio.run(serve_until_told(settings, connect(os.environ["KUBECONFIG"])))
 """
 
 
@@ -53,6 +53,7 @@ class StagerBench:
     web: Server
     root: Path
     limits: Object = field(default_factory=dict)
+    ports: list[int] = field(default_factory=list)
     processes: list[asyncio.subprocess.Process] = field(default_factory=list)
 
     async def prepare(self) -> None:
@@ -101,9 +102,10 @@ class StagerBench:
             "KINORA_NAMESPACE": self.namespace,
             CONFIG_VARIABLE: json.dumps(config),
         }
+        self.ports.append(free_port())
         log = (self.root / f"stager-{len(self.processes)}.log").open("wb")
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", PROGRAM, str(self.store(claim)), str(free_port()),
+            sys.executable, "-c", PROGRAM, str(self.store(claim)), str(self.ports[-1]),
             env=environment, stdout=log, stderr=log,
         )  # fmt: skip
         log.close()
@@ -124,7 +126,7 @@ class StagerBench:
         given = {"task": "ImageToVideo", "inputs": {"image": {"url": self.url("/photo.jpg")}}, **spec}
         return await self.kube.create(VIDEOJOB, self.namespace, video_job(name, **given))
 
-    async def told(self, name: str = "job", status: str = "True", deadline: float = 30) -> Object:
+    async def told(self, name: str = "job", status: str = "True", deadline: float = 60) -> Object:
         """The job, once its InputsReady has this status."""
         return await wait_for(
             self.kube,

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 
 from integration.stager.bench import CLIP, PHOTO, StagerBench
@@ -32,20 +33,22 @@ async def until(holds: Callable[[], bool], deadline: float = 15) -> None:
 
 
 class Stuck:
-    """An answer that sends half of a file and then nothing, until the client goes."""
+    """An answer that sends half of a file at once and the rest byte by byte, until the client goes."""
 
     def __init__(self, content: bytes) -> None:
         self.content, self.half_sent, self.gone = content, asyncio.Event(), asyncio.Event()
 
     async def __call__(self, head: str, writer: asyncio.StreamWriter) -> None:
         answer = file_answer(self.content, "image/jpeg")
-        writer.write(answer[: len(answer) // 2])
+        half = len(answer) // 2
+        writer.write(answer[:half])
         await writer.drain()
         self.half_sent.set()
         try:
-            await writer.wait_closed()
-        except ConnectionError:
-            pass
+            for byte in answer[half:]:
+                writer.write(bytes([byte]))
+                await writer.drain()
+                await asyncio.sleep(0.05)  # the server is slow, the test does not wait for it
         finally:
             self.gone.set()
 
@@ -62,7 +65,7 @@ async def test_a_url_is_fetched_looked_at_and_stored_before_the_job_is_bound(
     bench.web.answers["/photo.jpg"] = file_answer(PHOTO, "image/jpeg")
     await bench.start()
     await bench.ask()
-    job = await wait_for(kube, VIDEOJOB, namespace, "job", phase("Scheduled"), deadline=30)
+    job = await wait_for(kube, VIDEOJOB, namespace, "job", phase("Scheduled"), deadline=60)
     status = job["status"]
     assert inputs_condition(job)["reason"] == "InputsStored"
     assert status["inputStore"] == "pvc://artifacts/"
@@ -103,7 +106,7 @@ async def test_what_will_never_do_fails_with_the_field_and_no_pod_is_bound(
         bench.web.answers[f"/{number}"] = answer
         await bench.ask(f"job-{number}", inputs={"image": {"url": bench.url(f"/{number}")}})
     for number, (_, reason, words) in enumerate(REFUSED):
-        job = await wait_for(kube, VIDEOJOB, namespace, f"job-{number}", phase("Failed"), deadline=30)
+        job = await wait_for(kube, VIDEOJOB, namespace, f"job-{number}", phase("Failed"), deadline=60)
         status = job["status"]
         assert (status["reason"], "assignment" in status) == (reason, False), status["message"]
         assert status["message"].startswith("spec.inputs.image")
@@ -191,6 +194,22 @@ async def test_a_stager_killed_in_mid_fetch_leaves_nothing_visible_and_the_next_
     assert sorted(fetched) == ["/clip.mp4", "/photo.jpg", "/photo.jpg"], "what was fetched is not fetched again"
 
 
+async def test_a_stager_that_is_told_to_stop_does_so_at_once_and_tidies_up(bench: StagerBench) -> None:
+    stuck = Stuck(PHOTO)
+    bench.web.answers["/photo.jpg"] = stuck
+    process = await bench.start()
+    await bench.ask()
+    await asyncio.wait_for(stuck.half_sent.wait(), 20)
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{bench.ports[0]}") as client:
+        assert (await client.get("/healthz")).text == (await client.get("/readyz")).text == "ok\n"
+        assert "kinora_stager_jobs_in_hand 1.0" in (await client.get("/metrics")).text
+    process.terminate()
+    assert await asyncio.wait_for(process.wait(), 15) == 0
+    assert bench.drafts() == []
+    job = await bench.kube.get(VIDEOJOB, bench.namespace, "job")
+    assert inputs_condition(job) == {}
+
+
 @pytest.mark.usefixtures("operator", "claims")
 async def test_a_cancel_ends_the_fetch(bench: StagerBench, kube: KubeClient, namespace: str) -> None:
     stuck = Stuck(PHOTO)
@@ -199,7 +218,7 @@ async def test_a_cancel_ends_the_fetch(bench: StagerBench, kube: KubeClient, nam
     await bench.ask()
     await asyncio.wait_for(stuck.half_sent.wait(), 20)
     await kube.patch(VIDEOJOB, namespace, "job", {"spec": {"cancel": True}})
-    await asyncio.wait_for(stuck.gone.wait(), 5)
+    await asyncio.wait_for(stuck.gone.wait(), 20)
     job = await wait_for(kube, VIDEOJOB, namespace, "job", phase("Cancelled"))
     assert inputs_condition(job) == {}
     await until(lambda: bench.drafts() == [])
