@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 CONDITION_INPUTS_READY: Final = "InputsReady"
@@ -77,11 +78,32 @@ def choose_claim(uid: str, claims: Collection[str]) -> str | None:
 
 
 def claims_for(model: str, named: str | None, servers: Iterable[Object]) -> frozenset[str]:
-    """The artifact claims of the ModelServers that can render a job of this model; `named`: spec.modelServerName."""
-    return frozenset(
-        artifact_claim(server)
+    """The artifact claims of the ModelServers that can render a job of this model; `named`: spec.modelServerName.
+
+    Those that have pods, or may get some, go before those that were set to none.
+    """
+    able = [
+        server
         for server in servers
-        if artifact_claim(server)
-        and not server["metadata"].get("deletionTimestamp")
-        and (server["metadata"]["name"] == named if named else server["spec"].get("model") == model)
-    )
+        if (server["metadata"]["name"] == named if named else server["spec"].get("model") == model)
+    ]
+    offered = [offer for server in able if (offer := store_offer(server)).claim]
+    return frozenset(offer.claim for offer in offered if offer.has_pods) or frozenset(offer.claim for offer in offered)
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What of a ModelServer the choice of a store rests on; `claim` is empty where it offers none."""
+
+    model: str
+    claim: str
+    has_pods: bool
+
+
+def store_offer(server: Object) -> Offer:
+    """The offer of a ModelServer; one that is going, or whose spec was refused, offers no store."""
+    spec = server.get("spec") or {}
+    conditions = (server.get("status") or {}).get("conditions") or []
+    stalled = any(entry.get("type") == "Stalled" and entry.get("status") == "True" for entry in conditions)
+    claim = "" if stalled or server["metadata"].get("deletionTimestamp") else artifact_claim(server)
+    return Offer(str(spec.get("model") or ""), claim, bool(spec.get("replicas", 1)) or bool(spec.get("autoscaling")))

@@ -6,7 +6,15 @@ import datetime as dt
 from collections.abc import Container
 from typing import Any
 
-from kinora.api.intake import artifact_claim, awaits_stager, choose_claim, claim_root, needs_stager, store_of
+from kinora.api.intake import (
+    artifact_claim,
+    awaits_stager,
+    choose_claim,
+    claim_root,
+    claims_for,
+    needs_stager,
+    store_of,
+)
 from kinora.api.names import LABEL_MODEL_SERVER, stager_name
 from kinora.api.reasons import Phase
 from kinora.api.transitions import is_assigned, parse_time, phase_of
@@ -55,8 +63,8 @@ class Gatherer:
         remembered = self._verdicts.get(metadata["uid"])
         if remembered is not None and remembered[0] == mark:
             return remembered[1]
-        servers, has_stagers = self.servers(metadata["namespace"]), self._settings.stager.enabled
-        verdict = check(job, self._catalogue, servers, has_stagers=has_stagers)
+        has_stagers = self._settings.stager.enabled or not awaits_stager(job)
+        verdict = check(job, self._catalogue, self.servers(metadata["namespace"]), has_stagers=has_stagers)
         if not isinstance(verdict, Undecided):
             self._verdicts[metadata["uid"]] = (mark, verdict)
         return verdict
@@ -83,17 +91,17 @@ class Gatherer:
         found = self._store.servers.get(f"{namespace}/{server}")
         return claim_root(artifact_claim(found)) if found is not None else None
 
-    def _intake(self, job: Object, serving: frozenset[str]) -> IntakeState:
+    def _intake(self, job: Object, verdict: Verdict, serving: frozenset[str]) -> IntakeState:
         if not needs_stager(job):
             return IntakeState()
         namespace = job["metadata"]["namespace"]
         if not awaits_stager(job):
             roots = {self._store_root(namespace, name) for name in serving}
             return IntakeState(store_served=store_of(job) in roots)
-        found = (self._store.servers.get(f"{namespace}/{name}") for name in serving)
-        going = "deletionTimestamp"
-        claims = {artifact_claim(server) for server in found if server and not server["metadata"].get(going)} - {""}
-        claim = choose_claim(job["metadata"]["uid"], claims)
+        found = [self._store.servers.get(f"{namespace}/{name}") for name in serving]
+        model = verdict.model if isinstance(verdict, Accepted) else ""
+        named = job["spec"].get("modelServerName")
+        claim = choose_claim(job["metadata"]["uid"], claims_for(model, named, filter(None, found)))
         if claim is None:
             return IntakeState()
         name = stager_name(claim)
@@ -116,7 +124,7 @@ class Gatherer:
             cancel_seconds=self._store.age(entry, "cancel"),
             suspended_seconds=entry.suspended_seconds + self._store.age(entry, "suspend"),
             now=now,
-            intake=self._intake(job, serving),
+            intake=self._intake(job, verdict, serving),
         )
 
     def _pod_state(self, status: Object) -> PodState:

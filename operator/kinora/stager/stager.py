@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from kinora.api import names, transitions
-from kinora.api.intake import artifact_claim
+from kinora.api.intake import store_offer
 from kinora.api.reasons import Phase
 from kinora.catalogue.load import Catalogue
 from kinora.kube.client import ApiError, KubeClient, UnreachableError
@@ -176,12 +176,12 @@ class Stager:
 
     def _server_happened(self, kind: str, server: Object) -> None:
         key = names.key(server)
-        before = _offer(self._servers.get(key))
+        before = self._servers.get(key)
         if kind == "DELETED":
             self._servers.pop(key, None)
         else:
             self._servers[key] = server
-        if _offer(self._servers.get(key)) != before:
+        if kind == "DELETED" or before is None or store_offer(before) != store_offer(server):
             self._look_at_all()
 
     def _look_at_all(self) -> None:
@@ -305,13 +305,6 @@ class Stager:
             return
         self._jobs[key] = found
         self._queue.add(key, 0.01)
-
-
-def _offer(server: Object | None) -> tuple[object, ...] | None:
-    """What of a ModelServer the choice of a store rests on."""
-    if server is None:
-        return None
-    return server["spec"].get("model"), artifact_claim(server), bool(server["metadata"].get("deletionTimestamp"))
 
 
 def _version(obj: Object) -> int:

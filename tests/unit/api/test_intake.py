@@ -70,6 +70,16 @@ def test_the_claims_are_those_of_the_servers_that_can_render_the_job() -> None:
     assert intake.claims_for("m", "none", servers) == frozenset()
 
 
+def test_a_store_whose_server_has_no_pods_or_was_refused_is_the_last_choice_or_none() -> None:
+    asleep, stalled = server("a", "one"), server("b", "two")
+    asleep["spec"]["replicas"] = 0
+    stalled["status"] = {"conditions": [{"type": "Stalled", "status": "True"}]}
+    assert intake.claims_for("m", None, [asleep, stalled, server("c", "three")]) == {"three"}
+    assert intake.claims_for("m", None, [asleep, stalled]) == {"one"}
+    asleep["spec"]["autoscaling"] = {"maxReplicas": 2}
+    assert intake.claims_for("m", None, [asleep, server("c", "three")]) == {"one", "three"}
+
+
 @given(st.uuids(), st.sets(st.text("abc-", min_size=1, max_size=6), max_size=5), st.text("xyz", min_size=1, max_size=3))
 def test_one_claim_is_chosen_and_another_that_comes_moves_a_job_only_to_itself(
     uid: Any, claims: set[str], new: str

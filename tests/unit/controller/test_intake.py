@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -170,6 +171,14 @@ def test_without_stagers_a_url_is_refused_and_a_claim_is_not() -> None:
     claim = {"task": "ImageToVideo", "inputs": {"image": {"claim": {"name": "a", "path": "b"}}}}
     assert isinstance(check(job(**claim), catalogue(), {}, has_stagers=False), Accepted)
     assert isinstance(check(job(**SPEC), catalogue(), {}), Accepted)
+
+
+def test_inputs_that_are_there_already_need_no_stager() -> None:
+    store, gather = gatherer(replace(SETTINGS, stager=StagerValues(enabled=False)))
+    store.servers.apply(server())
+    assert isinstance(gather.verdict(job(**SPEC)), Refused)
+    gather.forget(job(**SPEC))
+    assert isinstance(gather.verdict(job(status("True", **STORED), **SPEC)), Accepted)
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def _await_inputs(snapshot: JobSnapshot, verdict: Accepted | Undecided, deadline
     if isinstance(verdict, Undecided):
         reason, message = reasons.NO_MODEL_SERVER, verdict.message
     elif not intake.stager:
-        message = f"no ModelServer in the namespace serves {verdict.model}; {fields} is fetched into its store"
+        message = f"no ModelServer in the namespace serves {verdict.model} and has a store to fetch {fields} into"
         reason = reasons.NO_MODEL_SERVER
     elif not intake.stager_ready:
         reason, message = reasons.STAGER_NOT_READY, f"no pod of Deployment {intake.stager} is ready to fetch {fields}"
