@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import secrets
 import socket
@@ -74,11 +75,11 @@ def free_port() -> int:
 @pytest.fixture
 async def start_operator(
     connection: Connection, namespace: str
-) -> AsyncIterator[Callable[[], Awaitable[Callable[[], Awaitable[None]]]]]:
-    """``stop = await start_operator()``: the real operator on this loop, watching the test's namespace."""
+) -> AsyncIterator[Callable[..., Awaitable[Callable[[], Awaitable[None]]]]]:
+    """``stop = await start_operator(setting=...)``: the real operator on this loop, watching the test's namespace."""
     stops: list[Callable[[], Awaitable[None]]] = []
 
-    async def start() -> Callable[[], Awaitable[None]]:
+    async def start(**overrides: Any) -> Callable[[], Awaitable[None]]:
         settings = Settings(
             agent_image="kinora:test",
             engine_image="standin:test",
@@ -86,6 +87,7 @@ async def start_operator(
             http_port=free_port(),
             instance="operator-under-test",
         )
+        settings = dataclasses.replace(settings, **overrides)
         stop_event, wired = asyncio.Event(), asyncio.Event()
         operators: list[Operator] = []
 

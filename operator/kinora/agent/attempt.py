@@ -136,7 +136,7 @@ class Attempt:
         try:
             await self._work()
         except Stopped as stopped:
-            return verdicts.CANCELLED if stopped.why is Stop.CANCEL else verdicts.HANDED_BACK
+            return verdicts.of_stop(stopped.why)
         except Refusal as refusal:
             return refusal.verdict
         except (StoreError, IsolationError, OSError) as error:

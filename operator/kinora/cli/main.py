@@ -96,6 +96,48 @@ def validate(files: tuple[str, ...], output: str) -> None:
 
 
 @main.command()
+@click.argument("trace", type=click.Path(path_type=Path), required=False)
+@click.option("--cluster", "clusters", multiple=True, type=click.Path(path_type=Path), help="YAML; may be repeated.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw what happened as PNG (needs matplotlib).")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option(
+    "--make-trace", metavar="JOBS", type=click.IntRange(1, 100_000), help="Print a bursty day as CSV instead."
+)
+@click.option("--server", default="wan", show_default=True, help="The ModelServer that --make-trace names.")
+@click.option("--seed", default=1, show_default=True, help="The seed of --make-trace.")
+def simulate(  # noqa: PLR0917 - click passes options by name
+    trace: Path | None,
+    clusters: tuple[Path, ...],
+    plot: Path | None,
+    output: str,
+    make_trace: int | None,
+    server: str,
+    seed: int,
+) -> None:
+    """Play the arrivals in TRACE (CSV) on made-up clusters: waiting times, GPU use and cost under each policy.
+
+    The scheduling decisions are the operator's own. docs/scheduling.md shows both files.
+    """
+    from kinora.cli import simulate as command
+    from kinora.controller.simulate.trace import bursty_day, write
+
+    if make_trace is not None:
+        click.echo(write(bursty_day(server, make_trace, seed)), nl=False)
+        return
+    if trace is None or not clusters:
+        raise click.UsageError("TRACE and at least one --cluster are needed (or --make-trace JOBS)")
+    try:
+        results = command.simulate(command.load_trace(trace), command.load_clusters(clusters))
+        click.echo(command.as_json(results) if output == "json" else command.as_table(results))
+        if plot is not None:
+            command.plot(results, plot)
+    except command.SimulationError as error:
+        for line in str(error).splitlines():
+            click.echo(f"kinora simulate: {line}", err=True)
+        sys.exit(1)
+
+
+@main.command()
 @click.argument("file", type=click.Path())
 @click.option("--inputs-as", "inputs", multiple=True, metavar="NAME=PATH", help="Name a staged file; may be repeated.")
 @click.option("--job", help="Which VideoJob of the file (default: the only one).")

@@ -22,7 +22,6 @@ from kinora.api.videojob import VideoJobSpec
 from kinora.catalogue.load import Catalogue
 from kinora.cli.manifests import Document
 from kinora.controller.modelserver import refuse
-from kinora.controller.videojob.check import queue_faults
 from kinora.recipes.faults import Fault, InvalidSpec, not_yet
 from kinora.recipes.needs import given_inputs, input_name
 from kinora.recipes.resolve import resolve
@@ -158,7 +157,6 @@ def _deeper(
             yield from invalid.faults
     elif spec.model:
         yield Fault("spec.model", spec.model, ", ".join(catalogue.names), catalogue.unknown(spec.model))
-    yield from queue_faults(spec)
     yield from _url_faults(spec)
 
 

@@ -44,6 +44,21 @@ class Metrics:
             ["result"],
             registry=registry,
         )
+        self.binds = Counter(
+            "kinora_binds", "Jobs bound to a pod; ahead: behind the one that runs there", ["ahead"], registry=registry
+        )
+        self.moves = Counter(
+            "kinora_scheduling_moves",
+            "Bound jobs that the operator moved: TakenBack (staged), Preempted (running)",
+            ["kind"],
+            registry=registry,
+        )
+        self.forecast_error_seconds = Histogram(
+            "kinora_forecast_error_seconds",
+            "Between the start that a waiting job was told last and its bind",
+            buckets=_WAIT,
+            registry=registry,
+        )
         self.queue_seconds = Histogram(
             "kinora_videojob_queue_seconds",
             "From creation to the last bind",

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kinora.api.stagerconfig import CHART_VARIABLE, StagerValues
+from kinora.controller.queues import QueuesError, read_queues
+from kinora.controller.scheduling.facts import AGING_SECONDS, Queue
 from kinora.storage.guard.policy import Policy
 
 
@@ -25,6 +27,9 @@ class Settings:
         instance: this process's name in events and leases (POD_NAME).
         resync_seconds: how often everything is listed anew, to prune what vanished unseen.
         workers: decisions carried out side by side.
+        queues: the declared queues by name (KINORA_QUEUES, JSON).
+        aging_seconds: how long a job waits to gain one step of priority; 0: never (KINORA_AGING_SECONDS).
+        ledger: ConfigMap, namespace/name, that keeps what queues used; empty: memory only (KINORA_LEDGER).
         model_aliases: further names of models, such as hosted ones (KINORA_MODEL_ALIASES: name=model,name=model).
         stager: the chart's values of stagers (KINORA_STAGER, JSON).
     """
@@ -39,15 +44,22 @@ class Settings:
     resync_seconds: float = 300.0
     workers: int = 16
     model_aliases: Mapping[str, str] = field(default_factory=dict)
+    queues: Mapping[str, Queue] = field(default_factory=lambda: read_queues(""))
+    aging_seconds: float = AGING_SECONDS
+    ledger: str = ""
     stager: StagerValues = field(default_factory=StagerValues)
 
 
 def from_environment() -> Settings:
-    """Settings of this process. Raises SystemExit naming the variable that is missing."""
+    """Settings of this process. Raises SystemExit naming the variable that is missing or cannot be used."""
     env = os.environ
     image = env.get("KINORA_IMAGE", "")
     if not image:
         raise SystemExit("KINORA_IMAGE is not set; it names the image of the agents (the chart sets it)")
+    try:
+        queues = read_queues(env.get("KINORA_QUEUES", ""))
+    except QueuesError as error:
+        raise SystemExit(f"KINORA_QUEUES: {error}") from None
     return Settings(
         agent_image=image,
         engine_image=env.get("KINORA_ENGINE_IMAGE", ""),
@@ -56,6 +68,9 @@ def from_environment() -> Settings:
         namespaces=_names(env.get("KINORA_NAMESPACES", "")),
         http_port=int(env.get("KINORA_HTTP_PORT", "8080")),
         instance=env.get("POD_NAME", "kinora-operator"),
+        queues=queues,
+        aging_seconds=float(env.get("KINORA_AGING_SECONDS", str(AGING_SECONDS))),
+        ledger=env.get("KINORA_LEDGER", ""),
         model_aliases=_aliases(env.get("KINORA_MODEL_ALIASES", "")),
         stager=stager_values(env.get(CHART_VARIABLE, "{}")),
     )

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kinora.api.modelserver import ModelServerSpec
+from kinora.api.modelserver import ModelServerSpec, Pool
 from kinora.api.names import (
     AGENT_CLUSTER_ROLE,
     AGENT_SERVICE_ACCOUNT,
@@ -306,7 +306,14 @@ def test_server_pods_are_held_to_the_same() -> None:
     from kinora.controller.stager.desired import deployment
     from unit.controller.builders import SETTINGS, server
 
-    made = pod(server(), ModelServerSpec.model_validate(server()["spec"]), SETTINGS, slot=0, incarnation=0)
+    made = pod(
+        server(),
+        ModelServerSpec.model_validate(server()["spec"]),
+        SETTINGS,
+        pool=Pool(name="default"),
+        slot=0,
+        incarnation=0,
+    )
     stager = deployment("films", "videos", [server()], SETTINGS)["spec"]["template"]["spec"]
     assert stager["securityContext"]["runAsNonRoot"] is True
     assert stager["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}

@@ -5,8 +5,14 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
+from kinora.api.modelserver import ModelServerSpec
 from kinora.catalogue.load import Catalogue, load_catalogue
+from kinora.controller.modelserver import decide as server_decide
+from kinora.controller.modelserver.capacity import Ages, capacity
+from kinora.controller.modelserver.refuse import Refusal
 from kinora.controller.modelserver.snapshot import ServerPod, ServerSnapshot
+from kinora.controller.plan import Plan
+from kinora.controller.scheduling.fleet import Fleet, arrange
 from kinora.controller.settings import Settings
 from kinora.controller.videojob.check import Accepted, Verdict
 from kinora.controller.videojob.snapshot import IntakeState, JobSnapshot, PodState
@@ -139,3 +145,18 @@ def server_snapshot(obj: Object, *pods: ServerPod, claims: frozenset[str] | None
     """What is known of one ModelServer; its claims exist."""
     there = frozenset({"weights", "videos"}) if claims is None else claims
     return ServerSnapshot(server=obj, pods=pods, claims=there, backlog=0, now=NOW)
+
+
+def arranged(snapshot_: ServerSnapshot, asked: ModelServerSpec, digest: str = "new") -> Fleet:
+    """What scheduling makes of a server's pods when spec.replicas rules."""
+    facts = capacity(snapshot_, asked, digest, 60.0, Ages({}, {}))
+    return arrange(facts.members, facts.wish, NOW.timestamp())
+
+
+def server_plan(snapshot_: ServerSnapshot, *, settings: Settings = SETTINGS, made: bool = True) -> Plan:
+    """The plan for a server whose spec.replicas rules."""
+    asked = server_decide.accepted(snapshot_, catalogue(), settings)
+    if isinstance(asked, Refusal):
+        return server_decide.refused(snapshot_, asked)
+    outcome = server_decide.Outcome(arranged(snapshot_, asked, server_decide.current_hash(asked, settings)))
+    return server_decide.decide(snapshot_, asked, settings, outcome, children_made=made)

@@ -112,6 +112,12 @@ def gatherer(settings: Settings = SETTINGS) -> tuple[Store, Gatherer]:
     return store, Gatherer(store, catalogue(), settings)
 
 
+def lanes(gather: Gatherer) -> list[frozenset[str]]:
+    """The ModelServers that the waiting job may go to; nothing while it may not be bound."""
+    gather.index("films/cat")
+    return [lane.servers for lane in gather.world("films", (), (), NOW.timestamp()).lanes]
+
+
 def facts(store: Store, gather: Gatherer) -> Any:
     return gather.job(store.jobs.entries["films/cat"], NOW)
 
@@ -121,17 +127,17 @@ def test_a_job_is_bound_only_to_servers_with_the_store_of_its_inputs() -> None:
     store.servers.apply(server(name="a", artifacts={"claimName": "other"}))
     store.servers.apply(server(name="b"))
     store.jobs.apply(job(**SPEC))
-    assert gather.waiting("films") == [], "its inputs are not known yet"
+    assert lanes(gather) == [], "its inputs are not known yet"
     found = facts(store, gather).intake
     assert found.stager in {stager_name("other"), stager_name("videos")}
     assert not found.stager_ready
     staged = job(status("True", **STORED), **SPEC)
     staged["metadata"]["resourceVersion"] = "8"
     store.jobs.apply(staged)
-    assert [waiting.servers for waiting in gather.waiting("films")] == [{"b"}]
+    assert lanes(gather) == [{"b"}]
     assert facts(store, gather).intake.store_served
     store.servers.remove(store.servers.entries["films/b"].obj)
-    assert gather.waiting("films") == []
+    assert lanes(gather) == []
     assert not facts(store, gather).intake.store_served
 
 

@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 
-from kinora.api.modelserver import ModelServerSpec
+from kinora.api.modelserver import ModelServerSpec, Pool
 from kinora.controller.executor import differs
-from kinora.controller.modelserver.decide import decide
 from kinora.controller.modelserver.desired import template_hash
 from kinora.controller.modelserver.snapshot import ServerPod
 from kinora.controller.modelserver.snapshot import server_pod as facts_of
-from unit.controller.builders import SETTINGS, catalogue, server, server_pod, server_snapshot
+from unit.controller.builders import SETTINGS, server, server_plan, server_pod, server_snapshot
 
 Object = dict[str, Any]
 
@@ -22,7 +21,7 @@ def current(obj: Object) -> str:
 
 
 def status(obj: Object, *pods: ServerPod, claims: frozenset[str] | None = None) -> Object:
-    found = decide(server_snapshot(obj, *pods, claims=claims), catalogue(), SETTINGS, children_made=True).status
+    found = server_plan(server_snapshot(obj, *pods, claims=claims)).status
     assert found is not None
     return found
 
@@ -151,7 +150,9 @@ def test_the_facts_of_a_pod_object() -> None:
     from kinora.controller.modelserver.desired import pod as desired_pod
 
     obj = server()
-    made = desired_pod(obj, ModelServerSpec.model_validate(obj["spec"]), SETTINGS, slot=2, incarnation=0)
+    made = desired_pod(
+        obj, ModelServerSpec.model_validate(obj["spec"]), SETTINGS, pool=Pool(name="default"), slot=2, incarnation=0
+    )
     made["metadata"]["uid"] = "u"
     found = facts_of(made, busy=False)
     assert (found.slot, found.template_hash, found.phase, found.scheduled) == (2, current(obj), "Pending", True)

@@ -163,12 +163,11 @@ def _metadata(server: Object, name: str) -> Body:
     }
 
 
-def pod(server: Object, spec: ModelServerSpec, settings: Settings, *, slot: int, incarnation: int) -> Body:
-    """One server pod: install-supervisor, then the engine as a native sidecar, then the agent."""
+def pod(server: Object, spec: ModelServerSpec, settings: Settings, *, pool: Pool, slot: int, incarnation: int) -> Body:
+    """One server pod of a pool: install-supervisor, then the engine as a native sidecar, then the agent."""
     engine_image = spec.engine.image or settings.engine_image
     digest = template_hash(spec, engine_image)
     metadata = server["metadata"]
-    pool = spec.gpu.pools[0] if spec.gpu.pools else Pool(name="default")
     body = _metadata(server, names.pod_name(metadata["name"], metadata["uid"], digest, slot, incarnation))
     body["labels"] = {**pool.labels, **body["labels"], names.LABEL_SLOT: str(slot), LABEL_POOL: pool.name}
     body["annotations"] = {

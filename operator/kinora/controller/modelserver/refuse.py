@@ -70,19 +70,14 @@ def refusals(spec: ModelServerSpec, catalogue: Catalogue, default_engine_image: 
 
 def _not_implemented(spec: ModelServerSpec) -> list[str]:
     given = {
-        "spec.autoscaling": spec.autoscaling is not None,
         "spec.weights.sources": bool(spec.weights.sources),
         "spec.weights.quantize": spec.weights.quantize,
         "spec.warmup": spec.warmup,
         "spec.recycle": spec.recycle is not None,
         "spec.artifacts.s3": spec.artifacts.s3 is not None,
         "spec.podTemplate": spec.pod_template is not None,
-        "more than one entry of spec.gpu.pools": len(spec.gpu.pools) > 1,
-        "spec.gpu.pools[0].maxReplicas": any(pool.max_replicas is not None for pool in spec.gpu.pools),
         "spec.gpu.pools[0].gpuModel": any(pool.gpu_model is not None for pool in spec.gpu.pools),
         "spec.gpu.pools[0].provider": any(pool.provider != "generic" for pool in spec.gpu.pools),
         "spec.gpu.pools[0].capacity": any(pool.capacity != "OnDemand" for pool in spec.gpu.pools),
-        "spec.gpu.fallbackAfterSeconds": "fallback_after_seconds" in spec.gpu.model_fields_set
-        and spec.gpu.fallback_after_seconds != 300,
     }
     return [field for field, is_given in given.items() if is_given]

@@ -39,6 +39,7 @@ class ServerPod:
     busy: bool
     node_ready: bool = True
     deletion_time: dt.datetime | None = None  # metadata.deletionTimestamp: when its grace ends
+    started_in: float | None = None  # seconds from its creation to EngineReady, by the cluster's clocks
 
     @property
     def is_lost(self) -> bool:
@@ -102,7 +103,15 @@ def server_pod(pod: Object, *, busy: bool, node_ready: bool = True) -> ServerPod
         busy=busy,
         node_ready=node_ready,
         deletion_time=parse_time(deletion) if deletion else None,
+        started_in=_started_in(metadata, engine),
     )
+
+
+def _started_in(metadata: Object, engine: Object) -> float | None:
+    created, ready = metadata.get("creationTimestamp"), engine.get("lastTransitionTime")
+    if engine.get("status") != "True" or not created or not ready:
+        return None
+    return max(0.0, (parse_time(ready) - parse_time(created)).total_seconds())
 
 
 def _waiting(status: Object) -> str:

@@ -17,8 +17,10 @@ from kinora.api.findings import shape_message
 from kinora.api.intake import fetched_fields
 from kinora.api.videojob import VideoJobSpec
 from kinora.catalogue.load import Catalogue
+from kinora.controller.queues import queue_faults
+from kinora.controller.scheduling.facts import Queue
 from kinora.recipes.build import planned_hash
-from kinora.recipes.faults import Fault, InvalidSpec, not_yet
+from kinora.recipes.faults import Fault, InvalidSpec
 from kinora.recipes.resolve import prompts_of, resolve
 
 Object = Mapping[str, Any]
@@ -50,8 +52,18 @@ class Undecided:
 Verdict = Accepted | Refused | Undecided
 
 
-def check(job: Object, catalogue: Catalogue, server_models: Mapping[str, str], *, has_stagers: bool = True) -> Verdict:
-    """Accept, refuse with every fault, or wait. ``server_models``: ModelServer name -> model, of the namespace."""
+def check(
+    job: Object,
+    catalogue: Catalogue,
+    server_models: Mapping[str, str],
+    queues: Mapping[str, Queue] | None = None,
+    *,
+    has_stagers: bool = True,
+) -> Verdict:
+    """Accept, refuse with every fault, or wait. ``server_models``: ModelServer name -> model, of the namespace.
+
+    ``queues``: the declared ones; None where nobody can know them (offline). ``has_stagers``: a url may be fetched.
+    """
     try:
         spec = VideoJobSpec.model_validate(job["spec"])
     except ValidationError as error:
@@ -68,10 +80,10 @@ def check(job: Object, catalogue: Catalogue, server_models: Mapping[str, str], *
     try:
         resolved = resolve(spec, model, job["metadata"]["uid"])
     except InvalidSpec as invalid:
-        return _refused(InvalidSpec((*invalid.faults, *queue_faults(spec))))
-    later = queue_faults(spec)
-    if later:
-        return _refused(InvalidSpec(later))
+        return _refused(InvalidSpec((*invalid.faults, *_queue_faults(spec, job, queues))))
+    faults = _queue_faults(spec, job, queues)
+    if faults:
+        return _refused(InvalidSpec(faults))
     fetched = fetched_fields(job["spec"])
     if fetched and not has_stagers:
         return Refused(reasons.STAGER_DISABLED, "; ".join(str(Fault(field, "set", _OTHERS)) for field in fetched))
@@ -82,9 +94,8 @@ def check(job: Object, catalogue: Catalogue, server_models: Mapping[str, str], *
 _OTHERS = "claim, configMap or artifact: the administrator has switched fetching off (chart value stager.enabled)"
 
 
-def queue_faults(spec: VideoJobSpec) -> tuple[Fault, ...]:
-    """What belongs to the queue rather than to the picture, and arrives with scheduling."""
-    return () if spec.queue == "default" else (not_yet("spec.queue", spec.queue, "default"),)
+def _queue_faults(spec: VideoJobSpec, job: Object, queues: Mapping[str, Queue] | None) -> tuple[Fault, ...]:
+    return () if queues is None else tuple(queue_faults(spec, job["metadata"]["namespace"], queues))
 
 
 def _refused(invalid: InvalidSpec) -> Refused:

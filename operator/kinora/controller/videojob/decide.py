@@ -122,7 +122,13 @@ def _await_inputs(snapshot: JobSnapshot, verdict: Accepted | Undecided, deadline
 def _same_wait(old: str | None, new: str) -> bool:
     """A job that waits after a retry or a disruption keeps that reason: it is the more telling one."""
     if new == reasons.WAITING_FOR_SERVER:
-        return old in {reasons.WAITING_FOR_SERVER, reasons.RETRY, reasons.DISRUPTED, reasons.TAKEN_BACK}
+        return old in {
+            reasons.WAITING_FOR_SERVER,
+            reasons.RETRY,
+            reasons.DISRUPTED,
+            reasons.TAKEN_BACK,
+            reasons.PREEMPTED,
+        }
     return old == new
 
 
@@ -164,6 +170,10 @@ def _after_release(snapshot: JobSnapshot, reason: str) -> Plan:
     status = snapshot.job.get("status") or {}
     if snapshot.job["spec"].get("cancel"):
         return _end(snapshot, Phase.CANCELLED, reasons.CANCELLED, "cancelled; its attempt had been given up")
+    if reason == reasons.PREEMPTED:
+        message = f"attempt {status.get('attempt')} was stopped for a job that goes first"
+        patch = requeued(snapshot.job, reasons.PREEMPTED, message, snapshot.now, disruption=False)
+        return Plan(status=patch, notes=(Note("Normal", reasons.PREEMPTED, message, "Requeue"),))
     if reason in DISRUPTIONS:
         return _disrupted(snapshot, f"attempt {status.get('attempt')} was given up: {reason}")
     failures = int(status.get("failures") or 0)
