@@ -17,8 +17,10 @@ Object = Mapping[str, Any]
 
 
 def fetched_fields(spec: Object) -> tuple[str, ...]:
-    """The fields of the sources that a stager brings into the store: `spec.inputs.image.url`."""
-    found = []
+    """The fields of the sources that a stager brings into the store: `spec.inputs.image.url`; none of a workflow."""
+    found: list[str] = []
+    if spec.get("workflow") is not None:
+        return ()
     for place, source in _sources(spec.get("inputs") or {}):
         found += [f"{place}.{kind}" for kind in FETCHED if source.get(kind) is not None]
     return tuple(found)

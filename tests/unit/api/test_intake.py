@@ -34,6 +34,7 @@ def test_the_fields_that_a_stager_fetches(inputs: Object | None, fields: tuple[s
     spec = {} if inputs is None else {"inputs": inputs}
     assert intake.fetched_fields(spec) == fields
     assert intake.needs_stager({"spec": spec}) is bool(fields)
+    assert not intake.needs_stager({"spec": {**spec, "workflow": {"inline": "{}"}}})
 
 
 @pytest.mark.parametrize(("status", "awaits"), [(None, True), ("Unknown", True), ("False", True), ("True", False)])
