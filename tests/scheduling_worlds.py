@@ -17,8 +17,8 @@ Served = tuple[frozenset[str], Job]  # a job, and the ModelServers that can rend
 
 
 def job(name: str, *, queue: str = "default", servers: str = "a", priority: int = 0, waited: float = 0.0,
-        work: float = 100.0, losses: int = 0, video_seconds: float = 5.0) -> Served:  # fmt: skip
-    made = Job(name, f"uid-{name}", queue, priority, NOW - waited, work, video_seconds, losses)
+        work: float = 100.0, losses: int = 0, video_seconds: float = 5.0, preset: str = "") -> Served:  # fmt: skip
+    made = Job(name, f"uid-{name}", queue, priority, NOW - waited, work, video_seconds, losses, preset)
     return frozenset(servers.split()), made
 
 
@@ -28,17 +28,18 @@ def held(name: str, *, running: bool = True, remaining: float | None = 1000.0, l
 
 
 def pod(name: str, *holding: Held, server: str = "a", pool: str = "main", spot: bool = False, serves: bool = True,
-        price: float = 1.0, ready_in: float = 0.0) -> Pod:  # fmt: skip
-    return Pod(name, f"uid-{name}", "node", server, pool, serves, True, spot, price, tuple(holding), ready_in)
+        price: float = 1.0, ready_in: float = 0.0, presets: str = "") -> Pod:  # fmt: skip
+    has = frozenset(presets.split())
+    return Pod(name, f"uid-{name}", "node", server, pool, serves, True, spot, price, tuple(holding), ready_in, has)
 
 
 def lanes(jobs: Iterable[Served], aging: float = AGING_SECONDS) -> tuple[Lane, ...]:
-    groups: dict[tuple[str, frozenset[str]], list[Job]] = defaultdict(list)
+    groups: dict[tuple[str, frozenset[str], str], list[Job]] = defaultdict(list)
     for servers, one in jobs:
-        groups[one.queue, servers].append(one)
+        groups[one.queue, servers, one.preset].append(one)
     return tuple(
         Lane(queue, servers, tuple(sorted(group, key=lambda one: place(one, aging))))
-        for (queue, servers), group in groups.items()
+        for (queue, servers, _), group in groups.items()
     )
 
 
@@ -77,6 +78,7 @@ def any_world(draw: st.DrawFn) -> World:
             waited=draw(st.floats(0, 20_000)),
             work=draw(st.floats(1, 500)),
             losses=draw(st.integers(0, 3)),
+            preset=draw(st.sampled_from(["", "", "Fast"])),
         )
         for index in range(draw(st.integers(0, 30)))
     ]
@@ -93,6 +95,7 @@ def any_world(draw: st.DrawFn) -> World:
                 server=draw(st.sampled_from(["a", "b"])),
                 spot=draw(st.booleans()),
                 serves=draw(st.booleans()),
+                presets=draw(st.sampled_from(["", "Fast"])),
                 price=draw(st.floats(0, 3)),
             )
         )

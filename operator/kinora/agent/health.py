@@ -10,12 +10,13 @@ import logging
 import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from kinora.agent.metrics import Metrics
 from kinora.agent.readiness import Facts, Readiness, assess
 from kinora.agent.settings import Settings
+from kinora.api.videojob import Preset
 from kinora.catalogue.model import Model
 from kinora.engine.base import Engine, EngineUnavailable
 from kinora.engine.supervisor_client import EngineExit, EngineProcess, SupervisorClient, SupervisorUnavailable
@@ -26,10 +27,18 @@ log = logging.getLogger(__name__)
 ProcessListener = Callable[[EngineProcess | None], None]
 
 
+@dataclass(frozen=True)
+class WeightFaults:
+    """What is wrong with the files that every job needs, and with those of preset Fast (None: there is none)."""
+
+    required: tuple[str, ...] = ()
+    fast: tuple[str, ...] | None = None
+
+
 class WeightsCheck(Protocol):
     """Looks at the weight files: faults in words, none when they are good."""
 
-    async def full(self) -> tuple[str, ...]:
+    async def full(self) -> WeightFaults:
         """Verify at the level that the ModelServer asks for."""
         ...
 
@@ -47,11 +56,15 @@ class WeightFiles:
         self._level = settings.config.verify
         self._seen: tuple[tuple[int, int] | None, ...] = ()
 
-    async def full(self) -> tuple[str, ...]:
+    async def full(self) -> WeightFaults:
         """See WeightsCheck."""
         self._seen = await asyncio.to_thread(self._look)
         states = await asyncio.to_thread(verify, self._model, self._root, self._level)
-        return tuple(state.message or state.path for state in states if not state.ok)
+
+        def faults(preset: str) -> tuple[str, ...]:
+            return tuple(state.message or state.path for state in states if not state.ok and state.preset == preset)
+
+        return WeightFaults(faults(""), faults(Preset.FAST) if Preset.FAST in self._model.presets else None)
 
     async def changed(self) -> bool:
         """See WeightsCheck."""
@@ -177,8 +190,8 @@ class Health:
         times = self._settings.times
         while True:
             faults = await self._weights.full()
-            self._set(weights_checked=True, weight_faults=faults)
-            if faults:
+            self._set(weights_checked=True, weight_faults=faults.required, fast_faults=faults.fast)
+            if faults.required:
                 await asyncio.sleep(times.weights_missing)
                 continue
             while not await self._weights.changed():  # noqa: ASYNC110 - a volume announces nothing

@@ -22,6 +22,9 @@ class Facts:
     cuda_fault: str | None = None
     weights_checked: bool = False
     weight_faults: tuple[str, ...] = ()
+    fast_faults: tuple[str, ...] | None = (
+        None  # of the files that preset Fast needs; None: the model has no such preset
+    )
     supervisor_answers: bool = False
     process_runs: bool = False
     was_up: bool = False  # this agent has seen its engine ready before
@@ -37,6 +40,8 @@ class Readiness:
 
     reason: str
     message: str
+    fast: str | None = None
+    "What jobs of preset Fast lack, nothing (empty) where they can be rendered; None: the model has no such preset."
 
     @property
     def ready(self) -> bool:
@@ -47,7 +52,8 @@ class Readiness:
 def assess(facts: Facts) -> Readiness:
     """The first thing that stands in the way."""
     reason, message = _obstacle(facts) or (reasons.ENGINE_READY, "the engine answers, its nodes and weights are there")
-    return Readiness(reason, clip(message))
+    fast = None if facts.fast_faults is None else clip(shortened(facts.fast_faults))
+    return Readiness(reason, clip(message), fast)
 
 
 def _obstacle(facts: Facts) -> tuple[str, str] | None:

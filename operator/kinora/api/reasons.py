@@ -26,10 +26,13 @@ ASSIGNED: Final = frozenset({Phase.SCHEDULED, Phase.RUNNING, Phase.FINALIZING})
 INVALID_SPEC: Final = "InvalidSpec"
 NOT_IMPLEMENTED: Final = "NotImplemented"
 WAITING_FOR_SERVER: Final = "WaitingForServer"  # every server pod of the model is busy or starting
+NO_PRESET_WEIGHTS: Final = "NoPresetWeights"  # servers of the model are there, none with the files of the job's preset
 NO_MODEL_SERVER: Final = "NoModelServer"  # nothing in the namespace serves the model
 FETCHING_INPUTS: Final = "FetchingInputs"  # a stager has to fetch and look at inputs first
 STAGER_NOT_READY: Final = "StagerNotReady"  # ... and its pod does not run
 STAGER_DISABLED: Final = "StagerDisabled"  # the administrator has switched the stagers off: permanent
+MODEL_REFUSED: Final = "ModelEntryRefused"  # an administrator's entry of the model cannot be used
+WAITING_FOR_WORKFLOW: Final = "WaitingForWorkflow"  # the ConfigMap of a raw workflow is not there
 SUSPENDED: Final = "Suspended"
 BOUND: Final = "Bound"
 RENDERING: Final = "Rendering"
@@ -45,6 +48,7 @@ DISRUPTION_LIMIT_EXCEEDED: Final = "DisruptionLimitExceeded"
 START_DEADLINE_EXCEEDED: Final = "StartDeadlineExceeded"
 ACTIVE_DEADLINE_EXCEEDED: Final = "ActiveDeadlineExceeded"
 GRAPH_REFUSED: Final = "GraphRefused"  # /prompt answered 400: permanent
+WORKFLOW_CHANGED: Final = "WorkflowChanged"  # the ConfigMap holds another text than when it was queued: permanent
 INVALID_INPUT: Final = "InvalidInput"  # an input that cannot be read, or is not what the task needs: permanent
 INPUT_REFUSED: Final = "InputRefused"  # a URL that leads where nothing is fetched from: permanent
 INPUT_FETCH_FAILED: Final = "InputFetchFailed"  # an input could not be fetched for too long: permanent
@@ -53,6 +57,8 @@ CUDA_ERROR: Final = "CudaError"
 OUT_OF_MEMORY: Final = "OutOfMemory"
 ENGINE_EXITED: Final = "EngineExited"
 ENGINE_SILENT: Final = "EngineSilent"
+NO_OUTPUT: Final = "NoOutput"  # the engine succeeded and made no file
+TOO_MANY_OUTPUTS: Final = "TooManyOutputs"  # more files than a status has room for: permanent
 PROOF_FAILED: Final = "ProofFailed"
 STORE_FAILED: Final = "StoreFailed"
 AGENT_ERROR: Final = "AgentError"  # the agent itself failed with the attempt
@@ -66,14 +72,23 @@ RELEASED_DRAIN: Final = "Drain"
 RELEASED_POD_LOST: Final = "PodLost"
 RELEASED_ENGINE_KILLED: Final = "EngineKilled"
 RELEASED_FIRST_SILENCE: Final = "FirstSilence"
+RELEASED_PRESET_GONE: Final = "PresetWeightsGone"  # the files of the job's preset went between bind and staging
 DISRUPTIONS: Final = frozenset(
-    {RELEASED_DRAIN, RELEASED_POD_LOST, RELEASED_ENGINE_KILLED, RELEASED_FIRST_SILENCE, TAKEN_BACK}
+    {
+        RELEASED_DRAIN,
+        RELEASED_POD_LOST,
+        RELEASED_ENGINE_KILLED,
+        RELEASED_FIRST_SILENCE,
+        RELEASED_PRESET_GONE,
+        TAKEN_BACK,
+    }
 )
 
 # --- the agent's condition on its pod (api.md) ------------------------------------------------------------------------
 ENGINE_STARTING: Final = "Starting"
 ENGINE_READY: Final = "EngineReady"
 WEIGHTS_MISSING: Final = "WeightsMissing"
+FAST_READY: Final = "WeightsPresent"  # of the condition FastReady
 NODES_MISSING: Final = "NodesMissing"
 ENGINE_DOWN: Final = "EngineDown"
 CUDA_FAULT: Final = "CudaFault"

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from kinora.api.videojob import Source, VideoJobSpec
-from kinora.catalogue.load import load_catalogue, parse_model
+from kinora.catalogue.load import Catalogue, load_catalogue, parse_model
 from kinora.catalogue.model import Model
 from kinora.cli.manifests import Document
 from kinora.recipes.build import build, graph_inputs
@@ -30,18 +30,31 @@ class RenderError(Exception):
     """Why there is no graph. One line a fault."""
 
 
-def render(document: Document, inputs: Mapping[str, str], model_name: str | None) -> tuple[str, list[str]]:
-    """The graph as JSON text, and notes. `inputs`: files by input name, as the engine will see them."""
+def render(
+    document: Document,
+    inputs: Mapping[str, str],
+    model_name: str | None,
+    catalogue: Catalogue | None = None,
+    documents: Sequence[Document] = (),
+) -> tuple[str, list[str]]:
+    """The graph as JSON text, and notes. `inputs`: files by input name, as the engine will see them.
+
+    `catalogue`: where models are looked up; None: among the packaged ones. `documents`: what else was given, where
+    the ConfigMap of a raw workflow may be.
+    """
     data = document.data
     spec = _spec(document)
     name = spec.model or model_name
     if name is None:
         raise RenderError(f"the job names ModelServer {spec.model_server_name}; give its model by --model")
-    model = _model(name)
+    model = _model(name, catalogue)
     notes = []
     uid = str((data.get("metadata") or {}).get("uid") or _UID)
     if spec.parameters.seed is None and uid == _UID:
         notes.append("the job has no seed: in a cluster it comes from the job's uid; here from a uid of zeros")
+    if spec.workflow is not None:
+        text = _workflow(spec, model, uid, document=document, documents=documents, inputs=inputs)
+        return text, notes
     try:
         resolved = resolve(spec, model, uid)
     except InvalidSpec as invalid:
@@ -62,9 +75,30 @@ def render(document: Document, inputs: Mapping[str, str], model_name: str | None
     made = [name for name in wanted if name not in resolved.inputs]
     if made:
         notes.append(f"{', '.join(made)}: prepared by the agent from the job's inputs (docs/tasks.md)")
+    if resolved.frames_from_input:
+        notes.append(f"no length is asked for: in a cluster it is the source's, here {resolved.frames} frames")
     if resolved.size_from_input:
         notes.append(f"no size is asked for: in a cluster it is the source's, here {resolved.width}x{resolved.height}")
     return json.dumps(graph, indent=2, ensure_ascii=False), notes
+
+
+def _workflow(
+    spec: VideoJobSpec,
+    model: Model,
+    uid: str,
+    *,
+    document: Document,
+    documents: Sequence[Document],
+    inputs: Mapping[str, str],
+) -> str:
+    from kinora.cli.workflows import render_workflow  # noqa: PLC0415 - a task does not need it
+
+    try:
+        return render_workflow(spec, model, uid, document=document, documents=documents, inputs=inputs)
+    except InvalidSpec as invalid:
+        raise RenderError("\n".join(str(fault) for fault in invalid.faults)) from None
+    except KeyError as missing:
+        raise RenderError(str(missing.args[0])) from None
 
 
 def pick(documents: Sequence[Document], job: str | None) -> Document:
@@ -99,12 +133,12 @@ def _spec(document: Document) -> VideoJobSpec:
         raise RenderError(found or "the spec cannot be read; see kinora validate") from None
 
 
-def _model(name: str) -> Model:
-    """One entry of the catalogue; all of them are read only to say which names there are."""
+def _model(name: str, catalogue: Catalogue | None) -> Model:
+    """One entry of the catalogue; all of the packaged ones are read only to say which names there are."""
     entry = files("kinora.catalogue").joinpath("models", f"{name}.yaml")
-    if "/" not in name and entry.is_file():
+    if catalogue is None and "/" not in name and entry.is_file():
         return parse_model(entry.read_text(encoding="utf-8"), entry.name)
-    catalogue = load_catalogue()
+    catalogue = catalogue or load_catalogue()
     model = catalogue.get(name)
     if model is None:
         raise RenderError(str(Fault("spec.model", name, ", ".join(catalogue.names), catalogue.unknown(name))))

@@ -18,7 +18,8 @@ from kinora.api.intake import (
 )
 from kinora.api.names import LABEL_MODEL_SERVER, stager_name
 from kinora.api.reasons import Phase
-from kinora.api.transitions import is_assigned, parse_time, phase_of
+from kinora.api.transitions import is_assigned, is_finished, parse_time, phase_of
+from kinora.api.videojob import Preset
 from kinora.catalogue.load import Catalogue
 from kinora.controller.learning import Learning, video_seconds_of, work_of
 from kinora.controller.modelserver.snapshot import ServerPod, ServerSnapshot, server_pod
@@ -28,7 +29,7 @@ from kinora.controller.scheduling.ledger import Ledger
 from kinora.controller.settings import Settings
 from kinora.controller.stager.decide import is_available
 from kinora.controller.store import Entry, Store
-from kinora.controller.videojob.check import Accepted, Refused, Undecided, Verdict, check
+from kinora.controller.videojob.check import Accepted, Around, Refused, Undecided, Verdict, check
 from kinora.controller.videojob.snapshot import IntakeState, JobSnapshot, PodState
 from kinora.controller.waiting import WaitingJobs, Way
 
@@ -43,15 +44,22 @@ class Gatherer:
         self._store = store
         self._catalogue = catalogue
         self._settings = settings
+        self._texts: dict[str, tuple[str | None, str]] = {}  # job UID -> its workflow's text, or why there is none
         self._verdicts: dict[str, tuple[tuple[int, str], Verdict]] = {}  # job UID -> what it rests on, verdict
         self._pods: dict[str, tuple[Object, bool, ServerPod]] = {}  # UID -> what it was read from, and the facts
         self.waiting = WaitingJobs(settings.aging_seconds)
         self.learning = Learning(catalogue)
         self.ledger = Ledger()
 
+    def use(self, catalogue: Catalogue) -> None:
+        """Go by another catalogue from now on."""
+        self._catalogue = catalogue
+        self._verdicts.clear()
+
     def forget(self, job: Object) -> None:
         """Drop the remembered verdict of a job that is gone."""
         self._verdicts.pop(job["metadata"]["uid"], None)
+        self._texts.pop(job["metadata"]["uid"], None)
 
     def servers(self, namespace: str) -> dict[str, str]:
         """ModelServer name -> model, of one namespace."""
@@ -71,33 +79,70 @@ class Gatherer:
         remembered = self._verdicts.get(metadata["uid"])
         if remembered is not None and remembered[0] == mark:
             return remembered[1]
-        servers, has_stagers = (
-            self.servers(metadata["namespace"]),
-            self._settings.stager.enabled or not awaits_stager(job),
+        text, missing = self._texts.get(metadata["uid"], (None, ""))
+        namespace = metadata["namespace"]
+        around = Around(
+            self.servers(namespace),
+            self._allowed(namespace),
+            text,
+            missing,
+            self._settings.queues,
+            has_stagers=self._settings.stager.enabled or not awaits_stager(job),
         )
-        verdict = check(job, self._catalogue, servers, self._settings.queues, has_stagers=has_stagers)
+        verdict = check(job, self._catalogue, around)
         if not isinstance(verdict, Undecided):
             self._verdicts[metadata["uid"]] = (mark, verdict)
+            self._texts.pop(metadata["uid"], None)
+            if job["spec"].get("workflow"):  # only now is it known which servers allow its classes
+                self.index(f"{metadata['namespace']}/{metadata['name']}")
         return verdict
+
+    def wants_workflow(self, job: Object) -> bool:
+        """Whether the ConfigMap of the job's workflow must be read before it can be judged."""
+        ref = (job["spec"].get("workflow") or {}).get("configMapRef")
+        status = job.get("status") or {}
+        if not ref or is_assigned(status) or is_finished(status) or self._texts.get(job["metadata"]["uid"], (None,))[0]:
+            return False
+        return isinstance(self.verdict(job), Undecided)
+
+    def take_workflow(self, job: Object, config_map: Object | None) -> bool:
+        """What was found where the job's workflow should be; whether there is a text."""
+        ref = job["spec"]["workflow"]["configMapRef"]
+        text = ((config_map or {}).get("data") or {}).get(ref["key"])
+        missing = f"no ConfigMap {ref['name']!r} in the namespace yet; spec.workflow.configMapRef names it"
+        if config_map is not None:
+            missing = f"ConfigMap {ref['name']!r} has no text under the key {ref['key']!r} yet"
+        self._texts[job["metadata"]["uid"]] = (text, missing)
+        return text is not None
+
+    def _allowed(self, namespace: str) -> dict[str, list[str]]:
+        """ModelServer name -> allowedNodeClasses, of those of a namespace that have any."""
+        prefix = f"{namespace}/"
+        return {
+            entry.obj["metadata"]["name"]: entry.obj["spec"]["allowedNodeClasses"]
+            for name, entry in self._store.servers.entries.items()
+            if name.startswith(prefix) and entry.obj["spec"].get("allowedNodeClasses")
+        }
 
     def serving(self, job: Object, verdict: Verdict, servers: dict[str, str]) -> frozenset[str]:
         """Names of the ModelServers that can render the job."""
         if not isinstance(verdict, Accepted):
             return frozenset()
         named = job["spec"].get("modelServerName")
-        if named:
-            return frozenset({named} & servers.keys())
-        return frozenset(name for name, model in servers.items() if model == verdict.model)
+        able = (
+            {named} & servers.keys() if named else {name for name, model in servers.items() if model == verdict.model}
+        )
+        if verdict.classes:
+            allowed = self._allowed(job["metadata"]["namespace"])
+            able = {name for name in able if verdict.classes <= set(allowed.get(name, ()))}
+        return frozenset(able)
 
-    def _able(self, namespace: str, way: Way, servers: dict[str, str]) -> frozenset[str]:
+    def _able(self, namespace: str, way: Way, servers: dict[str, str], allowed: dict[str, list[str]]) -> frozenset[str]:
         """Names of the ModelServers that serve this way; where a stager stored the inputs, those with that store."""
-        if way.server:
-            found = frozenset({way.server} & servers.keys())
-        else:
-            found = frozenset(name for name, model in servers.items() if model == way.model)
-        if not way.store:
-            return found
-        return frozenset(name for name in found if self._store_root(namespace, name) == way.store)
+        able = {way.server} & servers.keys() if way.server else {one for one in servers if servers[one] == way.model}
+        if way.store:
+            able = {one for one in able if self._store_root(namespace, one) == way.store}
+        return frozenset(one for one in able if not way.classes or way.classes <= set(allowed.get(one, ())))
 
     def _store_root(self, namespace: str, server: str) -> str | None:
         found = self._store.servers.get(f"{namespace}/{server}")
@@ -124,20 +169,38 @@ class Gatherer:
         job = entry.obj
         status = job.get("status") or {}
         verdict = self.verdict(job)
-        serving = self.serving(job, verdict, self.servers(job["metadata"]["namespace"]))
+        servers = self.servers(job["metadata"]["namespace"])
+        able = self.serving(job, verdict, servers)
         return JobSnapshot(
             job=job,
             verdict=verdict,
             pod=self._pod_state(status),
-            has_server=bool(serving),
+            has_server=bool(able),
+            preset_lacks=self._preset_lacks(job, verdict, able),
             surplus=self._is_surplus(job),
             seen_seconds=self._store.now() - entry.since.get("staged", entry.seen),
             running_seconds=self._store.age(entry, f"running-{status.get('attempt')}"),
             cancel_seconds=self._store.age(entry, "cancel"),
             suspended_seconds=entry.suspended_seconds + self._store.age(entry, "suspend"),
             now=now,
-            intake=self._intake(job, verdict, serving),
+            intake=self._intake(job, verdict, able),
         )
+
+    def _preset_lacks(self, job: Object, verdict: Verdict, servers: frozenset[str]) -> str:
+        """What the serving pods lack of the job's preset; empty where one of them, or none at all, is there."""
+        preset = verdict.preset if isinstance(verdict, Accepted) else ""
+        if not preset or is_assigned(job.get("status") or {}):
+            return ""
+        namespace = job["metadata"]["namespace"]
+        pods = [
+            self._server_pod(pod)
+            for name in sorted(servers)
+            for pod in self._store.pods_by_server.get(f"{namespace}/{name}", {}).values()
+        ]
+        serving = [pod for pod in pods if pod.serves]
+        if not serving or any(preset in pod.presets for pod in serving):
+            return ""
+        return next((pod.preset_message for pod in serving if pod.preset_message), "not checked yet")
 
     def _pod_state(self, status: Object) -> PodState:
         if not is_assigned(status):
@@ -182,6 +245,7 @@ class Gatherer:
             claims=frozenset(key[len(prefix) :] for key in self._store.claims.entries if key.startswith(prefix)),
             backlog=sum(len(lane.jobs) for lane in self._lanes(namespace) if name in lane.servers),
             now=now,
+            entry=self._catalogue.entry(server["spec"].get("model")),
         )
 
     def _server_pod(self, pod: Object) -> ServerPod:
@@ -217,6 +281,7 @@ class Gatherer:
                 work=work_of(job),
                 video_seconds=video_seconds_of(job),
                 losses=int((job.get("status") or {}).get("disruptions") or 0),
+                preset=_preset(spec),
             ),
         )
 
@@ -225,15 +290,22 @@ class Gatherer:
         remembered = self._verdicts.get(job["metadata"]["uid"])
         if remembered is not None and isinstance(remembered[1], Refused):
             return None
+        classes = frozenset[str]()
+        if job["spec"].get("workflow"):
+            if remembered is None or not isinstance(remembered[1], Accepted):
+                return None
+            classes = remembered[1].classes
         store = (store_of(job) or "") if needs_stager(job) else ""
+        preset = _preset(job["spec"])
         if job["spec"].get("modelServerName"):
-            return Way(server=str(job["spec"]["modelServerName"]), store=store)
+            return Way(server=str(job["spec"]["modelServerName"]), preset=preset, classes=classes, store=store)
         model = self._catalogue.get(job["spec"].get("model"))
-        return None if model is None else Way(model=model.name, store=store)
+        return None if model is None else Way(model=model.local_name, preset=preset, classes=classes, store=store)
 
     def _lanes(self, namespace: str) -> tuple[Lane, ...]:
         servers = self.servers(namespace)
-        return self.waiting.lanes(namespace, lambda way: self._able(namespace, way, servers))
+        allowed = self._allowed(namespace)
+        return self.waiting.lanes(namespace, lambda way: self._able(namespace, way, servers, allowed))
 
     def world(self, namespace: str, reserved: Collection[str], cordoned: Collection[str], now: float) -> World:
         """What binding in a namespace rests on. ``reserved``: UIDs of pods with a bind on its way."""
@@ -276,7 +348,7 @@ class Gatherer:
         is_open = facts.uid not in reserved and facts.uid not in cordoned
         held = self._held(facts.uid, server, facts.pool) if facts.busy else ()
         return Pod(facts.name, facts.uid, facts.node, server["metadata"]["name"], facts.pool, facts.serves, is_open,
-                   held=held)  # fmt: skip
+                   held=held, presets=facts.presets)  # fmt: skip
 
     def _held(self, uid: str, server: Object, pool: str) -> tuple[Held, ...]:
         entries = [self._store.jobs.entries[name] for name in self._store.jobs_by_pod.get(uid, ())]
@@ -321,6 +393,12 @@ def _pool_names(server: Object) -> list[str]:
     return [str(pool.get("name")) for pool in pools] or ["default"]
 
 
+def _preset(spec: Object) -> str:
+    """The preset whose files a pod must have besides."""
+    asked = (spec.get("parameters") or {}).get("preset")
+    return str(asked) if asked == Preset.FAST else ""
+
+
 def _may_be_bound(job: Object) -> bool:
     """Whether the job waits for a pod and nothing holds it back."""
     spec = job["spec"]
@@ -342,3 +420,13 @@ def _turn(job: Object) -> tuple[int, str, str]:
 def server_of(pod: Object) -> str:
     """The key of the ModelServer that a pod belongs to."""
     return f"{pod['metadata']['namespace']}/{pod['metadata'].get('labels', {}).get(LABEL_MODEL_SERVER, '')}"
+
+
+def has_news_of_presets(pod: Object, known: dict[str, str]) -> bool:
+    """Whether the pod says something else of preset Fast than is ``known`` of it (by UID), which is then updated."""
+    uid, facts = pod["metadata"]["uid"], server_pod(pod, busy=False)
+    said = f"{facts.serves} {sorted(facts.presets)} {facts.preset_message}"
+    if known.get(uid) == said:
+        return False
+    known[uid] = said
+    return True

@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from kinora.api.names import COMPONENT_SERVER, COMPONENT_STAGER, LABEL_COMPONENT
+from kinora.api.names import COMPONENT_SERVER, COMPONENT_STAGER, LABEL_CATALOGUE, LABEL_COMPONENT
 from kinora.catalogue.load import load_catalogue
 from kinora.controller import http
 from kinora.controller.edge import UNFINISHED, Edge
@@ -20,7 +20,7 @@ from kinora.controller.operator import Operator
 from kinora.controller.settings import Settings, from_environment
 from kinora.kube.client import ApiError, KubeClient, UnreachableError
 from kinora.kube.config import Connection, connect
-from kinora.kube.resources import CLAIM, DEPLOYMENT, MODELSERVER, NODE, POD, VIDEOJOB, Resource
+from kinora.kube.resources import CLAIM, CONFIGMAP, DEPLOYMENT, MODELSERVER, NODE, POD, VIDEOJOB, Resource
 from kinora.kube.watch import Reflector
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ async def serve(
     """Run the operator until ``stop`` is set, or one of its parts ends with an error, which is raised."""
     async with KubeClient(connection, user_agent="kinora-operator") as client:
         await check_version(connection)
-        operator = Operator(client, load_catalogue().with_aliases(settings.model_aliases), settings)
+        operator = Operator(client, load_catalogue(), settings)
         client.observe = operator.metrics.observe_api
         runner = web.AppRunner(http.application(operator.metrics.registry, operator.store.ready.is_set))
         await runner.setup()
@@ -96,12 +96,26 @@ def _parts(operator: Operator, client: KubeClient, connection: Connection, setti
         reflectors.append(_reflector(operator, client, POD, scope, server_pods))
         reflectors.append(_reflector(operator, client, CLAIM, scope))
         reflectors.append(_reflector(operator, client, DEPLOYMENT, scope, f"{LABEL_COMPONENT}={COMPONENT_STAGER}"))
+    if settings.namespace:
+        reflectors.append(_model_maps(operator, client, settings.namespace))
     return [
         edge.run(),
         operator.work(),
         _resync(operator, client, settings, resync),
         *(reflector.run() for reflector in reflectors),
     ]
+
+
+def _model_maps(operator: Operator, client: KubeClient, namespace: str) -> Reflector:
+    """ConfigMaps with models: only of the operator's own namespace, where tenants write nothing."""
+    return Reflector(
+        client,
+        CONFIGMAP,
+        on_replace=operator.replace_model_maps,
+        on_event=operator.deliver_model_map,
+        namespace=namespace,
+        label_selector=f"{LABEL_CATALOGUE}=true",
+    )
 
 
 def _reflector(

@@ -9,7 +9,7 @@ from collections import Counter as Tally
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -96,7 +96,23 @@ class Metrics:
         self.edge_restarts = Counter(
             "kinora_kopf_restarts", "Times the kopf edge ended and was started again", registry=registry
         )
-        registry.register(_StoreCollector(store, models))
+        self.entries = Gauge(
+            "kinora_catalogue_entries",
+            "Model entries of ConfigMaps by state: Used (the last good ones among them), Refused",
+            ["state"],
+            registry=registry,
+        )
+        self._collector = _StoreCollector(store, models)
+        registry.register(self._collector)
+
+    def know(self, models: frozenset[str]) -> None:
+        """The catalogue has changed."""
+        self._collector.models = models
+
+    def count_entries(self, *, good: int, bad: int) -> None:
+        """What became of the entries of ConfigMaps."""
+        self.entries.labels("Used").set(good)
+        self.entries.labels("Refused").set(bad)
 
     def observe_api(self, verb: str, plural: str, status: int, seconds: float) -> None:
         """One request to the API server."""
@@ -126,7 +142,7 @@ class _StoreCollector(Collector):
 
     def __init__(self, store: Store, models: frozenset[str]) -> None:
         self._store = store
-        self._models = models
+        self.models = models
 
     def collect(self) -> Iterator[Metric]:
         info = GaugeMetricFamily("kinora_build_info", "1, with the version as a label", labels=["version"])
@@ -164,7 +180,7 @@ class _StoreCollector(Collector):
         return self._known(job["spec"].get("model", ""))
 
     def _known(self, model: str) -> str:
-        return model if model in self._models else ""
+        return model if model in self.models else ""
 
     def _replicas(self) -> Iterable[Metric]:
         wanted = GaugeMetricFamily("kinora_modelserver_replicas", "spec.replicas, by model", labels=["model"])

@@ -2,7 +2,7 @@
 
 Level-triggered: a key says only where to look; the snapshot is gathered anew each time, so that a missed or doubled
 event changes nothing. Keys: ("job", ns/name), ("server", ns/name), ("bind", namespace), ("finished", ns/name),
-("expire", ns/name), ("stager", namespace).
+("expire", ns/name), ("stager", namespace), ("models", "").
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from typing import Any
 from kinora.api.names import VIDEOJOBS, key
 from kinora.api.reasons import DISRUPTED, RETRY, Phase
 from kinora.api.transitions import is_finished, parse_time, phase_of
+from kinora.api.videojob import Preset
 from kinora.catalogue.load import Catalogue
 from kinora.controller.binder import Binder
 from kinora.controller.executor import Executor, StaleError
 from kinora.controller.forecaster import Forecaster
-from kinora.controller.gather import Gatherer, server_of
+from kinora.controller.gather import Gatherer, has_news_of_presets, server_of
 from kinora.controller.learning import work_of
 from kinora.controller.metrics import Metrics
+from kinora.controller.models import Models
+from kinora.controller.plan import Note
 from kinora.controller.planner import Planner
 from kinora.controller.scheduling.bind import Bind
 from kinora.controller.settings import Settings
@@ -35,7 +38,7 @@ from kinora.controller.videojob.check import Accepted
 from kinora.controller.videojob.decide import end_note
 from kinora.kube.client import ApiError, KubeClient, UnreachableError
 from kinora.kube.queue import WorkQueue
-from kinora.kube.resources import MODELSERVER, POD, VIDEOJOB
+from kinora.kube.resources import CONFIGMAP, MODELSERVER, POD, VIDEOJOB
 
 log = logging.getLogger(__name__)
 Object = dict[str, Any]
@@ -43,6 +46,7 @@ Key = tuple[str, str]
 
 OBSERVED_LIMIT = 4096
 SERVER_DELAY = 0.2  # seconds: many pods and jobs change together; a ModelServer is looked at once for all of them
+WORKFLOW_SECONDS = 5.0  # between two looks for a ConfigMap that is not there
 
 
 class Operator:
@@ -51,11 +55,16 @@ class Operator:
     def __init__(self, client: KubeClient, catalogue: Catalogue, settings: Settings) -> None:
         loop = asyncio.get_running_loop()
         self.store = Store(loop.time, self._changed)
-        self.metrics = Metrics(self.store, frozenset(catalogue.names))
+        self.models = Models(catalogue, settings.model_aliases)
+        self.metrics = Metrics(self.store, frozenset(self.models.catalogue.names))
         self._client = client
         self._settings = settings
-        self._catalogue = catalogue
-        self._gatherer = Gatherer(self.store, catalogue, settings)
+        self._gatherer = Gatherer(self.store, self.models.catalogue, settings)
+        self._model_maps: dict[str, Object] = {}  # ConfigMaps with models, by key
+        self._model_notes: list[tuple[Object, Note]] = []
+        self._models_read = asyncio.Event()
+        if not settings.namespace:
+            self._models_read.set()
         self._executor = Executor(client, settings)
         self._queue: WorkQueue[Key] = WorkQueue()
         self._binder = Binder(
@@ -70,10 +79,11 @@ class Operator:
         )
         self.usage = UsageKeeper(client, self._gatherer.ledger, settings.ledger)
         self.forecaster = Forecaster(self.store, self._gatherer, self._executor, self.metrics, self._take_job)
-        self._planner = Planner(self.store, self._gatherer, self._binder, catalogue, settings)
+        self._planner = Planner(self.store, self._gatherer, self._binder, self.models, settings)
         # Servers whose children beside pods were made by this process: UID and generation at that time.
         self._children: dict[str, tuple[str, int]] = {}
         self._staged: dict[str, frozenset[str]] = {}  # namespace -> ModelServers whose stagers' children were made
+        self._fast: dict[str, str] = {}  # what pods (by UID) said last of preset Fast
         self._observed: dict[str, None] = {}  # UIDs of the last finished jobs that were counted
 
     # --- events in ------------------------------------------------------------------------------------------------
@@ -97,6 +107,39 @@ class Operator:
             self._take_job(obj)
         else:
             cache.apply(obj)
+
+    def replace_model_maps(self, maps: list[Object]) -> None:
+        """A full list of the ConfigMaps with models."""
+        self._model_maps = {key(one): one for one in maps}
+        self._read_models()
+
+    def deliver_model_map(self, event_type: str, one: Object) -> None:
+        """One watch event of such a ConfigMap."""
+        if event_type == "DELETED":
+            self._model_maps.pop(key(one), None)
+        else:
+            self._model_maps[key(one)] = one
+        self._read_models()
+
+    def _read_models(self) -> None:
+        """Read every entry anew; whatever rests on the catalogue is decided again where it changed."""
+        change = self.models.take(self._model_maps.values())
+        self._models_read.set()
+        self._model_notes += change.notes
+        if change.notes:
+            self._queue.add(("models", ""))
+        if change.models:
+            self._gatherer.use(self.models.catalogue)
+            for name in self.store.jobs.entries:
+                self._binder.index(name)
+            self.metrics.know(frozenset(self.models.catalogue.names))
+            self.look_at_everything()
+        self.metrics.count_entries(good=self.models.good, bad=len(self.models.bad))
+
+    async def _note_models(self) -> None:
+        notes, self._model_notes = self._model_notes, []
+        for one, note in notes:
+            await self._executor.note({**one, "apiVersion": "v1", "kind": CONFIGMAP.kind}, note)
 
     def _take_job(self, job: Object) -> None:
         if is_finished(job.get("status") or {}):
@@ -129,6 +172,7 @@ class Operator:
     def _pod_changed(self, name: str, namespace: str) -> None:
         pod = self.store.pods.get(name)
         if pod is None:
+            self._fast = {uid: said for uid, said in self._fast.items() if uid in self.store.pods_by_uid}
             self._servers_of(namespace)
             self._jobs_of(namespace, assigned=True)
             return
@@ -136,6 +180,11 @@ class Operator:
         self._queue.add(("bind", namespace))
         for job in self.store.jobs_by_pod.get(pod["metadata"]["uid"], ()):
             self._queue.add(("job", job))
+        if has_news_of_presets(pod, self._fast):
+            for waiting in self.store.waiting.get(namespace, ()):
+                spec = self.store.jobs.entries[waiting].obj["spec"]
+                if (spec.get("parameters") or {}).get("preset") == Preset.FAST:
+                    self._queue.add(("job", waiting))
 
     def _node_changed(self, name: str) -> None:
         """A node's readiness changed: its pods get no new job, or get them again; its jobs' time runs, or stops."""
@@ -180,6 +229,7 @@ class Operator:
     async def work(self) -> None:
         """Decide and execute until cancelled; starts nothing before the store is synced."""
         await self.store.ready.wait()
+        await self._models_read.wait()
         await self._load_usage()
         try:
             async with asyncio.TaskGroup() as group:
@@ -225,6 +275,8 @@ class Operator:
     async def _handle(self, kind: str, name: str) -> None:
         if kind == "job":
             await self._reconcile_job(name)
+        elif kind == "models":
+            await self._note_models()
         elif kind == "server":
             await self._reconcile_server(name)
         elif kind == "bind":
@@ -256,6 +308,7 @@ class Operator:
         entry = self.store.jobs.entries.get(name)
         if entry is None:
             return
+        await self._read_workflow(entry.obj)
         snapshot = self._gatherer.job(entry, dt.datetime.now(dt.UTC))
         plan = job_decide.decide(snapshot)
         written = await self._executor.run(VIDEOJOB, entry.obj, plan)
@@ -266,6 +319,17 @@ class Operator:
             self._take_job(written)
         if plan.requeue_after is not None:
             self._queue.add(("job", name), plan.requeue_after)
+
+    async def _read_workflow(self, job: Object) -> None:
+        """The ConfigMap of a raw workflow, once; while it is not there, again after a while."""
+        if not self._gatherer.wants_workflow(job):
+            return
+        namespace = job["metadata"]["namespace"]
+        found = await self._client.find(CONFIGMAP, namespace, job["spec"]["workflow"]["configMapRef"]["name"])
+        if self._gatherer.take_workflow(job, found):
+            self._queue.add(("bind", namespace))
+        else:
+            self._queue.add(("job", key(job)), WORKFLOW_SECONDS)
 
     def _count_attempt(self, job: Object) -> None:
         reason = (job.get("status") or {}).get("reason")
@@ -327,7 +391,8 @@ class Operator:
         if len(self._observed) > OBSERVED_LIMIT:
             del self._observed[next(iter(self._observed))]
         verdict = self._gatherer.verdict(job)
-        model = verdict.model if isinstance(verdict, Accepted) else ""
+        told = ((job.get("status") or {}).get("resolved") or {}).get("model") or ""  # a workflow is not read again
+        model = verdict.model if isinstance(verdict, Accepted) else str(told)
         self.metrics.observe_finished(job, model)
         self._learn(job)
         self._gatherer.forget(job)

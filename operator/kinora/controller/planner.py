@@ -11,9 +11,9 @@ import datetime as dt
 from typing import Any, Final
 
 from kinora.api.modelserver import ModelServerSpec
-from kinora.catalogue.load import Catalogue
 from kinora.controller.binder import Binder
 from kinora.controller.gather import Gatherer
+from kinora.controller.models import Models
 from kinora.controller.modelserver import decide as server_decide
 from kinora.controller.modelserver.capacity import Ages, capacity
 from kinora.controller.modelserver.refuse import Refusal
@@ -32,13 +32,11 @@ LOOK_AGAIN: Final = 15.0
 class Planner:
     """Plans one ModelServer after another."""
 
-    def __init__(
-        self, store: Store, gatherer: Gatherer, binder: Binder, catalogue: Catalogue, settings: Settings
-    ) -> None:
+    def __init__(self, store: Store, gatherer: Gatherer, binder: Binder, models: Models, settings: Settings) -> None:
         self._store = store
         self._gatherer = gatherer
         self._binder = binder
-        self._catalogue = catalogue
+        self._models = models
         self._settings = settings
         self._idle: dict[str, float] = {}  # pod UID -> since when (loop time) it serves and holds nothing
         self._pending: dict[str, float] = {}  # pod UID -> since when it has found no node
@@ -52,7 +50,7 @@ class Planner:
             return Plan()
         now = dt.datetime.now(dt.UTC)
         snapshot = self._snapshot(server, now)
-        spec = server_decide.accepted(snapshot, self._catalogue, self._settings)
+        spec = server_decide.accepted(snapshot, self._models.catalogue, self._settings)
         if isinstance(spec, Refusal):
             self._binder.cordoned[name] = frozenset(pod.uid for pod in snapshot.pods)
             return server_decide.refused(snapshot, spec)
@@ -89,7 +87,7 @@ class Planner:
             if other == name or server is None or server["metadata"].get("deletionTimestamp"):
                 continue
             snapshot = self._snapshot(server, now)
-            spec = server_decide.accepted(snapshot, self._catalogue, self._settings)
+            spec = server_decide.accepted(snapshot, self._models.catalogue, self._settings)
             if not isinstance(spec, Refusal):
                 out.append(self._capacity(snapshot, spec))
         return out
@@ -102,7 +100,7 @@ class Planner:
         for pod in snapshot.pods:
             self._learn_start(snapshot, pod)
         self._forget()
-        digest = server_decide.current_hash(spec, self._settings)
+        digest = server_decide.current_hash(spec, self._settings, snapshot.entry)
         return capacity(snapshot, spec, digest, self._gatherer.learning.cold_start(dict(snapshot.server)), ages)
 
     def _pending_for(self, pod: ServerPod) -> float | None:

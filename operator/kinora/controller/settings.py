@@ -30,6 +30,8 @@ class Settings:
         queues: the declared queues by name (KINORA_QUEUES, JSON).
         aging_seconds: how long a job waits to gain one step of priority; 0: never (KINORA_AGING_SECONDS).
         ledger: ConfigMap, namespace/name, that keeps what queues used; empty: memory only (KINORA_LEDGER).
+        namespace: where the operator itself runs (POD_NAMESPACE): ConfigMaps there may hold models; empty: no models
+            are read from any.
         model_aliases: further names of models, such as hosted ones (KINORA_MODEL_ALIASES: name=model,name=model).
         stager: the chart's values of stagers (KINORA_STAGER, JSON).
     """
@@ -43,6 +45,7 @@ class Settings:
     instance: str = "kinora-operator"
     resync_seconds: float = 300.0
     workers: int = 16
+    namespace: str = ""
     model_aliases: Mapping[str, str] = field(default_factory=dict)
     queues: Mapping[str, Queue] = field(default_factory=lambda: read_queues(""))
     aging_seconds: float = AGING_SECONDS
@@ -71,6 +74,7 @@ def from_environment() -> Settings:
         queues=queues,
         aging_seconds=float(env.get("KINORA_AGING_SECONDS", str(AGING_SECONDS))),
         ledger=env.get("KINORA_LEDGER", ""),
+        namespace=env.get("POD_NAMESPACE", ""),
         model_aliases=_aliases(env.get("KINORA_MODEL_ALIASES", "")),
         stager=stager_values(env.get(CHART_VARIABLE, "{}")),
     )

@@ -23,6 +23,10 @@ class Way:
 
     server: str = ""
     model: str = ""
+    preset: str = ""
+    "Whose files the pod must have besides."
+    classes: frozenset[str] = frozenset()
+    "Node classes that the server must allow beyond what all do."
     store: str = ""
 
 

@@ -70,12 +70,12 @@ def decide(job: Object, servers: Iterable[Object], catalogue: Catalogue, claim: 
         spec = VideoJobSpec.model_validate(job["spec"])
     except ValidationError:
         return None
-    fetched = tuple(one for one in named_inputs(spec) if is_fetched(one))
+    fetched = tuple(one for one in named_inputs(spec) if is_fetched(one)) if spec.workflow is None else ()
     model = _model(spec, servers := list(servers), catalogue)
     if not fetched or model is None:
         return None
     uid = job["metadata"]["uid"]
-    if choose_claim(uid, claims_for(model.name, spec.model_server_name, servers)) != claim:
+    if choose_claim(uid, claims_for(model.local_name, spec.model_server_name, servers)) != claim:
         return None
     try:
         return Work(spec, model, resolve(spec, model, uid), fetched)

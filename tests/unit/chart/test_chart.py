@@ -19,11 +19,14 @@ from kinora.api.names import (
     AGENT_CLUSTER_ROLE,
     AGENT_SERVICE_ACCOUNT,
     CONDITION_ENGINE_READY,
+    LABEL_CATALOGUE,
     STAGER_CLUSTER_ROLE,
     STAGER_SERVICE_ACCOUNT,
 )
 from kinora.api.reasons import TERMINAL, Phase
 from kinora.api.videojob import VideoJobSpec, VideoJobStatus
+from kinora.catalogue.load import load_catalogue
+from kinora.catalogue.own import read_entries
 from kinora_cluster import ROOT
 
 Object = dict[str, Any]
@@ -167,6 +170,27 @@ def test_roles_for_people_hold_no_status_and_servers_are_for_admins() -> None:
     assert labels["kinora-edit"] == ["rbac.authorization.k8s.io/aggregate-to-edit"]
     assert labels["kinora-modelserver-edit"] == ["rbac.authorization.k8s.io/aggregate-to-admin"]
     assert not [label for label in str(objects("--set", "rbac.aggregate=false")).split() if "aggregate-to" in label]
+
+
+def test_models_are_read_from_the_operator_s_own_namespace_alone() -> None:
+    everywhere = [rule for rule in rules("kinora-operator") if rule[1] == "configmaps"]
+    assert everywhere == [("", "configmaps", "get")], "by name, for raw workflows: nothing is listed"
+    role = one("Role", "kinora-operator-models")
+    assert role["metadata"]["namespace"] == "kinora-system"
+    assert role["rules"] == [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list", "watch"]}]
+    binding = one("RoleBinding", "kinora-operator-models")
+    assert [(who["name"], who["namespace"]) for who in binding["subjects"]] == [("films-operator", "kinora-system")]
+
+
+def test_models_of_the_values_become_entries_that_the_operator_reads(tmp_path: Path) -> None:
+    values = {"models": {"tune": {"extends": "wan2.1-vace-14b", "name": "tune", "defaults": {"steps": 24}}}}
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump(values), encoding="utf-8")
+    made = one("ConfigMap", "films-models", "--values", str(file))
+    assert made["metadata"]["labels"][LABEL_CATALOGUE] == "true"
+    read = read_entries({"system/films-models": made["data"]}, load_catalogue())
+    assert (dict(read.bad), read.good["tune"].model.defaults.steps) == ({}, 24)
+    assert not [found for found in objects() if found["kind"] == "ConfigMap" and "models" in found["metadata"]["name"]]
 
 
 # --- pods

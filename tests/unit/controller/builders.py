@@ -71,6 +71,7 @@ def snapshot(
     verdict: Verdict | None = None,
     has_server: bool = True,
     surplus: bool = False,
+    preset_lacks: str = "",
     seen: float = 10,
     running: float = 0,
     cancelled: float = 0,
@@ -86,6 +87,7 @@ def snapshot(
         pod=pod or PodState(exists=True, phase="Running"),
         has_server=has_server,
         surplus=surplus,
+        preset_lacks=preset_lacks,
         seen_seconds=seen,
         running_seconds=running,
         cancel_seconds=cancelled,
@@ -153,10 +155,14 @@ def arranged(snapshot_: ServerSnapshot, asked: ModelServerSpec, digest: str = "n
     return arrange(facts.members, facts.wish, NOW.timestamp())
 
 
-def server_plan(snapshot_: ServerSnapshot, *, settings: Settings = SETTINGS, made: bool = True) -> Plan:
+def server_plan(
+    snapshot_: ServerSnapshot, *, settings: Settings = SETTINGS, made: bool = True, models: Catalogue | None = None
+) -> Plan:
     """The plan for a server whose spec.replicas rules."""
-    asked = server_decide.accepted(snapshot_, catalogue(), settings)
+    asked = server_decide.accepted(snapshot_, models or catalogue(), settings)
     if isinstance(asked, Refusal):
         return server_decide.refused(snapshot_, asked)
-    outcome = server_decide.Outcome(arranged(snapshot_, asked, server_decide.current_hash(asked, settings)))
+    outcome = server_decide.Outcome(
+        arranged(snapshot_, asked, server_decide.current_hash(asked, settings, snapshot_.entry))
+    )
     return server_decide.decide(snapshot_, asked, settings, outcome, children_made=made)

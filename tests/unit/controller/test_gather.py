@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kinora.controller.gather import Gatherer
+from kinora.controller.gather import Gatherer, has_news_of_presets
 from kinora.controller.store import Store
 from kinora.controller.videojob.check import Accepted, Refused, Undecided
 from unit.controller.builders import NOW, SETTINGS, assigned, catalogue, job, server
@@ -113,6 +113,37 @@ def test_what_a_pod_holds_is_told_in_the_order_in_which_it_takes_it(gatherer: Ga
     assert [(held.key, held.running) for held in pod.held] == [("films/runs", True), ("films/staged", False)]
     assert pod.held[0].remaining is not None
     assert pod.held[1].remaining is None
+
+
+FAST = {"type": "kinora.dev/FastReady", "status": "True"}
+NOT_FAST = {"type": "kinora.dev/FastReady", "status": "False", "message": "loras/a.safetensors: not on the volume"}
+
+
+def says(store: Store, pod: Object, condition: Object) -> Object:
+    told = {**pod, "status": {**pod["status"], "conditions": [*pod["status"]["conditions"][:1], condition]}}
+    told["metadata"] = {**pod["metadata"], "resourceVersion": str(int(pod["metadata"]["resourceVersion"]) + 1)}
+    store.pods.apply(told)
+    return told
+
+
+def test_a_job_of_preset_fast_waits_for_a_pod_with_its_files_and_is_told_which_lack(
+    gatherer: Gatherer, store: Store
+) -> None:
+    store.servers.apply(server(replicas=2))
+    put(store, "fast", parameters={"preset": "Fast"})
+    entry = store.jobs.entries["films/fast"]
+    assert waiting_keys(gatherer, store) == ["films/fast"]
+    assert gatherer.job(entry, NOW).preset_lacks == "", "no pod serves: that is what it waits for"
+    pod = says(store, ready_pod(gatherer, store), NOT_FAST)
+    assert gatherer.job(entry, NOW).preset_lacks == "loras/a.safetensors: not on the volume"
+    assert [one.presets for one in gatherer.world("films", (), (), NOW.timestamp()).pods] == [frozenset()]
+    news: dict[str, str] = {}
+    assert has_news_of_presets(pod, news)
+    assert not has_news_of_presets(pod, news)
+    able = says(store, pod, FAST)
+    assert has_news_of_presets(able, news)
+    assert gatherer.job(entry, NOW).preset_lacks == ""
+    assert [one.presets for one in gatherer.world("films", (), (), NOW.timestamp()).pods] == [frozenset({"Fast"})]
 
 
 def test_who_waits(gatherer: Gatherer, store: Store) -> None:

@@ -13,7 +13,7 @@ from kinora.api.stagerconfig import StagerValues
 from kinora.controller.gather import Gatherer
 from kinora.controller.settings import Settings, stager_values
 from kinora.controller.store import Store
-from kinora.controller.videojob.check import Accepted, Refused, Undecided, check
+from kinora.controller.videojob.check import Accepted, Around, Refused, Undecided, check
 from kinora.controller.videojob.decide import decide
 from kinora.controller.videojob.snapshot import IntakeState
 from unit.controller.builders import NOW, SETTINGS, VACE, catalogue, job, server, snapshot
@@ -169,13 +169,13 @@ def test_the_two_seconds_before_the_queue_begin_when_the_inputs_are_there() -> N
 
 
 def test_without_stagers_a_url_is_refused_and_a_claim_is_not() -> None:
-    refused = check(job(**SPEC), catalogue(), {}, has_stagers=False)
+    refused = check(job(**SPEC), catalogue(), Around({}, has_stagers=False))
     assert isinstance(refused, Refused)
     assert refused.reason == "StagerDisabled"
     assert refused.message.startswith("spec.inputs.image.url is set; allowed: claim, configMap or artifact")
     assert "stager.enabled" in refused.message
     claim = {"task": "ImageToVideo", "inputs": {"image": {"claim": {"name": "a", "path": "b"}}}}
-    assert isinstance(check(job(**claim), catalogue(), {}, has_stagers=False), Accepted)
+    assert isinstance(check(job(**claim), catalogue(), Around({}, has_stagers=False)), Accepted)
     assert isinstance(check(job(**SPEC), catalogue(), {}), Accepted)
 
 

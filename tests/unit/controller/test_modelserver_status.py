@@ -34,6 +34,13 @@ def pod(obj: Object, slot: int = 0, **facts: Any) -> ServerPod:
     return server_pod(slot, **{"template_hash": current(obj), **facts})
 
 
+def test_what_preset_fast_lacks_is_told_and_keeps_nobody_from_being_ready() -> None:
+    obj = server()
+    found = status(obj, pod(obj, preset_message="loras/a.safetensors: not on the volume"))
+    assert conditions(found)["WeightsReady"] == ("True", "WeightsPresent")
+    assert "preset Fast: loras/a.safetensors: not on the volume" in str(found["conditions"])
+
+
 def test_all_is_well() -> None:
     obj = server(replicas=2)
     found = status(obj, pod(obj, 0), pod(obj, 1, busy=True))

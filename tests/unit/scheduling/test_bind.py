@@ -133,6 +133,13 @@ def test_a_job_that_was_lost_twice_goes_to_capacity_that_stays() -> None:
     assert bound(world([job("lost", losses=2), job("new")], [spot])) == [("new", "spot")]
 
 
+def test_a_job_of_a_preset_goes_only_where_its_files_are() -> None:
+    fast = job("fast", preset="Fast", priority=5)
+    assert bound(world([fast, job("plain")], [pod("p1", presets="")])) == [("plain", "p1")]
+    both = [pod("p1"), pod("p2", presets="Fast")]
+    assert bound(world([fast, job("plain")], both)) == [("fast", "p2"), ("plain", "p1")]
+
+
 def test_a_job_longer_than_spot_pods_live_goes_elsewhere() -> None:
     one = world([job("long", work=100)], [pod("spot", spot=True, pool="cheap")], spot_life={"cheap": 60.0})
     assert bound(one) == []

@@ -38,9 +38,9 @@ class Outcome:
     look_again: float | None = None
 
 
-def current_hash(spec: ModelServerSpec, settings: Settings) -> str:
-    """The hash that a pod made now would carry."""
-    return desired.template_hash(spec, spec.engine.image or settings.engine_image)
+def current_hash(spec: ModelServerSpec, settings: Settings, entry: str = "") -> str:
+    """The hash that a pod made now would carry. ``entry``: an administrator's entry of its model, if there is one."""
+    return desired.template_hash(spec, spec.engine.image or settings.engine_image, entry)
 
 
 def accepted(snapshot: ServerSnapshot, catalogue: Catalogue, settings: Settings) -> ModelServerSpec | Refusal:
@@ -71,7 +71,7 @@ def decide(
     replicas = spec.replicas if outcome.scaled is None else outcome.scaled.replicas
     facts = Facts(
         spec=spec,
-        current_hash=current_hash(spec, settings),
+        current_hash=current_hash(spec, settings, snapshot.entry),
         missing_claims=missing_claims,
         replicas=replicas,
         fleet=fleet,
@@ -156,9 +156,11 @@ def _fresh_pod(
 ) -> dict[str, object]:
     """The pod of the slot's lowest incarnation whose name no existing pod has."""
     metadata = snapshot.server["metadata"]
-    digest = current_hash(spec, settings)
+    digest = current_hash(spec, settings, snapshot.entry)
     incarnation = 0
     while names.pod_name(metadata["name"], metadata["uid"], digest, start.slot, incarnation) in taken:
         incarnation += 1
     pool = next(pool for pool in pools_of(spec) if pool.name == start.pool)
-    return desired.pod(snapshot.server, spec, settings, pool=pool, slot=start.slot, incarnation=incarnation)
+    return desired.pod(
+        snapshot.server, spec, settings, pool=pool, slot=start.slot, incarnation=incarnation, entry=snapshot.entry
+    )

@@ -49,9 +49,12 @@ def check(spec: ModelServerSpec, catalogue: Catalogue, default_engine_image: str
 
 def refusals(spec: ModelServerSpec, catalogue: Catalogue, default_engine_image: str) -> Iterator[Refusal]:
     """Every reason why not, the most telling first."""
-    if catalogue.get(spec.model) is None:
+    model = catalogue.get(spec.model)
+    if model is None or model.served_by is not None:
         known = ", ".join(catalogue.names)
-        yield Refusal(reasons.UNKNOWN_MODEL, f"spec.model is {spec.model!r}; allowed: {known}")
+        more = f"a further name of {model.served_by}" if model is not None else catalogue.unknown(spec.model)
+        mend = f" ({more})" if more else ""
+        yield Refusal(reasons.UNKNOWN_MODEL, f"spec.model is {spec.model!r}; allowed: {known}{mend}")
     for missing in _not_implemented(spec):
         yield Refusal(reasons.NOT_IMPLEMENTED, f"{missing} is not implemented in this release; remove it")
     for word in spec.engine.args:

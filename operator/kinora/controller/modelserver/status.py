@@ -173,7 +173,8 @@ def _weights(pods: list[ServerPod], facts: Facts, snapshot: ServerSnapshot) -> V
     if lacking:
         return Verdict("False", reasons.WEIGHTS_MISSING, lacking.engine_message)
     if any(pod.serves for pod in pods):
-        return Verdict("True", reasons.WEIGHTS_PRESENT, "every weight file is present and verified")
+        without = next((f"; preset Fast: {pod.preset_message}" for pod in pods if pod.preset_message), "")
+        return Verdict("True", reasons.WEIGHTS_PRESENT, f"every weight file is present and verified{without}")
     for condition in (snapshot.server.get("status") or {}).get("conditions") or []:
         if condition.get("type") == "WeightsReady" and condition.get("status") == "True":
             return Verdict("True", condition.get("reason", ""), condition.get("message", ""))

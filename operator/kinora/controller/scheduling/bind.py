@@ -58,8 +58,8 @@ def assign(world: World) -> Assignment:
 
 
 def suits(world: World, job: Job, pod: Pod) -> bool:
-    """Whether the job may go to that kind of capacity (decisions.md, 13). The lane tells which servers render it."""
-    return not pod.spot or not is_firm(world, job, pod.server, pod.pool)
+    """Whether the pod has what the job needs, and may have it (decisions.md, 13). The lane tells which servers can."""
+    return pod.renders(job) and (not pod.spot or not is_firm(world, job, pod.server, pod.pool))
 
 
 def is_firm(world: World, job: Job, server: str, pool: str) -> bool:
@@ -94,9 +94,9 @@ class _Free:
         if not self.pods[pod.server]:
             del self.pods[pod.server]
 
-    def any(self, servers: Iterable[str]) -> bool:
-        """Whether one of these servers has a place left."""
-        return any(name in self.pods for name in servers)
+    def any(self, servers: Iterable[str], job: Job) -> bool:
+        """Whether one of these servers has a place left where jobs of this one's preset can be rendered."""
+        return any(pod.renders(job) for name in servers for pod in self._of(name))
 
     def idle(self) -> list[Pod]:
         """The idle pods that nobody took."""
@@ -122,7 +122,7 @@ def _fill(world: World, free: _Free) -> tuple[list[Bind], list[tuple[Lane, Job]]
             free.take(pod)
             binds.append(Bind(job.key, pod, ahead=bool(pod.held)))
             line.took(job, world.seconds(job, pod.server, pod.pool))
-        elif not free.any(lane.servers):
+        elif not free.any(lane.servers, job):
             behind.append((lane, job))
             line.drop(lane)
     return binds, behind
@@ -144,7 +144,10 @@ def _to_idle(world: World, free: _Free) -> Iterator[Leave]:
         remaining = pod.held[0].remaining if pod.held else None
         if staged is None or (remaining is not None and remaining <= WORTH_SECONDS):
             continue
-        other = next((one for one in idle if one.server == pod.server and one.spot <= pod.spot), None)
+        other = next(
+            (one for one in idle if one.server == pod.server and one.spot <= pod.spot and one.presets >= pod.presets),
+            None,
+        )
         if other is not None:
             idle.remove(other)
             yield Leave(staged.key, running=False, why=f"{other.name} is idle")

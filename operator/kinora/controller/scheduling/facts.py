@@ -23,6 +23,7 @@ class Job:
         work: tokens x steps, the unit of its cost.
         video_seconds: what its queue's daily limit is charged.
         losses: attempts that were lost; after two it goes to capacity that is not taken away.
+        preset: whose files a pod must have besides; empty: none. The same for all jobs of a lane.
     """
 
     key: str
@@ -33,6 +34,7 @@ class Job:
     work: float = 0.0
     video_seconds: float = 0.0
     losses: int = 0
+    preset: str = ""
 
 
 def level(priority: int, created: float, aging_seconds: float) -> int:
@@ -95,6 +97,12 @@ class Pod:
     held: tuple[Held, ...] = ()
     ready_in: float = 0.0
     "Predicted seconds until it serves, for one that starts; for forecasts only."
+    presets: frozenset[str] = frozenset()
+    "Whose files it has, beside those that every job needs."
+
+    def renders(self, job: Job) -> bool:
+        """Whether it has the files of the job's preset."""
+        return not job.preset or job.preset in self.presets
 
 
 @dataclass(frozen=True, slots=True)

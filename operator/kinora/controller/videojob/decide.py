@@ -73,13 +73,16 @@ def _wait(snapshot: JobSnapshot, verdict: Accepted | Undecided, deadline_left: f
     if snapshot.job["spec"].get("suspend"):
         reason, message = reasons.SUSPENDED, "spec.suspend is true; set it to false to go on"
     elif isinstance(verdict, Undecided):
-        reason, message = reasons.NO_MODEL_SERVER, verdict.message
+        reason, message = verdict.reason, verdict.message
     elif not snapshot.has_server:
         reason, message = reasons.NO_MODEL_SERVER, f"no ModelServer in the namespace serves {verdict.model}"
     elif not snapshot.intake.store_served:
         store = store_of(snapshot.job)
         message = f"the job's inputs are in {store}, which no ModelServer that serves {verdict.model} uses"
         reason = reasons.NO_MODEL_SERVER
+    elif snapshot.preset_lacks:
+        reason = reasons.NO_PRESET_WEIGHTS
+        message = f"no server pod has the files of preset {verdict.preset}: {snapshot.preset_lacks}"
     else:
         reason, message = reasons.WAITING_FOR_SERVER, "every server pod of the model is busy or not ready"
     if phase_of(status) == Phase.QUEUED and _same_wait(status.get("reason"), reason):
