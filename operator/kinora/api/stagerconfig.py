@@ -37,6 +37,7 @@ class StagerConfig(ApiModel):
 
     artifact_claim: str
     model_aliases: dict[str, str] = Field(default_factory=dict)
+    model_entries: list[str] = Field(default_factory=list)  # the administrator's own, as text
     allow: Allow = Field(default_factory=Allow)
     limits: Limits = Field(default_factory=Limits)
     parallel: int = Field(4, ge=1, le=64)
@@ -54,11 +55,12 @@ class StagerValues(ApiModel):
     node_selector: dict[str, str] = Field(default_factory=dict)
     tolerations: list[FreeForm] = Field(default_factory=list)
 
-    def config(self, artifact_claim: str, model_aliases: dict[str, str]) -> StagerConfig:
+    def config(self, artifact_claim: str, aliases: dict[str, str], entries: list[str]) -> StagerConfig:
         """What the stager of this claim is told."""
         return StagerConfig(
             artifact_claim=artifact_claim,
-            model_aliases=model_aliases,
+            model_aliases=aliases,
+            model_entries=entries,
             allow=self.allow,
             limits=self.limits,
             parallel=self.parallel,

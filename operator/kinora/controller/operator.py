@@ -363,7 +363,9 @@ class Operator:
         running = [entry.obj for name, entry in self.store.stagers.entries.items() if name.startswith(prefix)]
         owners = frozenset(server["metadata"]["uid"] for server in servers)
         made = self._staged.get(namespace) == owners
-        plan = stager_decide.decide(namespace, servers, running, self._settings, children_made=made)
+        catalogue = self.models.catalogue
+        entries = [text for name in catalogue.names if (text := catalogue.entry(name))]
+        plan = stager_decide.decide(namespace, servers, running, self._settings, entries=entries, children_made=made)
         await self._executor.children(plan)
         self._staged[namespace] = owners
 

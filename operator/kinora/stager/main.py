@@ -9,7 +9,9 @@ import signal
 import sys
 
 from kinora import __version__
-from kinora.catalogue.load import load_catalogue
+from kinora.api.stagerconfig import CONFIG_VARIABLE, StagerConfig
+from kinora.catalogue.load import Catalogue, CatalogueError, load_catalogue
+from kinora.catalogue.own import Read, parse_own, with_own
 from kinora.kube.client import KubeClient
 from kinora.kube.config import Connection, connect
 from kinora.kube.http import application, serve
@@ -56,7 +58,7 @@ async def stage(settings: Settings, connection: Connection) -> None:
                 client=client,
                 store=store,
                 intake=Intake(store, fetcher, limits=config.limits, parallel=config.parallel, metrics=metrics),
-                catalogue=load_catalogue().with_aliases(config.model_aliases),
+                catalogue=catalogue_of(config),
                 metrics=metrics,
             )
         )
@@ -65,3 +67,17 @@ async def stage(settings: Settings, connection: Connection) -> None:
             await stager.run()
         finally:
             await runner.cleanup()
+
+
+def catalogue_of(config: StagerConfig) -> Catalogue:
+    """The models as the operator knows them: packaged ones, the administrator's own, aliases that lead to one."""
+    packaged, good = load_catalogue(), {}
+    for text in config.model_entries:
+        try:
+            own = parse_own(text, CONFIG_VARIABLE, packaged)
+            good[own.model.name] = own
+        except CatalogueError as error:  # an older stager, a newer operator: that model's jobs wait
+            log.warning("%s", error)
+    catalogue = with_own(packaged, Read(good, {}))
+    known = {name: target for name, target in config.model_aliases.items() if not catalogue.alias_fault(name, target)}
+    return catalogue.with_aliases(known)

@@ -75,6 +75,14 @@ def test_an_upgrade_rolls_a_stager_only_when_it_changes_it() -> None:
         assert len(decide("films", servers, running, changed, children_made=True).apply) == 1
 
 
+def test_another_entry_of_a_model_is_told_to_its_stagers() -> None:
+    servers = [named("a")]
+    running = [seen(desired.deployment("films", "videos", servers, SETTINGS, ["one"]))]
+    assert decide("films", servers, running, SETTINGS, entries=["one"], children_made=True).is_empty
+    [told] = decide("films", servers, running, SETTINGS, entries=["two"], children_made=True).apply
+    assert '"modelEntries": ["two"]' in told.body["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"]
+
+
 def test_owners_follow_the_servers() -> None:
     running = [seen(desired.deployment("films", "videos", [named("a")], SETTINGS))]
     plan = decide("films", [named("a"), named("b")], running, SETTINGS, children_made=True)

@@ -7,6 +7,8 @@ from ipaddress import ip_network
 
 import pytest
 
+from kinora.api.stagerconfig import StagerConfig
+from kinora.stager.main import catalogue_of
 from kinora.stager.settings import SettingsError, settings_from
 
 PLAIN = {"KINORA_NAMESPACE": "films", "KINORA_STAGER_CONFIG": '{"artifactClaim": "videos"}'}
@@ -42,3 +44,14 @@ def test_a_wrong_environment_is_named(environment: dict[str, str], words: str) -
     with pytest.raises(SettingsError) as caught:
         settings_from(environment)
     assert words in str(caught.value)
+
+
+def test_own_models_and_aliases_are_known_and_bad_ones_are_left_out() -> None:
+    own = json.dumps({"extends": "wan2.1-vace-1.3b", "name": "our-vace"})
+    aliases = {"hosted": "wan2.1-vace-14b", "lost": "wan9"}
+    config = StagerConfig(artifact_claim="v", model_aliases=aliases, model_entries=[own, "no: entry"])
+    catalogue = catalogue_of(config)
+    assert catalogue.get("hosted") is not None
+    assert catalogue.get("lost") is None
+    assert catalogue.get("our-vace") is not None
+    assert catalogue.get("wan2.1-vace-1.3b") is not None

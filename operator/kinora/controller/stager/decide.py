@@ -21,12 +21,16 @@ def decide(
     deployments: Sequence[Object],
     settings: Settings,
     *,
+    entries: Sequence[str] = (),
     children_made: bool = False,
 ) -> Plan:
-    """The plan for one namespace. ``children_made``: this process has made what is beside the Deployments."""
+    """The plan for one namespace. ``children_made``: this process has made what is beside the Deployments.
+
+    ``entries``: the administrator's own models, as text.
+    """
     using = _by_claim(servers) if settings.stager.enabled else {}
     wanted = {
-        names.stager_name(claim): desired.deployment(namespace, claim, those, settings)
+        names.stager_name(claim): desired.deployment(namespace, claim, those, settings, entries)
         for claim, those in using.items()
     }
     known = {entry["metadata"]["name"]: entry for entry in deployments}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from kinora.api import names
@@ -77,10 +77,15 @@ def role_binding(namespace: str) -> Body:
     }
 
 
-def deployment(namespace: str, claim: str, servers: Collection[Object], settings: Settings) -> Body:
-    """The stager of an artifact claim, which these ModelServers use. Its template hash is an annotation."""
+def deployment(
+    namespace: str, claim: str, servers: Collection[Object], settings: Settings, entries: Sequence[str] = ()
+) -> Body:
+    """The stager of an artifact claim, which these ModelServers use. Its template hash is an annotation.
+
+    ``entries``: the administrator's own models, as text.
+    """
     name = names.stager_name(claim)
-    template = _template(claim, settings)
+    template = _template(claim, settings, entries)
     text = json.dumps(template, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     selector = {names.LABEL_COMPONENT: names.COMPONENT_STAGER, names.LABEL_STAGER: name}
@@ -106,7 +111,7 @@ def deployment(namespace: str, claim: str, servers: Collection[Object], settings
     }
 
 
-def _template(claim: str, settings: Settings) -> Body:
+def _template(claim: str, settings: Settings, entries: Sequence[str]) -> Body:
     values = settings.stager
     pod: Body = {
         "serviceAccountName": names.STAGER_SERVICE_ACCOUNT,
@@ -121,7 +126,7 @@ def _template(claim: str, settings: Settings) -> Body:
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(claim, settings)],
+        "containers": [_container(claim, settings, entries)],
         "volumes": [
             {"name": "artifacts", "persistentVolumeClaim": {"claimName": claim}},
             {"name": "tmp", "emptyDir": {}},
@@ -136,8 +141,8 @@ def _template(claim: str, settings: Settings) -> Body:
     return {"metadata": {"annotations": {"kubectl.kubernetes.io/default-container": CONTAINER}}, "spec": pod}
 
 
-def _container(claim: str, settings: Settings) -> Body:
-    config = settings.stager.config(claim, dict(settings.model_aliases))
+def _container(claim: str, settings: Settings, entries: Sequence[str]) -> Body:
+    config = settings.stager.config(claim, dict(settings.model_aliases), list(entries))
     return {
         "name": CONTAINER,
         "image": settings.agent_image,
