@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from kinora.api.names import COMPONENT_SERVER, LABEL_COMPONENT
 from kinora.kube.client import KubeClient
 from kinora.kube.resources import POD, VIDEOJOB, Resource
 
@@ -47,15 +48,16 @@ async def wait_for(
 async def wait_for_pods(
     kube: KubeClient, namespace: str, holds: Callable[[list[Object]], bool], deadline: float = DEADLINE
 ) -> list[Object]:
-    """Follow the namespace's pods by a watch until they are as wanted."""
+    """Follow the namespace's server pods (not its stager's) by a watch until they are as wanted."""
+    selector = f"{LABEL_COMPONENT}={COMPONENT_SERVER}"
     pods: dict[str, Object] = {}
     try:
         async with asyncio.timeout(deadline):
-            items, version = await kube.list(POD, namespace)
+            items, version = await kube.list(POD, namespace, label_selector=selector)
             pods = {item["metadata"]["uid"]: item for item in items}
             if holds(list(pods.values())):
                 return list(pods.values())
-            async for event in kube.stream(POD, namespace, resource_version=version):
+            async for event in kube.stream(POD, namespace, resource_version=version, label_selector=selector):
                 if event["type"] == "BOOKMARK":
                     continue
                 uid = event["object"]["metadata"]["uid"]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
-import dataclasses
 import datetime as dt
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import pytest
 
 from integration.conftest import free_port
+from integration.tokens import as_token, token, until_authorised
 from kinora.api.names import CONDITION_ENGINE_READY
 from kinora.controller.main import serve
 from kinora.controller.modelserver.desired import role_binding, service_account
@@ -36,29 +35,6 @@ from waiting import DEADLINE, job_status, model_server, phase, video_job, wait_f
 pytestmark = pytest.mark.integration
 Object = dict[str, Any]
 SECRET = Resource("", "v1", "secrets", "Secret")
-TOKEN_REQUEST = Resource("", "v1", "serviceaccounts", "TokenRequest")
-
-
-def as_token(connection: Connection, token: str) -> Connection:
-    """The same server, and nobody's certificate: the token alone says who asks."""
-    import ssl
-
-    tls = ssl.create_default_context(cafile=connection.ca_file)
-    return dataclasses.replace(
-        connection, tls=tls, authorization=lambda: f"Bearer {token}", cert_file=None, key_file=None
-    )
-
-
-async def token(kube: KubeClient, namespace: str, account: str, pod: Object | None = None) -> str:
-    """A token of the account as the kubelet asks for it: bound to a pod, or to nothing."""
-    spec: Object = {"expirationSeconds": 3600}
-    if pod is not None:
-        name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
-        spec["boundObjectRef"] = {"kind": "Pod", "apiVersion": "v1", "name": name, "uid": uid}
-    path = TOKEN_REQUEST.path(namespace, account, "token")
-    body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
-    answer = await kube._call("POST", "create", TOKEN_REQUEST, path, body=body)
-    return str(answer["status"]["token"])
 
 
 async def make_pod(kube: KubeClient, namespace: str, name: str) -> Object:
@@ -96,15 +72,6 @@ async def agent(kube: KubeClient, namespace: str, pod: Object, connection: Conne
     async with KubeClient(as_token(connection, await token(kube, namespace, "kinora-agent", pod))) as client:
         await until_authorised(client, namespace)
         yield client
-
-
-async def until_authorised(client: KubeClient, namespace: str) -> None:
-    """A RoleBinding is known to the authoriser a moment after it was made."""
-    async with asyncio.timeout(DEADLINE):
-        while True:
-            with contextlib.suppress(ApiError):
-                await client.list_page(VIDEOJOB, namespace)
-                return
 
 
 async def bind(kube: KubeClient, namespace: str, pod: Object, name: str = "job", **status: Any) -> Object:

@@ -58,6 +58,20 @@ BAD_JOBS: dict[str, tuple[Object, list[str]]] = {
         {"task": "ImageToVideo", "inputs": {"image": CLAIM | URL}},
         ["spec.inputs.image", "exactly one of url, artifact, upload, claim, configMap", "set here: url claim"],
     ),
+    **{
+        f"url {url}": (
+            {"task": "ImageToVideo", "inputs": {"image": {"url": url}}},
+            ["spec.inputs.image.url", "allowed: https:// or http://"],
+        )
+        for url in ("ftp://x/a", "https://u:p@x/a", "//x/a", "https://", "https:///a", "http://a b/", "https://x\\@y/")
+    },
+    **{
+        f"upload {key}": (
+            {"task": "ImageToVideo", "inputs": {"image": {"upload": key}}},
+            ["spec.inputs.image.upload", "allowed: a relative path"],
+        )
+        for key in ("../a", "/a", "a//b", ".a", "a/.b", "a b", "a\\b", "é")
+    },
     "no source": ({"task": "ImageToVideo", "inputs": {"image": {}}}, ["spec.inputs.image", "exactly one of url"]),
     "two sources in a reference": (
         {"task": "ReferenceToVideo", "inputs": {"references": [{"source": CLAIM | URL}]}},

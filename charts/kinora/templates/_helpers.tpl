@@ -32,3 +32,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- range .Values.imagePullSecrets }}{{- $names = append $names .name -}}{{- end -}}
 {{- join "," $names -}}
 {{- end -}}
+
+{{/* Helm reads numbers of a values file as floats: 1073741824 would become 1.073741824e+09. */}}
+{{- define "kinora.stager" -}}
+{{- $stager := deepCopy .Values.stager -}}
+{{- $_ := set $stager.limits "maxBytes" (int64 $stager.limits.maxBytes) -}}
+{{- $_ := set $stager "parallel" (int64 $stager.parallel) -}}
+{{- $ports := list -}}
+{{- range $stager.allow.ports }}{{- $ports = append $ports (int64 .) -}}{{- end -}}
+{{- $_ := set $stager.allow "ports" $ports -}}
+{{- toJson $stager -}}
+{{- end -}}

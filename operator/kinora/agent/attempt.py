@@ -29,7 +29,7 @@ from kinora.agent.metrics import Metrics
 from kinora.agent.publish import Publisher
 from kinora.agent.reporter import Reporter
 from kinora.agent.settings import Settings
-from kinora.agent.staging import Stager
+from kinora.agent.staging import Stager, StoredInputs
 from kinora.agent.stop import Stop, Stopped, StopSignal
 from kinora.agent.verdict import Kind, Refusal, Verdict, permanent
 from kinora.agent.workflow import Workflows
@@ -215,7 +215,10 @@ class Attempt:
         if known is not None:
             return known
         began = self._loop.time()
-        staged = await self._tools.stager.stage(named_inputs(spec), resolved, self._tools.model, self._folder)
+        stored = StoredInputs.of(self._first["status"])
+        staged = await self._tools.stager.stage(
+            named_inputs(spec), resolved, self._tools.model, self._folder, stored=stored
+        )
         manifest = Manifest(staged, self._loop.time() - began)
         await asyncio.to_thread(write_manifest, folder, manifest)
         self._tools.metrics.stage_seconds.labels(stage="staged").observe(manifest.seconds)

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 from kinora.agent.agent import Agent, Parts
-from kinora.agent.http import application, serve
 from kinora.agent.settings import Settings, SettingsError, settings_from
 from kinora.agent.token import TOKEN_PATH, token_fault
 from kinora.api.agentconfig import CONFIG_VARIABLE, AgentConfig
@@ -21,6 +20,7 @@ from kinora.engine.client import ComfyClient
 from kinora.engine.supervisor_client import SupervisorClient
 from kinora.kube.client import KubeClient
 from kinora.kube.config import connect
+from kinora.kube.http import application, serve
 from kinora.storage.pvc import PvcStore
 
 log = logging.getLogger(__name__)

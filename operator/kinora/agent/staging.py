@@ -1,7 +1,8 @@
 """Brings a job's inputs into the engine's input folder, looked at and normalised. What they are judged by is recipes'.
 
-Sources are files on claims, keys of ConfigMaps and artifacts of finished jobs. Every file is untrusted: opened beneath
-its root without following links, copied, and read only by the media child. A fault of an input is permanent.
+Sources are files on claims, keys of ConfigMaps, artifacts of finished jobs, and what a stager has put into the store:
+nothing is fetched here. Every file is untrusted: opened beneath its root without following links, copied, and read only
+by the media child. A fault of an input is permanent.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import io
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Final, Protocol
 
@@ -22,6 +23,7 @@ from kinora.agent.settings import Settings
 from kinora.agent.verdict import Refusal, permanent
 from kinora.api import reasons, transitions
 from kinora.api.reasons import Phase
+from kinora.api.stagerconfig import MAX_INPUT_BYTES
 from kinora.api.videojob import ArtifactSource, ClaimSource, ConfigMapSource
 from kinora.catalogue.model import Model
 from kinora.kube.client import KubeClient
@@ -34,11 +36,10 @@ from kinora.recipes.graph import StagedInput
 from kinora.recipes.needs import MediaKind, NamedInput, field_of, staging_faults
 from kinora.recipes.preparation import Preparation, kind_of_prepared, sized
 from kinora.recipes.resolved import Resolved
-from kinora.storage.keys import KeyRefused
+from kinora.storage.keys import KeyRefused, input_key
 from kinora.storage.store import ArtifactStore, NotStoredError
 from kinora.workflows.workflow import StagedFile
 
-MAX_INPUT_BYTES: Final = 2 * 1024**3
 MAX_CONFIGMAP_BYTES: Final = 1024**2
 _CHUNK: Final = 1 << 20
 # What VHS_LoadVideo lists; another name would not be found.
@@ -100,6 +101,20 @@ class Staged:
 
 
 @dataclass(frozen=True)
+class StoredInputs:
+    """What a stager has brought: the root of its store, and the sha256 of each input by name."""
+
+    root: str = ""
+    hashes: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, status: Mapping[str, Any]) -> StoredInputs:
+        """As a job's status tells it."""
+        entries = status.get("inputs") or []
+        return cls(status.get("inputStore") or "", {entry["name"]: str(entry.get("sha256")) for entry in entries})
+
+
+@dataclass(frozen=True)
 class _Copied:
     path: Path
     sha256: str
@@ -115,15 +130,26 @@ class Stager:
         self._store = store
         self._media = media
 
-    async def stage(self, inputs: tuple[NamedInput, ...], resolved: Resolved, model: Model, folder: str) -> Staged:
-        """Fetch, look at and prepare all inputs in `folder` of the input folder. Raises Refusal (InvalidInput)."""
+    async def stage(
+        self,
+        inputs: tuple[NamedInput, ...],
+        resolved: Resolved,
+        model: Model,
+        folder: str,
+        *,
+        stored: StoredInputs | None = None,
+    ) -> Staged:
+        """Fetch, look at and prepare all inputs in `folder` of the input folder. Raises Refusal (InvalidInput).
+
+        `stored`: what a stager has brought into the store.
+        """
         root = self._settings.paths.input / folder
         root.mkdir(mode=0o2775, parents=True, exist_ok=True)
         files: dict[str, StagedInput] = {}
         found: dict[str, MediaInfo] = {}
         facts: dict[str, dict[str, Any]] = {}
         for one in inputs:
-            copied = await self._fetch(one, root)
+            copied = await self._fetch(one, root, stored or StoredInputs())
             found[one.name] = await self._look(one, copied)
             path, entry = await self._prepare(one, copied, found[one.name])
             files[one.name] = StagedInput(f"{folder}/{path.name}", found[one.name].kind)
@@ -146,7 +172,7 @@ class Stager:
         root.mkdir(mode=0o2775, parents=True, exist_ok=True)
         staged = {}
         for one in inputs:
-            copied = await self._fetch(one, root)
+            copied = await self._fetch(one, root, StoredInputs())
             info = await self._look(one, copied)
             if one.kind not in (MediaKind.EITHER, info.kind):
                 raise _bad(one.name, f"a file of kind {info.kind}", _WORDS[one.kind])
@@ -193,7 +219,7 @@ class Stager:
 
     # --- sources ------------------------------------------------------------------------------------------------------
 
-    async def _fetch(self, one: NamedInput, root: Path) -> _Copied:
+    async def _fetch(self, one: NamedInput, root: Path, stored: StoredInputs) -> _Copied:
         source, target = one.source, root / f"{_safe(one.name)}.part"
         if source.claim is not None:
             file, suffix = self._open_claim(one.name, source.claim), PurePosixPath(source.claim.path).suffix
@@ -207,8 +233,7 @@ class Stager:
                 raise _bad(f"{one.name}.artifact", f"{artifact} with sha256 {copied.sha256}", f"sha256 {expected}")
             return copied
         else:
-            given = "url" if source.url is not None else "upload"
-            raise _bad(f"{one.name}.{given}", "given", "claim, configMap or artifact (url and upload: not implemented)")
+            return await self._from_stager(one, stored, target)
         return await self._copy(one.name, file, target, suffix)
 
     def _open_claim(self, name: str, claim: ClaimSource) -> BinaryIO:
@@ -259,6 +284,24 @@ class Stager:
             return await self._store.open_read(uri.removeprefix(root)), str(artifact.get("sha256", ""))
         except (NotStoredError, KeyRefused) as error:
             raise _bad(f"{field}.videoJobName", str(error), "an artifact that is still in the store") from None
+
+    async def _from_stager(self, one: NamedInput, stored: StoredInputs, target: Path) -> _Copied:
+        """What a stager has fetched: its content is what status says, whoever wrote to the store since."""
+        field = f"{one.name}.{'url' if one.source.url is not None else 'upload'}"
+        expected, root = stored.hashes.get(one.name), self._store.uri("k")[:-1]
+        if not stored.root or expected is None:
+            raise _bad(field, "set, and no stager has fetched it", "a job whose condition InputsReady is True")
+        if stored.root != root:
+            raise _bad(field, f"in the store {stored.root}", f"{root}, this ModelServer's store")
+        try:
+            file = await self._store.open_read(input_key(expected))
+        except (NotStoredError, KeyRefused):
+            allowed = "an input that is; make the job anew"
+            raise _bad(field, f"no longer in the store (sha256 {expected})", allowed) from None
+        copied = await self._copy(one.name, file, target, "")
+        if copied.sha256 != expected:
+            raise _bad(field, f"stored with sha256 {copied.sha256}", f"sha256 {expected}, as it was fetched")
+        return copied
 
     async def _copy(self, name: str, source: BinaryIO, target: Path, suffix: str) -> _Copied:
         def copy() -> _Copied:

@@ -24,6 +24,9 @@ LABEL_CATALOGUE: Final = f"{GROUP}/catalogue"  # "true" on ConfigMaps of the ope
 LABEL_NAME: Final = "app.kubernetes.io/name"
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 COMPONENT_SERVER: Final = "server"
+COMPONENT_STAGER: Final = "stager"
+LABEL_STAGER: Final = f"{GROUP}/stager"
+ANNOTATION_CLAIM: Final = f"{GROUP}/artifact-claim"
 ANNOTATION_TEMPLATE_HASH: Final = f"{GROUP}/template-hash"
 # Labels of a ModelServer that its pods carry too, and no others: what Kueue reads of a plain pod.
 QUEUE_LABELS: Final = ("kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class")
@@ -32,6 +35,8 @@ CONDITION_FAST_READY: Final = f"{GROUP}/FastReady"  # whether jobs of preset Fas
 
 AGENT_SERVICE_ACCOUNT: Final = "kinora-agent"
 AGENT_CLUSTER_ROLE: Final = "kinora-agent"
+STAGER_SERVICE_ACCOUNT: Final = "kinora-stager"
+STAGER_CLUSTER_ROLE: Final = "kinora-stager"
 
 CONTAINER_ENGINE: Final = "engine"
 CONTAINER_AGENT: Final = "agent"
@@ -54,6 +59,7 @@ ARTIFACTS_DIR: Final = "/kinora/artifacts"
 INPUT_CLAIMS_DIR: Final = "/kinora/claims"
 ENGINE_PORT: Final = 8188
 AGENT_PORT: Final = 8780
+STAGER_PORT: Final = 8782
 
 
 def key(obj: dict[str, Any]) -> str:
@@ -72,6 +78,11 @@ def pod_name(model_server: str, uid: str, template_hash: str, slot: int, incarna
     digest = hashlib.sha256(f"{uid}/{template_hash}/{slot}/{incarnation}".encode()).hexdigest()[:8]
     suffix = f"-{slot}-{digest}"
     return model_server[: 63 - len(suffix)].rstrip("-.") + suffix
+
+
+def stager_name(artifact_claim: str) -> str:
+    """``kinora-stager-<8 hex>``: one stager an artifact claim, in the claim's namespace."""
+    return f"kinora-stager-{hashlib.sha256(artifact_claim.encode()).hexdigest()[:8]}"
 
 
 def job_folder(job_uid: str, attempt: int) -> str:

@@ -28,6 +28,9 @@ NOT_IMPLEMENTED: Final = "NotImplemented"
 WAITING_FOR_SERVER: Final = "WaitingForServer"  # every server pod of the model is busy or starting
 NO_PRESET_WEIGHTS: Final = "NoPresetWeights"  # servers of the model are there, none with the files of the job's preset
 NO_MODEL_SERVER: Final = "NoModelServer"  # nothing in the namespace serves the model
+FETCHING_INPUTS: Final = "FetchingInputs"  # a stager has to fetch and look at inputs first
+STAGER_NOT_READY: Final = "StagerNotReady"  # ... and its pod does not run
+STAGER_DISABLED: Final = "StagerDisabled"  # the administrator has switched the stagers off: permanent
 MODEL_REFUSED: Final = "ModelEntryRefused"  # an administrator's entry of the model cannot be used
 WAITING_FOR_WORKFLOW: Final = "WaitingForWorkflow"  # the ConfigMap of a raw workflow is not there
 SUSPENDED: Final = "Suspended"
@@ -47,6 +50,8 @@ ACTIVE_DEADLINE_EXCEEDED: Final = "ActiveDeadlineExceeded"
 GRAPH_REFUSED: Final = "GraphRefused"  # /prompt answered 400: permanent
 WORKFLOW_CHANGED: Final = "WorkflowChanged"  # the ConfigMap holds another text than when it was queued: permanent
 INVALID_INPUT: Final = "InvalidInput"  # an input that cannot be read, or is not what the task needs: permanent
+INPUT_REFUSED: Final = "InputRefused"  # a URL that leads where nothing is fetched from: permanent
+INPUT_FETCH_FAILED: Final = "InputFetchFailed"  # an input could not be fetched for too long: permanent
 NODE_ERROR: Final = "NodeError"  # a node of the graph raised
 CUDA_ERROR: Final = "CudaError"
 OUT_OF_MEMORY: Final = "OutOfMemory"
@@ -57,6 +62,10 @@ TOO_MANY_OUTPUTS: Final = "TooManyOutputs"  # more files than a status has room 
 PROOF_FAILED: Final = "ProofFailed"
 STORE_FAILED: Final = "StoreFailed"
 AGENT_ERROR: Final = "AgentError"  # the agent itself failed with the attempt
+
+# --- the stager's condition InputsReady, besides those above ----------------------------------------------------------
+INPUTS_STORED: Final = "InputsStored"  # True: every input is in the store
+FETCH_RETRIED: Final = "FetchRetried"  # Unknown: an input could not be fetched, and is tried again
 
 # --- why an attempt was released --------------------------------------------------------------------------------------
 RELEASED_DRAIN: Final = "Drain"

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from kinora.api import reasons
 from kinora.api.base import MESSAGE_LIMIT, integral
+from kinora.api.intake import CONDITION_INPUTS_READY, inputs_condition
 from kinora.api.reasons import ASSIGNED, TERMINAL, Phase
 
 Status = Mapping[str, Any]  # a VideoJob.status as stored
@@ -77,29 +78,46 @@ def conditions(
 ) -> list[dict[str, Any]]:
     """All six conditions of a phase; the transition time of one whose status did not change stays.
 
-    The whole message stands once, in ``status.message``: six copies of it would outgrow the status (8 KiB).
+    The stager's InputsReady stays as it is. The whole message stands once, in ``status.message``: six copies of it
+    would outgrow the status (8 KiB).
     """
     wanted = _UNFINISHED if phase not in TERMINAL else {**_FINISHED[phase], "Reconciling": _FALSE, "Finished": _TRUE}
     known = {condition.get("type"): condition for condition in previous.get("conditions") or []}
-    out = []
-    for name, status in wanted.items():
-        old = known.get(name, {})
-        same = old.get("status") == status and old.get("lastTransitionTime")
-        out.append(
-            {
-                "type": name,
-                "status": status,
-                "reason": reason,
-                "message": clip(message, CONDITION_MESSAGE_LIMIT),
-                "observedGeneration": generation,
-                "lastTransitionTime": old["lastTransitionTime"] if same else rfc3339(now),
-            }
+    kept = [dict(condition) for name, condition in known.items() if name == CONDITION_INPUTS_READY]
+    return kept + [
+        _condition(
+            name,
+            status,
+            reason,
+            clip(message, CONDITION_MESSAGE_LIMIT),
+            old=known.get(name, {}),
+            generation=generation,
+            now=now,
         )
-    return out
+        for name, status in wanted.items()
+    ]
+
+
+def _condition(
+    name: str, status: str, reason: str, message: str, *, old: Mapping[str, Any], generation: int, now: dt.datetime
+) -> dict[str, Any]:
+    same = old.get("status") == status and old.get("lastTransitionTime")
+    return {
+        "type": name,
+        "status": status,
+        "reason": reason,
+        "message": message,
+        "observedGeneration": generation,
+        "lastTransitionTime": old["lastTransitionTime"] if same else rfc3339(now),
+    }
+
+
+def _generation(job: Job) -> int:
+    return int(job["metadata"].get("generation", 1))
 
 
 def _enter(phase: Phase, reason: str, message: str, job: Job, now: dt.datetime) -> Patch:
-    generation = int(job["metadata"].get("generation", 1))
+    generation = _generation(job)
     previous = job.get("status") or {}
     return {
         "phase": str(phase),
@@ -110,7 +128,45 @@ def _enter(phase: Phase, reason: str, message: str, job: Job, now: dt.datetime) 
     }
 
 
+# --- the stager's transitions: the phase stays Pending ----------------------------------------------------------------
+
+
+def inputs_stored(
+    job: Job, store: str, inputs: list[dict[str, Any]], resolved: Mapping[str, Any], now: dt.datetime
+) -> Patch:
+    """InputsReady=True: every input that had to be fetched is in the store (its root) and was looked at."""
+    count = f"{len(inputs)} input{'s' if len(inputs) > 1 else ''}"
+    patch = _told(job, _TRUE, reasons.INPUTS_STORED, f"{count} fetched, looked at and stored", now)
+    return {**patch, "inputStore": store, "inputs": integral(inputs), "resolved": integral(dict(resolved))}
+
+
+def inputs_refused(job: Job, reason: str, message: str, now: dt.datetime) -> Patch:
+    """InputsReady=False: they will never do. The operator makes it Failed, with this reason and message."""
+    return _told(job, _FALSE, reason, message, now)
+
+
+def inputs_delayed(job: Job, message: str, now: dt.datetime) -> Patch:
+    """InputsReady=Unknown: a fetch failed and is tried again. Its transition time is that of the first failure."""
+    return _told(job, _UNKNOWN, reasons.FETCH_RETRIED, message, now)
+
+
+def _told(job: Job, status: str, reason: str, message: str, now: dt.datetime) -> Patch:
+    """One condition changed, the others as they are."""
+    before = (job.get("status") or {}).get("conditions") or []
+    old = inputs_condition(job)
+    told = _condition(
+        CONDITION_INPUTS_READY, status, reason, clip(message), old=old, generation=_generation(job), now=now
+    )
+    others = [dict(condition) for condition in before if condition.get("type") != CONDITION_INPUTS_READY]
+    return {"observedGeneration": _generation(job), "conditions": [told, *others]}
+
+
 # --- the operator's transitions ---------------------------------------------------------------------------------------
+
+
+def awaiting_inputs(job: Job, reason: str, message: str, now: dt.datetime) -> Patch:
+    """Pending stays Pending, and says what it waits for before it can be queued."""
+    return _enter(Phase.PENDING, reason, message, job, now)
 
 
 def queued(job: Job, reason: str, message: str, now: dt.datetime, resolved: Mapping[str, Any] | None = None) -> Patch:

@@ -6,6 +6,7 @@ dict it is, so that one written by another version can never crash them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Literal
@@ -110,14 +111,45 @@ class ConfigMapSource(ApiModel):
     key: ConfigMapKey
 
 
+_URL = r"[hH][tT][tT][pP][sS]?://[^/?#@\\\s]+([/?#].*)?"
+_URL_ALLOWED = "https:// or http:// URLs without a user or password before the host"
+_UPLOAD = r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*"
+_UPLOAD_ALLOWED = "a relative path whose parts begin with a letter, a digit or _ and hold only those, - and ."
+
+
+def _no_url(value: Any) -> Iterator[Finding]:
+    if isinstance(value, str) and not re.fullmatch(_URL, value):
+        yield Finding(
+            "", "no URL that is fetched", _URL_ALLOWED
+        )  # it may hold a signature, which does not belong in a message
+
+
+def _no_upload(value: Any) -> Iterator[Finding]:
+    if isinstance(value, str) and not re.fullmatch(_UPLOAD, value):
+        yield Finding("", "no key of the store", _UPLOAD_ALLOWED)
+
+
+def _matches(pattern: str) -> str:
+    return f"self.matches(r'^{pattern}$')"
+
+
+# What the URL's host may be is the guarded fetcher's to say (kinora.storage.guard).
+_URL_RULE = rule(_matches(_URL), f"url is no URL that is fetched; allowed: {_URL_ALLOWED}", meaning=_no_url)
+_UPLOAD_RULE = rule(_matches(_UPLOAD), f"upload is no key of the store; allowed: {_UPLOAD_ALLOWED}", meaning=_no_upload)
+
+
 class Source(ApiModel):
     """Where an input comes from: exactly one of the five."""
 
     model_config = ConfigDict(json_schema_extra=cel(exactly_one("url", "artifact", "upload", "claim", "configMap")))
 
-    url: Annotated[str, StringConstraints(min_length=1, max_length=2048)] | None = None
+    url: Annotated[str, StringConstraints(min_length=1, max_length=2048)] | None = Field(
+        None, json_schema_extra=cel(_URL_RULE)
+    )
     artifact: ArtifactSource | None = None
-    upload: Annotated[str, StringConstraints(min_length=1, max_length=1024)] | None = None
+    upload: Annotated[str, StringConstraints(min_length=1, max_length=900)] | None = Field(
+        None, json_schema_extra=cel(_UPLOAD_RULE)
+    )
     claim: ClaimSource | None = None
     config_map: ConfigMapSource | None = None
 
@@ -459,7 +491,10 @@ _ONE_TERMINAL = rule(
 
 
 class VideoJobStatus(ApiModel):
-    """What is known. At most 8 KiB; messages at most 1,024 characters; no traceback, path or presigned URL."""
+    """What is known. At most 8 KiB; messages at most 1,024 characters; no traceback, path or presigned URL.
+
+    `input_store` is the root of the store where a stager has put the inputs that it fetched, each under its sha256.
+    """
 
     observed_generation: int | None = None
     phase: Phase = Field(Phase.PENDING, json_schema_extra=cel(_ONE_TERMINAL))
@@ -481,6 +516,7 @@ class VideoJobStatus(ApiModel):
     released: Released | None = None
     progress: Progress | None = None
     inputs: list[InputStatus] | None = Field(None, max_length=16)
+    input_store: Annotated[str, StringConstraints(max_length=300)] | None = None
     resolved: dict[str, object] | None = None
     timings: Timings | None = None
     artifacts: list[Artifact] | None = Field(None, max_length=8)

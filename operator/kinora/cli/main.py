@@ -308,6 +308,14 @@ def agent() -> None:
     run()
 
 
+@main.command()
+def stager() -> None:
+    """Run a stager (in its pod; settings come from the environment)."""
+    from kinora.stager.main import run
+
+    run()
+
+
 @main.command("install-supervisor", hidden=True)
 @click.argument("destination", type=click.Path(path_type=Path))
 def install_supervisor(destination: Path) -> None:

@@ -20,6 +20,7 @@ from kinora.kube.resources import POD, Resource
 
 log = logging.getLogger(__name__)
 Object = dict[str, Any]
+MANAGER = "kinora-operator"
 REPORTER = "kinora.dev/operator"
 # Answers to a pod that is not taken as it is: malformed, forbidden (a quota, a policy), or refused by a webhook.
 _REFUSED = frozenset({400, 403, 406, 413, 422})
@@ -49,11 +50,7 @@ class Executor:
 
     async def run(self, resource: Resource, obj: Object, plan: Plan) -> Object | None:
         """Carry out one plan; the object's new state if its status was written. Raises StaleError, ApiError."""
-        for create in plan.create:
-            await self._create(create)
-        for delete in plan.delete:
-            if await self._client.delete(delete.resource, delete.namespace, delete.name, uid=delete.uid):
-                log.info("deleted %s %s/%s", delete.resource.kind, delete.namespace, delete.name)
+        await self.children(plan)
         written = None
         if plan.status and differs(obj.get("status") or {}, plan.status):
             written = await self.patch_status(resource, obj, plan.status)
@@ -61,6 +58,18 @@ class Executor:
             for note in plan.notes:
                 await self.note(obj, note)
         return written
+
+    async def children(self, plan: Plan) -> None:
+        """Make, apply and delete what the plan says; its status and events are another matter."""
+        for create in plan.create:
+            await self._create(create)
+        for wanted in plan.apply:
+            metadata = wanted.body["metadata"]
+            await self._client.apply(wanted.resource, wanted.body, manager=MANAGER)
+            log.info("applied %s %s/%s", wanted.resource.kind, metadata["namespace"], metadata["name"])
+        for delete in plan.delete:
+            if await self._client.delete(delete.resource, delete.namespace, delete.name, uid=delete.uid):
+                log.info("deleted %s %s/%s", delete.resource.kind, delete.namespace, delete.name)
 
     async def patch_status(self, resource: Resource, obj: Object, status: Object) -> Object | None:
         """One merge patch with the resourceVersion that was decided on; None when the object is gone."""

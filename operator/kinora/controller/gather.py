@@ -7,7 +7,16 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
-from kinora.api.names import LABEL_MODEL_SERVER
+from kinora.api.intake import (
+    artifact_claim,
+    awaits_stager,
+    choose_claim,
+    claim_root,
+    claims_for,
+    needs_stager,
+    store_of,
+)
+from kinora.api.names import LABEL_MODEL_SERVER, stager_name
 from kinora.api.reasons import Phase
 from kinora.api.transitions import is_assigned, is_finished, parse_time, phase_of
 from kinora.api.videojob import Preset
@@ -19,9 +28,10 @@ from kinora.controller.scheduling.cost import remaining
 from kinora.controller.scheduling.facts import DEFAULT_QUEUE, Held, Job, Lane, Pod, Rate, World, level
 from kinora.controller.scheduling.ledger import Ledger
 from kinora.controller.settings import Settings
+from kinora.controller.stager.decide import is_available
 from kinora.controller.store import Entry, Store
 from kinora.controller.videojob.check import Accepted, Around, Refused, Undecided, Verdict, check
-from kinora.controller.videojob.snapshot import JobSnapshot, PodState
+from kinora.controller.videojob.snapshot import IntakeState, JobSnapshot, PodState
 from kinora.controller.waiting import WaitingJobs, Way
 
 Object = dict[str, Any]
@@ -74,7 +84,14 @@ class Gatherer:
             return remembered[1]
         text, missing = self._texts.get(metadata["uid"], (None, ""))
         namespace = metadata["namespace"]
-        around = Around(self.servers(namespace), self._allowed(namespace), text, missing, self._settings.queues)
+        around = Around(
+            self.servers(namespace),
+            self._allowed(namespace),
+            text,
+            missing,
+            self._settings.queues,
+            has_stagers=self._settings.stager.enabled or not awaits_stager(job),
+        )
         verdict = check(job, self._catalogue, around)
         if not isinstance(verdict, Undecided):
             self._verdicts[metadata["uid"]] = (mark, verdict)
@@ -123,6 +140,33 @@ class Gatherer:
             able = {name for name in able if verdict.classes <= set(allowed.get(name, ()))}
         return frozenset(able)
 
+    def _able(self, namespace: str, way: Way, servers: dict[str, str], allowed: dict[str, list[str]]) -> frozenset[str]:
+        """Names of the ModelServers that serve this way; where a stager stored the inputs, those with that store."""
+        able = {way.server} & servers.keys() if way.server else {one for one in servers if servers[one] == way.model}
+        if way.store:
+            able = {one for one in able if self._store_root(namespace, one) == way.store}
+        return frozenset(one for one in able if not way.classes or way.classes <= set(allowed.get(one, ())))
+
+    def _store_root(self, namespace: str, server: str) -> str | None:
+        found = self._store.servers.get(f"{namespace}/{server}")
+        return claim_root(artifact_claim(found)) if found is not None else None
+
+    def _intake(self, job: Object, verdict: Verdict, serving: frozenset[str]) -> IntakeState:
+        if not needs_stager(job):
+            return IntakeState()
+        namespace = job["metadata"]["namespace"]
+        if not awaits_stager(job):
+            roots = {self._store_root(namespace, name) for name in serving}
+            return IntakeState(store_served=store_of(job) in roots)
+        found = [self._store.servers.get(f"{namespace}/{name}") for name in serving]
+        model = verdict.model if isinstance(verdict, Accepted) else ""
+        named = job["spec"].get("modelServerName")
+        claim = choose_claim(job["metadata"]["uid"], claims_for(model, named, filter(None, found)))
+        if claim is None:
+            return IntakeState()
+        name = stager_name(claim)
+        return IntakeState(name, stager_ready=is_available(self._store.stagers.get(f"{namespace}/{name}")))
+
     def job(self, entry: Entry, now: dt.datetime) -> JobSnapshot:
         """The snapshot of one VideoJob."""
         job = entry.obj
@@ -137,11 +181,12 @@ class Gatherer:
             has_server=bool(able),
             preset_lacks=self._preset_lacks(job, verdict, able),
             surplus=self._is_surplus(job),
-            seen_seconds=self._store.now() - entry.seen,
+            seen_seconds=self._store.now() - entry.since.get("staged", entry.seen),
             running_seconds=self._store.age(entry, f"running-{status.get('attempt')}"),
             cancel_seconds=self._store.age(entry, "cancel"),
             suspended_seconds=entry.suspended_seconds + self._store.age(entry, "suspend"),
             now=now,
+            intake=self._intake(job, verdict, able),
         )
 
     def _preset_lacks(self, job: Object, verdict: Verdict, servers: frozenset[str]) -> str:
@@ -255,15 +300,17 @@ class Gatherer:
             if remembered is None or not isinstance(remembered[1], Accepted):
                 return None
             classes = remembered[1].classes
+        store = (store_of(job) or "") if needs_stager(job) else ""
+        preset = _preset(job["spec"])
         if job["spec"].get("modelServerName"):
-            return Way(server=str(job["spec"]["modelServerName"]), preset=_preset(job["spec"]), classes=classes)
+            return Way(server=str(job["spec"]["modelServerName"]), preset=preset, classes=classes, store=store)
         model = self._catalogue.get(job["spec"].get("model"))
-        return None if model is None else Way(model=model.local_name, preset=_preset(job["spec"]), classes=classes)
+        return None if model is None else Way(model=model.local_name, preset=preset, classes=classes, store=store)
 
     def _lanes(self, namespace: str) -> tuple[Lane, ...]:
         servers = self.servers(namespace)
         allowed = self._allowed(namespace)
-        return self.waiting.lanes(namespace, lambda way: _able(way, servers, allowed))
+        return self.waiting.lanes(namespace, lambda way: self._able(namespace, way, servers, allowed))
 
     def world(self, namespace: str, reserved: Collection[str], cordoned: Collection[str], now: float) -> World:
         """What binding in a namespace rests on. ``reserved``: UIDs of pods with a bind on its way."""
@@ -362,12 +409,9 @@ def _may_be_bound(job: Object) -> bool:
     spec = job["spec"]
     if spec.get("suspend") or spec.get("cancel") or job["metadata"].get("deletionTimestamp"):
         return False
+    if awaits_stager(job):  # nothing is queued, counted or scaled for before its inputs are known
+        return False
     return not is_assigned(job.get("status") or {})
-
-
-def _able(way: Way, servers: dict[str, str], allowed: dict[str, list[str]]) -> frozenset[str]:
-    able = {way.server} & servers.keys() if way.server else {one for one in servers if servers[one] == way.model}
-    return frozenset(one for one in able if not way.classes or way.classes <= set(allowed.get(one, ())))
 
 
 def _turn(job: Object) -> tuple[int, str, str]:

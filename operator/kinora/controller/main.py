@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from kinora.api.names import LABEL_CATALOGUE
+from kinora.api.names import COMPONENT_STAGER, LABEL_CATALOGUE, LABEL_COMPONENT
 from kinora.catalogue.load import load_catalogue
 from kinora.controller import http
 from kinora.controller.edge import UNFINISHED, Edge
@@ -23,7 +23,7 @@ from kinora.controller.settings import Settings, from_environment
 from kinora.kube.client import ApiError, KubeClient, UnreachableError
 from kinora.kube.config import Connection, connect
 from kinora.kube.lease import LeaseHolder, LeaseLostError
-from kinora.kube.resources import CLAIM, CONFIGMAP, MODELSERVER, NODE, POD, VIDEOJOB, Resource
+from kinora.kube.resources import CLAIM, CONFIGMAP, DEPLOYMENT, MODELSERVER, NODE, POD, VIDEOJOB, Resource
 from kinora.kube.watch import Reflector
 
 log = logging.getLogger(__name__)
@@ -110,6 +110,7 @@ def _parts(
     for scope in scopes:
         reflectors.append(_reflector(operator, client, POD, scope, SERVER_PODS))
         reflectors.append(_reflector(operator, client, CLAIM, scope))
+        reflectors.append(_reflector(operator, client, DEPLOYMENT, scope, f"{LABEL_COMPONENT}={COMPONENT_STAGER}"))
     if settings.namespace:
         reflectors.append(_model_maps(operator, client, settings.namespace))
     return [
@@ -141,6 +142,7 @@ def _reflector(
         POD: ("pod", operator.store.pods),
         CLAIM: ("claim", operator.store.claims),
         NODE: ("node", operator.store.nodes),
+        DEPLOYMENT: ("stager", operator.store.stagers),
     }[resource]
     return Reflector(
         client,

@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from kinora import __version__
+from kinora.api.intake import awaits_stager
 from kinora.api.names import CONDITION_ENGINE_READY
 from kinora.api.reasons import TERMINAL, Phase
 from kinora.api.transitions import parse_time, phase_of
@@ -181,7 +182,8 @@ class _StoreCollector(Collector):
             "kinora_queue_depth", "VideoJobs that wait for a server pod, by model", labels=["model"]
         )
         waiting = (self._store.jobs.entries[key].obj for keys in self._store.waiting.values() for key in keys)
-        tally = Tally(self._model_of(job) for job in waiting if not job["spec"].get("suspend"))
+        queued = (job for job in waiting if not job["spec"].get("suspend") and not awaits_stager(job))
+        tally = Tally(self._model_of(job) for job in queued)
         for model, count in sorted(tally.items()):
             family.add_metric([model], count)
         return family

@@ -2,7 +2,7 @@
 
 Level-triggered: a key says only where to look; the snapshot is gathered anew each time, so that a missed or doubled
 event changes nothing. Keys: ("job", ns/name), ("server", ns/name), ("bind", namespace), ("finished", ns/name),
-("expire", ns/name), ("models", "").
+("expire", ns/name), ("stager", namespace), ("models", "").
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ from kinora.controller.metrics import Metrics
 from kinora.controller.models import Models
 from kinora.controller.plan import Note
 from kinora.controller.planner import Planner
-from kinora.controller.queue import WorkQueue
 from kinora.controller.scheduling.bind import Bind
 from kinora.controller.settings import Settings
+from kinora.controller.stager import decide as stager_decide
 from kinora.controller.store import Store
 from kinora.controller.usage import UsageKeeper
 from kinora.controller.videojob import decide as job_decide
 from kinora.controller.videojob.check import Accepted
 from kinora.controller.videojob.decide import end_note
 from kinora.kube.client import ApiError, KubeClient, UnreachableError
+from kinora.kube.queue import WorkQueue
 from kinora.kube.resources import CONFIGMAP, MODELSERVER, POD, VIDEOJOB
 
 log = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ class Operator:
         self._planner = Planner(self.store, self._gatherer, self._binder, self.models, settings)
         # Servers whose children beside pods were made by this process: UID and generation at that time.
         self._children: dict[str, tuple[str, int]] = {}
+        self._staged: dict[str, frozenset[str]] = {}  # namespace -> ModelServers whose stagers' children were made
         self._fast: dict[str, str] = {}  # what pods (by UID) said last of preset Fast
         self._observed: dict[str, None] = {}  # UIDs of the last finished jobs that were counted
 
@@ -95,6 +97,7 @@ class Operator:
             "pod": self.store.pods,
             "claim": self.store.claims,
             "node": self.store.nodes,
+            "stager": self.store.stagers,
         }[kind]
         if event_type == "DELETED":
             cache.remove(obj)
@@ -157,8 +160,9 @@ class Operator:
         elif kind == "server":
             self._queue.add(("server", name))
             self._queue.add(("bind", namespace))
-        elif kind == "offer":
+        elif kind in {"offer", "stager"}:
             self._jobs_of(namespace)
+            self._queue.add(("stager", namespace), SERVER_DELAY)
         elif kind == "pod":
             self._pod_changed(name, namespace)
         elif kind == "claim":
@@ -220,6 +224,9 @@ class Operator:
             self._queue.add(("job", name))
         for name in self.store.servers.entries:
             self._queue.add(("server", name))
+        self._staged.clear()
+        for name in {*self.store.servers.entries, *self.store.stagers.entries}:
+            self._queue.add(("stager", name.partition("/")[0]))
 
     # --- leading --------------------------------------------------------------------------------------------------
 
@@ -301,6 +308,8 @@ class Operator:
             await self._reconcile_server(name)
         elif kind == "bind":
             await self._binder.run(name)
+        elif kind == "stager":
+            await self._reconcile_stagers(name)
         elif kind == "finished":
             await self._finished(name)
         else:
@@ -378,6 +387,21 @@ class Operator:
             self._queue.add(("server", name), plan.requeue_after)
         if self._executor.refusals.get(name, {}) != refusals:
             self._queue.add(("server", name), SERVER_DELAY)  # to say so
+
+    async def _reconcile_stagers(self, namespace: str) -> None:
+        """One stager an artifact claim of the namespace's ModelServers."""
+        if not self.store.stagers.synced:
+            return  # its first list brings the key back
+        prefix = f"{namespace}/"
+        servers = [entry.obj for name, entry in self.store.servers.entries.items() if name.startswith(prefix)]
+        running = [entry.obj for name, entry in self.store.stagers.entries.items() if name.startswith(prefix)]
+        owners = frozenset(server["metadata"]["uid"] for server in servers)
+        made = self._staged.get(namespace) == owners
+        catalogue = self.models.catalogue
+        entries = [text for name in catalogue.names if (text := catalogue.entry(name))]
+        plan = stager_decide.decide(namespace, servers, running, self._settings, entries=entries, children_made=made)
+        await self._executor.children(plan)
+        self._staged[namespace] = owners
 
     # --- after the end --------------------------------------------------------------------------------------------
 

@@ -46,6 +46,7 @@ class Plan:
     """The outcome of one decision. ``status`` is a merge patch of the object's status."""
 
     create: tuple[Create, ...] = ()
+    apply: tuple[Create, ...] = ()  # made, or brought to these fields
     delete: tuple[Delete, ...] = ()
     status: Object | None = None
     notes: tuple[Note, ...] = ()
@@ -54,7 +55,7 @@ class Plan:
     @property
     def is_empty(self) -> bool:
         """Nothing to write."""
-        return not (self.create or self.delete or self.status or self.notes)
+        return not (self.create or self.apply or self.delete or self.status or self.notes)
 
 
 NOTHING = Plan()

@@ -8,9 +8,11 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from kinora.api.stagerconfig import CHART_VARIABLE, StagerValues
 from kinora.controller.pools.load import Providers, load_providers
 from kinora.controller.queues import QueuesError, read_queues
 from kinora.controller.scheduling.facts import AGING_SECONDS, Queue
+from kinora.storage.guard.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Settings:
             are read from any.
         model_aliases: further names of models, such as hosted ones (KINORA_MODEL_ALIASES: name=model,name=model).
         providers: the providers of GPU capacity (data of the package).
+        stager: the chart's values of stagers (KINORA_STAGER, JSON).
     """
 
     agent_image: str
@@ -56,6 +59,7 @@ class Settings:
     aging_seconds: float = AGING_SECONDS
     ledger: str = ""
     providers: Providers = field(default_factory=load_providers)
+    stager: StagerValues = field(default_factory=StagerValues)
 
 
 def from_environment() -> Settings:
@@ -82,7 +86,18 @@ def from_environment() -> Settings:
         ledger=env.get("KINORA_LEDGER", ""),
         namespace=env.get("POD_NAMESPACE", ""),
         model_aliases=_aliases(env.get("KINORA_MODEL_ALIASES", "")),
+        stager=stager_values(env.get(CHART_VARIABLE, "{}")),
     )
+
+
+def stager_values(text: str) -> StagerValues:
+    """The chart's values. Raises SystemExit naming what cannot be read: better here than in every stager."""
+    try:
+        values = StagerValues.model_validate_json(text)
+        Policy.of(values.allow.hosts, values.allow.networks, values.allow.ports, "stager.allow.")
+    except ValueError as error:
+        raise SystemExit(f"{CHART_VARIABLE}: {error}") from None
+    return values
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from kinora.api.intake import inputs_condition
 from kinora.api.names import LABEL_MODEL_SERVER, key
 from kinora.api.transitions import is_assigned
 from kinora.controller.modelserver.notice import is_virtual, node_mark
@@ -113,7 +114,7 @@ class Store:
     """The caches of the operator, and the indexes that its decisions need."""
 
     def __init__(self, clock: Callable[[], float], notify: Callable[[str, str], None]) -> None:
-        """``notify(kind, key)`` is told of every change: kind is job, server, pod, claim or node.
+        """``notify(kind, key)`` is told of every change: kind is job, server, pod, claim, node or stager.
 
         A node changes when its readiness does, or what it says of its end. ``offer`` is told beside ``server`` when a
         spec changes: a status says nothing new to the jobs that wait.
@@ -126,6 +127,7 @@ class Store:
         self.pods = Cache(clock, self._pod_changed, self._replaced)
         self.claims = Cache(clock, self._plain("claim"), self._replaced)
         self.nodes = Cache(clock, self._node_changed, self._replaced)
+        self.stagers = Cache(clock, self._plain("stager"), self._replaced)  # Deployments; not waited for
         self.pods_by_uid: dict[str, Object] = {}
         self.pods_by_server: dict[str, dict[str, Object]] = defaultdict(dict)
         self.jobs_by_pod: dict[str, set[str]] = defaultdict(set)  # pod UID -> keys of jobs assigned to it
@@ -181,6 +183,7 @@ class Store:
             f"running-{status.get('attempt')}": status.get("phase") in {"Running", "Finalizing"},
             "cancel": bool(new["spec"].get("cancel")) and is_assigned(status),
             "suspend": bool(new["spec"].get("suspend")),
+            "staged": inputs_condition(new).get("status") == "True",
         }
         if old is not None and "suspend" in entry.since and not facts["suspend"]:
             entry.suspended_seconds += now - entry.since["suspend"]

@@ -16,7 +16,10 @@ from kinora.controller.scheduling.facts import Job, Lane, place
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How a job is served: by one ModelServer that it names, or by all of its namespace that have its model."""
+    """How a job is served: by one ModelServer that it names, or by all of its namespace that have its model.
+
+    `store`: the root of the artifact store that they must use, because a stager has put the inputs there.
+    """
 
     server: str = ""
     model: str = ""
@@ -24,6 +27,7 @@ class Way:
     "Whose files the pod must have besides."
     classes: frozenset[str] = frozenset()
     "Node classes that the server must allow beyond what all do."
+    store: str = ""
 
 
 _LaneKey = tuple[str, Way]  # queue, way

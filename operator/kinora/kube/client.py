@@ -22,6 +22,7 @@ from kinora.kube.resources import Resource
 Object = dict[str, Any]
 MERGE: Final = "application/merge-patch+json"
 STRATEGIC: Final = "application/strategic-merge-patch+json"
+APPLY: Final = "application/apply-patch+yaml"
 _RETRIED_STATUS: Final = frozenset({429, 502, 503, 504})
 _ATTEMPTS: Final = 5
 _MAX_LINE: Final = 64 * 1024 * 1024  # one watch event: an object is at most 1.5 MiB in etcd; JSON escapes grow it
@@ -186,6 +187,14 @@ class KubeClient:
         """Patch one object or subresource (merge patch unless told otherwise)."""
         path = resource.path(namespace, name, subresource)
         return await self._call("PATCH", "patch", resource, path, body=body, content_type=content_type, query=query)
+
+    async def apply(self, resource: Resource, body: Object, *, manager: str) -> Object:
+        """Server-side apply of one whole object: made, or its fields of this manager set and nothing else."""
+        metadata = body["metadata"]
+        query = {"fieldManager": manager, "force": "true"}
+        return await self.patch(
+            resource, metadata["namespace"], metadata["name"], body, content_type=APPLY, query=query
+        )
 
     async def replace(self, resource: Resource, namespace: str | None, name: str, body: Object) -> Object:
         """PUT the whole object; with a resourceVersion inside it is a compare-and-set."""

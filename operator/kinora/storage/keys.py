@@ -8,6 +8,7 @@ import re
 from kinora.recipes.delivery import is_plain_name, key_prefix_fault
 
 MAX_KEY_BYTES = 1024  # S3's limit
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 
 
@@ -35,6 +36,23 @@ def artifact_key(
     if prefix:
         parts.insert(0, prefix.removesuffix("/"))
     return checked_key("/".join(parts))
+
+
+def input_key(sha256: str) -> str:
+    """Where an input lies that a stager fetched: its content names it, so that the same content is one object."""
+    if not _SHA256.fullmatch(sha256):
+        raise KeyRefused(f"{sha256[:80]!r} is no sha256")
+    return f"inputs/{sha256}"
+
+
+def upload_key(namespace: str, upload: str) -> str:
+    """Where a user's upload lies: beneath the namespace's own prefix, whatever `upload` says. Raises KeyRefused."""
+    return checked_key(f"uploads/{namespace}/{upload}")
+
+
+def intake_key(namespace: str, job_uid: str, name: str) -> str:
+    """Where a stager notes what it found of one input (`references[1]`) until the job's status says so."""
+    return checked_key(f"intake/{namespace}/{job_uid}/{_UNSAFE.sub('_', name)}.json")
 
 
 def checked_key(key: str) -> str:

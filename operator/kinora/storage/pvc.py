@@ -60,7 +60,7 @@ class PvcStore:
             raise StoreError(str(refused)) from None
 
     def _read_back(self, key: str) -> Stored:
-        with _as_store_error(key), self._open(key) as file:
+        with as_store_error(key), self._open(key) as file:
             digest, size = hashlib.sha256(), 0
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
@@ -71,7 +71,7 @@ class PvcStore:
         with suppress(NotStoredError):
             return self._read_back(key)
         *folders, name = key.split("/")
-        with _as_store_error(key), _folder(self._root, folders) as folder:
+        with as_store_error(key), folder_beneath(self._root, folders) as folder:
             partial = f".{name[:100]}.{secrets.token_hex(8)}.partial"
             try:
                 size, digest = _write(folder, partial, source)
@@ -98,7 +98,7 @@ def _write(folder: int, name: str, source: BinaryIO) -> tuple[int, str]:
 
 
 @contextmanager
-def _folder(root: Path, names: list[str]) -> Iterator[int]:
+def folder_beneath(root: Path, names: list[str]) -> Iterator[int]:
     """A descriptor of the folder below `root`, made where it is not there; no link is followed."""
     current = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -115,7 +115,8 @@ def _folder(root: Path, names: list[str]) -> Iterator[int]:
 
 
 @contextmanager
-def _as_store_error(key: str) -> Iterator[None]:
+def as_store_error(key: str) -> Iterator[None]:
+    """What the volume says, as a StoreError that names the key and no path."""
     try:
         yield
     except OSError as error:

@@ -89,6 +89,14 @@ def test_the_examples_are_sound(path: Path) -> None:
             {"inputs": {"references": [{"source": {**CLAIM, "url": "https://x"}}]}},
             "spec.inputs.references[0].source is url, claim; allowed: exactly one of url, artifact, upload, claim",
         ),
+        (
+            {"inputs": {"image": {"url": "https://user:word@x.example/a?Signature=secret"}}},
+            "spec.inputs.image.url is no URL that is fetched; allowed: https:// or http:// URLs without a user",
+        ),
+        (
+            {"inputs": {"image": {"upload": "../a"}}},
+            "spec.inputs.image.upload is no key of the store; allowed: a relative path whose parts begin with",
+        ),
         ({"inputs": {"references": [{}]}}, "spec.inputs.references[0].source is None; allowed: a mapping of fields"),
         (
             {"inputs": {"references": [{"source": CLAIM}] * 6}},

@@ -15,9 +15,16 @@ import pytest
 import yaml
 
 from kinora.api.modelserver import ModelServerSpec
-from kinora.api.names import AGENT_CLUSTER_ROLE, AGENT_SERVICE_ACCOUNT, CONDITION_ENGINE_READY, LABEL_CATALOGUE
+from kinora.api.names import (
+    AGENT_CLUSTER_ROLE,
+    AGENT_SERVICE_ACCOUNT,
+    CONDITION_ENGINE_READY,
+    LABEL_CATALOGUE,
+    STAGER_CLUSTER_ROLE,
+    STAGER_SERVICE_ACCOUNT,
+)
 from kinora.api.reasons import TERMINAL, Phase
-from kinora.api.videojob import VideoJobSpec
+from kinora.api.videojob import VideoJobSpec, VideoJobStatus
 from kinora.catalogue.load import load_catalogue
 from kinora.catalogue.own import read_entries
 from kinora_cluster import ROOT
@@ -77,11 +84,30 @@ def test_every_policy_is_bound_and_denies_and_fails_closed() -> None:
     policies = {item["metadata"]["name"]: item for item in found if item["kind"] == "ValidatingAdmissionPolicy"}
     bindings = [item["spec"] for item in found if item["kind"] == "ValidatingAdmissionPolicyBinding"]
     bound = {binding["policyName"] for binding in bindings}
-    assert set(policies) == bound == {"kinora-videojob-immutable", "kinora-agent-fence", "kinora-agent-pod"}
+    assert (
+        set(policies)
+        == bound
+        == {"kinora-videojob-immutable", "kinora-agent-fence", "kinora-agent-pod", "kinora-stager-fence"}
+    )
     assert {policy["spec"]["failurePolicy"] for policy in policies.values()} == {"Fail"}
     for binding in bindings:
         assert binding["validationActions"] == ["Deny"]
         assert "matchResources" not in binding, "it holds in every namespace"
+
+
+def test_the_stagers_fence_names_every_field_of_the_status_that_a_stager_does_not_write() -> None:
+    policy = one("ValidatingAdmissionPolicy", "kinora-stager-fence")["spec"]
+    assert f":{STAGER_SERVICE_ACCOUNT}" in str(policy)
+    kept = re.findall(r"object\.status\.\?(\w+) == oldObject\.\?status\.\?(\w+)", str(policy["validations"]))
+    assert all(before == after for before, after in kept)
+    fields = {field.alias for field in VideoJobStatus.model_fields.values()}
+    assert fields - {after for after, _ in kept} == {
+        "inputStore",
+        "inputs",
+        "resolved",
+        "conditions",
+        "observedGeneration",
+    }
 
 
 def test_the_fence_knows_the_phases_and_the_account_by_their_names() -> None:
@@ -114,6 +140,11 @@ def test_what_an_agent_may_do() -> None:
     }
 
 
+def test_what_a_stager_may_do() -> None:
+    reads = {("kinora.dev", kind, verb) for kind in ("videojobs", "modelservers") for verb in ("get", "list", "watch")}
+    assert rules(STAGER_CLUSTER_ROLE) == reads | {("kinora.dev", "videojobs/status", "patch")}
+
+
 def test_no_role_holds_a_wildcard_or_reads_secrets() -> None:
     for role in objects():
         for rule in role.get("rules", []) if role["kind"] == "ClusterRole" else []:
@@ -122,10 +153,10 @@ def test_no_role_holds_a_wildcard_or_reads_secrets() -> None:
             assert {"escalate", "impersonate"} & set(rule["verbs"]) == set()
 
 
-def test_the_operator_may_bind_the_agents_role_alone() -> None:
+def test_the_operator_may_bind_the_roles_of_agents_and_stagers_alone() -> None:
     role = one("ClusterRole", "kinora-operator")
     binding = [rule for rule in role["rules"] if "bind" in rule["verbs"]]
-    assert [rule["resourceNames"] for rule in binding] == [[AGENT_CLUSTER_ROLE]]
+    assert [rule["resourceNames"] for rule in binding] == [[AGENT_CLUSTER_ROLE, STAGER_CLUSTER_ROLE]]
 
 
 def test_roles_for_people_hold_no_status_and_servers_are_for_admins() -> None:
@@ -260,6 +291,24 @@ def test_the_operator_is_told_what_its_settings_read() -> None:
     assert container["ports"] == [{"name": "metrics", "containerPort": 9000}]
 
 
+def test_the_operator_reads_the_stagers_values_as_they_are_given() -> None:
+    from kinora.api.stagerconfig import CHART_VARIABLE, StagerValues
+    from kinora.controller.settings import stager_values
+
+    def told(*arguments: str) -> StagerValues:
+        container = one("Deployment", "films-operator", *arguments)["spec"]["template"]["spec"]["containers"][0]
+        return stager_values(next(entry["value"] for entry in container["env"] if entry["name"] == CHART_VARIABLE))
+
+    assert told() == StagerValues(), "the chart's defaults are not the models'"
+    given = {"hosts": ["minio:9000"], "networks": ["10.0.0.0/8"], "ports": [8080], "http": False}
+    limits = {"maxBytes": 2147483648, "giveUpSeconds": 0}
+    values = {"enabled": False, "allow": given, "limits": limits, "parallel": 9, "tolerations": [{"key": "x"}]}
+    found = told("--set-json", f"stager={json.dumps(values)}")
+    assert found.allow.model_dump() == given
+    assert (found.enabled, found.parallel, found.limits.max_bytes, found.limits.fetch_seconds) == (False, 9, 2**31, 600)
+    assert found.tolerations == [{"key": "x"}]
+
+
 def test_crds_come_with_the_chart_and_stay_when_it_goes() -> None:
     for name in ("videojobs.kinora.dev", "modelservers.kinora.dev"):
         found = one("CustomResourceDefinition", name)
@@ -334,7 +383,8 @@ def test_the_schema_names_every_value_and_no_other() -> None:
     "wrong",
     ["operatr.x=1", "operator.replicas=-1", "operator.updateStrategy.type=Never", "operator.podDisruptionBudget=2",
      "image.tga=1", "operator.resource=x", "metrics.port=0", "image.digest=latest", "rbac.create=maybe",
-     "image.repository=", "image.pullPolicy=Sometimes", "metrics.serviceMonitor.enable=true"],
+     "image.repository=", "image.pullPolicy=Sometimes", "metrics.serviceMonitor.enable=true",
+     "stager.allow.port=1", "stager.limits.maxBytes=3000000000"],
 )  # fmt: skip
 def test_a_wrong_value_is_refused_by_its_name(wrong: str) -> None:
     done = render("--set", wrong)
@@ -345,10 +395,15 @@ def test_a_wrong_value_is_refused_by_its_name(wrong: str) -> None:
 def test_server_pods_are_held_to_the_same() -> None:
     """The pods that no template of the chart shows: those that the operator makes."""
     from kinora.controller.modelserver.pod import desired_pod, pools_of
+    from kinora.controller.stager.desired import deployment
     from unit.controller.builders import SETTINGS, server
 
     spec = ModelServerSpec.model_validate(server()["spec"])
     made = desired_pod(server(), spec, SETTINGS, pool=pools_of(spec)[0], slot=0, incarnation=0)
-    for container in [*made["spec"]["initContainers"], *made["spec"]["containers"]]:
+    stager = deployment("films", "videos", [server()], SETTINGS)["spec"]["template"]["spec"]
+    assert stager["securityContext"]["runAsNonRoot"] is True
+    assert stager["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in [*made["spec"]["initContainers"], *made["spec"]["containers"], *stager["containers"]]:
+        assert container["securityContext"]["allowPrivilegeEscalation"] is False
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}

@@ -45,6 +45,20 @@ def test_a_graph() -> None:
     assert "no seed" in err
 
 
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("{url: 'https://photos.example/a/cup.jpg?Signature=secret'}", "image.png"),
+        ("{upload: photos/cup.jpg}", "cup.jpg"),
+    ],
+)
+def test_a_fetched_input_needs_no_network(source: str, name: str) -> None:
+    code, graph, err = run(text=JOB.replace("{configMap: {name: photographs, key: coffee.jpg}}", source))
+    assert code == 0, err
+    assert name in values(graph, "image")
+    assert "secret" not in json.dumps(graph) + err
+
+
 def test_a_hosted_model_that_nobody_mapped() -> None:
     code, _, err = run(text=JOB.replace("wan2.1-i2v-14b-480p", "wan2.7-videoedit"))
     assert code == 1

@@ -84,6 +84,30 @@ def test_every_fault_of_every_object_at_once(tmp_path: Path) -> None:
     assert "77 or 81" in lines[2]
 
 
+PHOTO = JOB.replace("task: TextToVideo", "task: ImageToVideo") + "  inputs: {image: {url: 'https://URL'}}\n"
+
+
+@pytest.mark.parametrize("url", ["x.example/a.png?Signature=secret", "93.184.216.34:443/a", "[2606:4700::1111]/a"])
+def test_a_url_is_sound_offline(tmp_path: Path, url: str) -> None:
+    assert found(tmp_path, PHOTO.replace("URL", url)) == []
+    assert found(tmp_path, PHOTO.replace("{url: 'https://URL'}", "{upload: photos/a.png}")) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "fault"),
+    [
+        ("2130706433/?Signature=secret", ":8: VideoJob/a: spec.inputs.image.url: host is 2130706433; allowed: IPv4"),
+        ("x..y/", ":8: VideoJob/a: spec.inputs.image.url: host is x..y; allowed: names"),
+        ("x:0/", ":8: VideoJob/a: spec.inputs.image.url: port is 0; allowed: 1 to 65535"),
+        ("u:p@x/?Signature=secret", ":8: VideoJob/a: spec.inputs.image.url is a URL with a user or password"),
+    ],
+)
+def test_a_url_that_no_stager_would_fetch_is_one_fault(tmp_path: Path, url: str, fault: str) -> None:
+    [line] = found(tmp_path, PHOTO.replace("URL", url))
+    assert line.startswith(f"f.yaml{fault}"), line
+    assert "secret" not in line
+
+
 @pytest.mark.parametrize(
     ("text", "fault"),
     [

@@ -16,7 +16,7 @@ from kinora.controller.plan import Plan
 from kinora.controller.scheduling.fleet import Fleet, arrange
 from kinora.controller.settings import Settings
 from kinora.controller.videojob.check import Accepted, Verdict
-from kinora.controller.videojob.snapshot import JobSnapshot, PodState
+from kinora.controller.videojob.snapshot import IntakeState, JobSnapshot, PodState
 
 Object = dict[str, Any]
 
@@ -78,6 +78,7 @@ def snapshot(
     cancelled: float = 0,
     suspended: float = 0,
     age: float = 10,
+    intake: IntakeState | None = None,
     **spec: Any,
 ) -> JobSnapshot:
     """What is known of one job; its pod is well."""
@@ -93,6 +94,7 @@ def snapshot(
         cancel_seconds=cancelled,
         suspended_seconds=suspended,
         now=NOW,
+        intake=intake or IntakeState(),
     )
 
 

@@ -223,8 +223,6 @@ LATER: list[tuple[str, dict[str, Any], str]] = [
     ("TextToVideo", {"parameters": {"width": 480}, "output": {"width": 960}}, "spec.output.width"),
     ("TextToVideo", {"parameters": {"width": 480}, "output": {"width": 240}}, "spec.output.width"),
     ("TextToVideo", {"webhook": {"url": "https://x"}}, "spec.webhook"),
-    ("ImageToVideo", {"inputs": {"image": {"url": "https://x"}}}, "spec.inputs.image.url"),
-    ("ImageToVideo", {"inputs": {"image": {"upload": "k"}}}, "spec.inputs.image.upload"),
 ]
 
 

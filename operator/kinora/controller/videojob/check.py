@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from kinora.api import reasons
 from kinora.api.base import MESSAGE_LIMIT
 from kinora.api.findings import shape_message
+from kinora.api.intake import fetched_fields
 from kinora.api.videojob import VideoJobSpec
 from kinora.catalogue.load import Catalogue
 from kinora.catalogue.model import Model
@@ -79,6 +80,7 @@ class Around:
     "Why there is no text, in words."
     queues: Mapping[str, Queue] | None = None
     "The declared ones; None where nobody can know them (offline)."
+    has_stagers: bool = True
 
 
 def check(job: Object, catalogue: Catalogue, around: Around | Mapping[str, str]) -> Verdict:
@@ -110,8 +112,14 @@ def check(job: Object, catalogue: Catalogue, around: Around | Mapping[str, str])
     faults = _queue_faults(spec, job, around)
     if faults:
         return _refused(InvalidSpec(faults))
+    fetched = fetched_fields(job["spec"])
+    if fetched and not around.has_stagers:
+        return Refused(reasons.STAGER_DISABLED, "; ".join(str(Fault(field, "set", _OTHERS)) for field in fetched))
     graph_hash = planned_hash(model, resolved, prompts_of(spec, model))
     return Accepted(model.local_name, {**resolved.to_status(), "graphHash": graph_hash})
+
+
+_OTHERS = "claim, configMap or artifact: the administrator has switched fetching off (chart value stager.enabled)"
 
 
 def _check_workflow(job: Object, spec: VideoJobSpec, model: Model, around: Around) -> Verdict:

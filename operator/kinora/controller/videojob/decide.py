@@ -12,8 +12,18 @@ from typing import Any
 
 from kinora.api import reasons
 from kinora.api.base import integral
+from kinora.api.intake import awaits_stager, fetched_fields, inputs_condition, store_of
 from kinora.api.reasons import DISRUPTIONS, Phase
-from kinora.api.transitions import ended_by_operator, is_assigned, is_finished, parse_time, phase_of, queued, requeued
+from kinora.api.transitions import (
+    awaiting_inputs,
+    ended_by_operator,
+    is_assigned,
+    is_finished,
+    parse_time,
+    phase_of,
+    queued,
+    requeued,
+)
 from kinora.controller.plan import NOTHING, Note, Plan
 from kinora.controller.videojob.check import Accepted, Refused, Undecided
 from kinora.controller.videojob.snapshot import JobSnapshot
@@ -40,6 +50,9 @@ def _unassigned(snapshot: JobSnapshot) -> Plan:
     verdict = snapshot.verdict
     if isinstance(verdict, Refused):
         return _end(snapshot, Phase.FAILED, verdict.reason, verdict.message)
+    inputs = inputs_condition(snapshot.job)
+    if inputs.get("status") == "False":
+        return _end(snapshot, Phase.FAILED, str(inputs.get("reason")), str(inputs.get("message")))
     deadline = spec.get("startDeadlineSeconds")
     left = None
     if deadline is not None and not spec.get("suspend") and not _has_run(snapshot):
@@ -55,12 +68,18 @@ def _wait(snapshot: JobSnapshot, verdict: Accepted | Undecided, deadline_left: f
     status = snapshot.job.get("status") or {}
     if phase_of(status) == Phase.PENDING and snapshot.seen_seconds < QUEUE_AFTER:
         return Plan(requeue_after=QUEUE_AFTER - snapshot.seen_seconds)
+    if awaits_stager(snapshot.job):
+        return _await_inputs(snapshot, verdict, deadline_left)
     if snapshot.job["spec"].get("suspend"):
         reason, message = reasons.SUSPENDED, "spec.suspend is true; set it to false to go on"
     elif isinstance(verdict, Undecided):
         reason, message = verdict.reason, verdict.message
     elif not snapshot.has_server:
         reason, message = reasons.NO_MODEL_SERVER, f"no ModelServer in the namespace serves {verdict.model}"
+    elif not snapshot.intake.store_served:
+        store = store_of(snapshot.job)
+        message = f"the job's inputs are in {store}, which no ModelServer that serves {verdict.model} uses"
+        reason = reasons.NO_MODEL_SERVER
     elif snapshot.preset_lacks:
         reason = reasons.NO_PRESET_WEIGHTS
         message = f"no server pod has the files of preset {verdict.preset}: {snapshot.preset_lacks}"
@@ -69,11 +88,38 @@ def _wait(snapshot: JobSnapshot, verdict: Accepted | Undecided, deadline_left: f
     if phase_of(status) == Phase.QUEUED and _same_wait(status.get("reason"), reason):
         return Plan(requeue_after=deadline_left)
     resolved = None
-    if isinstance(verdict, Accepted) and status.get("resolved") != integral(dict(verdict.resolved)):
+    if isinstance(verdict, Accepted) and _is_to_resolve(snapshot.job, verdict):
         resolved = verdict.resolved
     return Plan(
         status=queued(snapshot.job, reason, message, snapshot.now, resolved=resolved), requeue_after=deadline_left
     )
+
+
+def _is_to_resolve(job: Mapping[str, Any], verdict: Accepted) -> bool:
+    """Whether `status.resolved` is still the operator's to write: what a stager resolved rests on the inputs."""
+    known = (job.get("status") or {}).get("resolved")
+    if known and inputs_condition(job).get("status") == "True":
+        return False
+    return bool(known != integral(dict(verdict.resolved)))
+
+
+def _await_inputs(snapshot: JobSnapshot, verdict: Accepted | Undecided, deadline_left: float | None) -> Plan:
+    """Keep the job Pending: nothing is queued, counted or scaled for before its inputs are known."""
+    status, intake = snapshot.job.get("status") or {}, snapshot.intake
+    fields = ", ".join(fetched_fields(snapshot.job["spec"]))
+    if isinstance(verdict, Undecided):
+        reason, message = reasons.NO_MODEL_SERVER, verdict.message
+    elif not intake.stager:
+        message = f"no ModelServer in the namespace serves {verdict.model} and has a store to fetch {fields} into"
+        reason = reasons.NO_MODEL_SERVER
+    elif not intake.stager_ready:
+        reason, message = reasons.STAGER_NOT_READY, f"no pod of Deployment {intake.stager} is ready to fetch {fields}"
+    else:
+        reason, message = reasons.FETCHING_INPUTS, f"{intake.stager} fetches and looks at {fields}"
+    if status.get("reason") == reason and phase_of(status) == Phase.PENDING:
+        return Plan(requeue_after=deadline_left)
+    told = awaiting_inputs(snapshot.job, reason, message, snapshot.now)
+    return Plan(status=told, requeue_after=deadline_left)
 
 
 def _same_wait(old: str | None, new: str) -> bool:

@@ -46,6 +46,15 @@ class PodState:
 
 
 @dataclass(frozen=True)
+class IntakeState:
+    """What a stager has to do with the job; nothing, where it names no url and no upload."""
+
+    stager: str = ""  # the Deployment whose store was chosen; empty where no ModelServer offers a store
+    stager_ready: bool = True
+    store_served: bool = True  # a ModelServer that can render the job uses the store that holds its inputs
+
+
+@dataclass(frozen=True)
 class JobSnapshot:
     """One VideoJob with everything that its next decision rests on. Seconds are on the observer's monotonic clock."""
 
@@ -54,9 +63,10 @@ class JobSnapshot:
     pod: PodState
     has_server: bool  # a ModelServer of the namespace serves its model
     surplus: bool  # its pod holds two other bound jobs that go first
-    seen_seconds: float  # since the operator first saw the job
+    seen_seconds: float  # since the operator first saw the job, or saw that its inputs are in a store
     running_seconds: float  # since it saw this attempt run
     cancel_seconds: float  # since it saw cancel on an assigned job
     suspended_seconds: float  # how long it has been seen suspended, in all
     now: dt.datetime
     preset_lacks: str = ""  # why no pod that serves can render its preset; empty where one can, or none serves
+    intake: IntakeState = IntakeState()

@@ -8,7 +8,7 @@ from typing import Self
 
 from kinora.recipes.faults import Fault
 from kinora.storage.guard.addresses import METADATA, Address, Network, refusal
-from kinora.storage.guard.urls import Target, UrlRefused
+from kinora.storage.guard.urls import PORTS, Target, UrlRefused
 
 _HOST = re.compile(r"(\*\.)?[a-z0-9_]([-a-z0-9_]*[a-z0-9_])?(\.[a-z0-9_]([-a-z0-9_]*[a-z0-9_])?)*(:[0-9]{1,5})?")
 _NEVER_BY_NAME = ("unspecified", "multicast", "broadcast", "link-local", "has a zone id", "no IP address")
@@ -16,7 +16,7 @@ _NEVER_BY_NAME = ("unspecified", "multicast", "broadcast", "link-local", "has a 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Public addresses on ports 80 and 443, and what is opened here.
+    """Public addresses on ports 80 and 443, and what is opened here. `schemes` may leave plain http out.
 
     `hosts`: names (`minio.storage.svc`, `*.internal.example`, with `:9000` for a port of its own) that may have private
     addresses. Metadata services, link-local and multicast stay shut to a name: they take an entry in `networks`.
@@ -25,12 +25,19 @@ class Policy:
     hosts: frozenset[str] = frozenset()
     networks: tuple[Network, ...] = ()
     ports: frozenset[int] = frozenset({80, 443})
+    schemes: frozenset[str] = frozenset(PORTS)
 
     @classmethod
     def of(
-        cls, hosts: Iterable[str] = (), networks: Iterable[str] = (), ports: Iterable[int] = (80, 443), field: str = ""
+        cls,
+        hosts: Iterable[str] = (),
+        networks: Iterable[str] = (),
+        ports: Iterable[int] = (80, 443),
+        field: str = "",
+        *,
+        http: bool = True,
     ) -> Self:
-        """From settings as text. ValueError names the entry; `field` is put before it."""
+        """From settings as text; without `http` only https. ValueError names the entry; `field` is put before it."""
         read: list[Network] = []
         for text in networks:
             try:
@@ -44,10 +51,12 @@ class Policy:
                 raise ValueError(
                     str(Fault(f"{field}hosts", host, "names such as minio.storage.svc:9000, *.example.org"))
                 )
-        return cls(names, tuple(read), frozenset(ports))
+        return cls(names, tuple(read), frozenset(ports), frozenset(PORTS if http else {"https"}))
 
     def check_target(self, target: Target, field: str) -> None:
-        """Refuse ports, and hosts that are refused addresses themselves. Raises UrlRefused."""
+        """Refuse schemes, ports, and hosts that are refused addresses themselves. Raises UrlRefused."""
+        if target.scheme not in self.schemes:
+            raise UrlRefused(Fault(f"{field}: scheme", target.scheme, ", ".join(sorted(self.schemes))))
         if target.port not in self.ports and not self._opened(target, with_port=True):
             ports = ", ".join(str(port) for port in sorted(self.ports))
             raise UrlRefused(Fault(f"{field}: port", target.port, f"{ports}, or what the administrator opens"))

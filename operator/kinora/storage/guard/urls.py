@@ -18,6 +18,7 @@ PORTS = {"http": 80, "https": 443}
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _SAFE = "/?:@!$&'()*+,;=-._~%[]"
+_USER = re.compile(r"//[^/]*@")
 _ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
@@ -132,4 +133,4 @@ def _port(text: str, field: str) -> int:
 
 
 def _shown(text: str) -> str:
-    return text.partition("?")[0]
+    return _USER.sub("//", text.partition("?")[0])

@@ -14,48 +14,18 @@ import pytest
 from kinora.storage.guard.fetch import FetchError, GuardedFetcher, Limits
 from kinora.storage.guard.policy import Policy
 from kinora.storage.guard.urls import UrlRefused
+from rawserver import Answer, Server, listening
 
-Answer = Callable[[str, asyncio.StreamWriter], Awaitable[None]]
 BODY = bytes(range(256)) * 8192  # 2 MiB
 LIMITS = Limits(max_bytes=4 << 20, total_seconds=5, idle_seconds=2, connect_seconds=2)
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: video/mp4\r\n"
 
 
-class Server:
-    """Answers raw bytes by path, and remembers the requests as they came."""
-
-    def __init__(self) -> None:
-        self.answers: dict[str, bytes | Answer] = {}
-        self.requests: list[str] = []
-        self.port = 0
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode()
-            self.requests.append(head)
-            answer = self.answers[head.split(" ")[1].partition("?")[0]]
-            if isinstance(answer, bytes):
-                writer.write(answer)
-                await writer.drain()
-            else:
-                await answer(head, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-
-    def redirect(self, path: str, to: str, status: int = 302) -> None:
-        self.answers[path] = f"HTTP/1.1 {status} X\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n".encode()
-
-
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
-    made = Server()
-    listening = await asyncio.start_server(made.serve, "127.0.0.1", 0)
-    made.port = listening.sockets[0].getsockname()[1]
-    made.answers["/ok"] = OK + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
-    yield made
-    listening.close()
+    async with listening() as made:
+        made.answers["/ok"] = OK + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
+        yield made
 
 
 def names(**table: Sequence[str]) -> Callable[[str, int], Awaitable[Sequence[str]]]:
@@ -291,3 +261,10 @@ async def test_names_that_do_not_resolve(server: Server) -> None:
 async def test_the_system_s_resolver_is_checked_too() -> None:
     with pytest.raises(UrlRefused, match="localhost, which resolves to"):
         await GuardedFetcher(Policy()).fetch("http://localhost/", io.BytesIO(), LIMITS)
+
+
+async def test_plain_http_can_be_shut(server: Server) -> None:
+    policy = Policy.of(["good", f"good:{server.port}"], ports=[server.port], http=False)
+    with pytest.raises(UrlRefused, match="f: scheme is http; allowed: https"):
+        await GuardedFetcher(policy).fetch(f"http://good:{server.port}/ok", io.BytesIO(), LIMITS, field="f")
+    assert server.requests == []

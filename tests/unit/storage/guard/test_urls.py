@@ -140,6 +140,13 @@ def test_read(url: str, read: str) -> None:
     assert parse_url(url, FIELD).url == read
 
 
+@pytest.mark.parametrize("url", ["ftp://user:word@x/a?b", "x://user:word@y", "https://user:word@x/", "//user:word@x"])
+def test_messages_hold_no_password(url: str) -> None:
+    with pytest.raises(UrlRefused) as refused:
+        parse_url(url, "f")
+    assert "word" not in str(refused.value).replace("password", "")
+
+
 def test_messages_hold_no_signature() -> None:
     target = parse_url("https://example.com/a?Signature=secret", FIELD)
     assert target.shown == "https://example.com/a"

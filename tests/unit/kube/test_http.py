@@ -2,8 +2,8 @@
 
 import httpx
 
-from kinora.agent.http import application, serve
 from kinora.agent.metrics import Metrics
+from kinora.kube.http import application, serve
 
 
 async def test_health_readiness_and_metrics() -> None:

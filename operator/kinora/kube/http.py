@@ -1,6 +1,6 @@
-"""The agent's three endpoints: /healthz for the kubelet, /readyz, /metrics. Nothing else is served, nobody is asked.
+"""Three endpoints of agent and stager: /healthz for the kubelet, /readyz, /metrics. Nothing else is served.
 
-They answer while the loop turns; a stalled engine must not have the agent restarted (comfy.md, probes).
+They answer while the loop turns, and ask nobody: a stalled engine or store must not have the process restarted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 
 
 def application(registry: CollectorRegistry, obstacle: Callable[[], str | None]) -> web.Application:
-    """`obstacle` says why the agent is not ready, or None."""
+    """`obstacle` says why the process is not ready, or None."""
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})

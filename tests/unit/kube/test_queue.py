@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kinora.controller.queue import WorkQueue
+from kinora.kube.queue import WorkQueue
 
 
 class TurnedLoop:

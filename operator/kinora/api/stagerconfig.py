@@ -1,0 +1,67 @@
+"""What the chart tells the operator of stagers, and what the operator tells a stager: JSON in the environment."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from pydantic import Field, StringConstraints
+
+from kinora.api.base import ApiModel, FreeForm
+
+CONFIG_VARIABLE: Final = "KINORA_STAGER_CONFIG"  # of a stager
+CHART_VARIABLE: Final = "KINORA_STAGER"  # of the operator: the chart's values
+
+MAX_INPUT_BYTES: Final = 2 * 1024**3  # of one input, fetched or not
+
+
+class Allow(ApiModel):
+    """What is fetched from besides the public internet on ports 80 and 443 (see kinora.storage.guard.policy)."""
+
+    hosts: list[Annotated[str, StringConstraints(max_length=253)]] = Field(default_factory=list)
+    networks: list[Annotated[str, StringConstraints(max_length=64)]] = Field(default_factory=list)
+    ports: list[Annotated[int, Field(ge=1, le=65535)]] = Field(default_factory=lambda: [80, 443])
+    http: bool = True
+
+
+class Limits(ApiModel):
+    """When a stager gives up. Seconds: of one fetch in all, without a byte, and of all tries of one job."""
+
+    max_bytes: int = Field(1024**3, ge=1, le=MAX_INPUT_BYTES)
+    fetch_seconds: float = Field(600, gt=0)
+    idle_seconds: float = Field(20, gt=0)
+    give_up_seconds: float = Field(600, ge=0)
+
+
+class StagerConfig(ApiModel):
+    """What one stager acts on."""
+
+    artifact_claim: str
+    model_aliases: dict[str, str] = Field(default_factory=dict)
+    model_entries: list[str] = Field(default_factory=list)  # the administrator's own, as text
+    allow: Allow = Field(default_factory=Allow)
+    limits: Limits = Field(default_factory=Limits)
+    parallel: int = Field(4, ge=1, le=64)
+
+
+class StagerValues(ApiModel):
+    """The chart's values under `stager`."""
+
+    enabled: bool = True
+    allow: Allow = Field(default_factory=Allow)
+    limits: Limits = Field(default_factory=Limits)
+    parallel: int = Field(4, ge=1, le=64)
+    network_policy: bool = True
+    resources: FreeForm = Field(default_factory=dict)
+    node_selector: dict[str, str] = Field(default_factory=dict)
+    tolerations: list[FreeForm] = Field(default_factory=list)
+
+    def config(self, artifact_claim: str, aliases: dict[str, str], entries: list[str]) -> StagerConfig:
+        """What the stager of this claim is told."""
+        return StagerConfig(
+            artifact_claim=artifact_claim,
+            model_aliases=aliases,
+            model_entries=entries,
+            allow=self.allow,
+            limits=self.limits,
+            parallel=self.parallel,
+        )

@@ -1,0 +1,79 @@
+"""Which stagers run in a namespace, and what has to be written for it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from kinora.api import names
+from kinora.api.intake import artifact_claim
+from kinora.controller.plan import Create, Delete, Plan
+from kinora.controller.settings import Settings
+from kinora.controller.stager import desired
+from kinora.kube.resources import DEPLOYMENT, NETWORK_POLICY, ROLE_BINDING, SERVICE_ACCOUNT
+
+Object = Mapping[str, Any]
+
+
+def decide(
+    namespace: str,
+    servers: Iterable[Object],
+    deployments: Sequence[Object],
+    settings: Settings,
+    *,
+    entries: Sequence[str] = (),
+    children_made: bool = False,
+) -> Plan:
+    """The plan for one namespace. ``children_made``: this process has made what is beside the Deployments.
+
+    ``entries``: the administrator's own models, as text.
+    """
+    using = _by_claim(servers) if settings.stager.enabled else {}
+    wanted = {
+        names.stager_name(claim): desired.deployment(namespace, claim, those, settings, entries)
+        for claim, those in using.items()
+    }
+    known = {entry["metadata"]["name"]: entry for entry in deployments}
+    apply = [
+        Create(DEPLOYMENT, body) for name, body in wanted.items() if name not in known or _differs(known[name], body)
+    ]
+    create = []
+    if wanted and not children_made:
+        create += [Create(SERVICE_ACCOUNT, desired.service_account(namespace))]
+        create += [Create(ROLE_BINDING, desired.role_binding(namespace))]
+        if settings.stager.network_policy:
+            everybody = {server["metadata"]["uid"]: server for those in using.values() for server in those}
+            policy = desired.network_policy(namespace, list(everybody.values()), settings.stager)
+            apply.append(Create(NETWORK_POLICY, policy))
+    delete = tuple(
+        Delete(DEPLOYMENT, namespace, name, entry["metadata"]["uid"])
+        for name, entry in known.items()
+        if name not in wanted and not entry["metadata"].get("deletionTimestamp")
+    )
+    return Plan(create=tuple(create), apply=tuple(apply), delete=delete)
+
+
+def _by_claim(servers: Iterable[Object]) -> dict[str, list[Object]]:
+    """The ModelServers that use each artifact claim; those that are going do not count."""
+    found: dict[str, list[Object]] = {}
+    for server in servers:
+        claim = artifact_claim(server)
+        if claim and not server["metadata"].get("deletionTimestamp"):
+            found.setdefault(claim, []).append(server)
+    return found
+
+
+def _differs(known: Object, wanted: Object) -> bool:
+    """Another template, or other owners. What else somebody changed on it is theirs until the template changes."""
+    have, want = known["metadata"], wanted["metadata"]
+    mark = names.ANNOTATION_TEMPLATE_HASH
+    uids = {entry.get("uid") for entry in have.get("ownerReferences") or []}
+    return bool(
+        (have.get("annotations") or {}).get(mark) != want["annotations"][mark]
+        or uids != {entry["uid"] for entry in want["ownerReferences"]}
+    )
+
+
+def is_available(deployment: Object | None) -> bool:
+    """Whether a pod of the stager is ready."""
+    return bool(((deployment or {}).get("status") or {}).get("availableReplicas"))

@@ -1,0 +1,214 @@
+"""What a stager consists of: Deployment, account, role binding, network policy. Pure functions.
+
+One Deployment an artifact claim, since a stager writes to one store; it belongs to every ModelServer that uses the
+claim, so that garbage collection removes it with the last of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from kinora.api import names
+from kinora.api.agentconfig import NAMESPACE_VARIABLE
+from kinora.api.stagerconfig import CONFIG_VARIABLE, StagerValues
+from kinora.controller.settings import Settings
+
+Object = Mapping[str, Any]
+Body = dict[str, Any]
+
+CONTAINER = "stager"
+_RESOURCES = {"requests": {"cpu": "100m", "memory": "192Mi"}, "limits": {"memory": "2Gi"}}
+_API_PORTS = (443, 6443)
+#: Metadata services and what is local to a link: shut by the network too, whatever the fetcher would say.
+_SHUT = {
+    "0.0.0.0/0": ("169.254.0.0/16", "100.100.100.200/32", "168.63.129.16/32", "192.0.0.192/32"),
+    "::/0": ("fe80::/10", "fd00:ec2::/32", "fd20:ce::/64"),
+}
+
+
+def owners(servers: Iterable[Object]) -> list[Body]:
+    """References to all of them; none is the controller, as several share the object."""
+    return [
+        {
+            "apiVersion": names.API_VERSION,
+            "kind": "ModelServer",
+            "name": server["metadata"]["name"],
+            "uid": server["metadata"]["uid"],
+            "blockOwnerDeletion": False,
+        }
+        for server in sorted(servers, key=lambda server: str(server["metadata"]["uid"]))
+    ]
+
+
+def _labels() -> dict[str, str]:
+    return {
+        names.LABEL_NAME: "kinora",
+        names.LABEL_COMPONENT: names.COMPONENT_STAGER,
+        names.LABEL_MANAGED_BY: "kinora",
+    }
+
+
+def service_account(namespace: str) -> Body:
+    """The stagers' account of a namespace, shared, so it has no owner."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": {"name": names.STAGER_SERVICE_ACCOUNT, "namespace": namespace, "labels": _labels()},
+        "automountServiceAccountToken": False,
+    }
+
+
+def role_binding(namespace: str) -> Body:
+    """Binds the stagers' account to the ClusterRole that the chart ships, within the namespace."""
+    name = names.STAGER_SERVICE_ACCOUNT
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": name, "namespace": namespace, "labels": _labels()},
+        "roleRef": {
+            "apiGroup": "rbac.authorization.k8s.io",
+            "kind": "ClusterRole",
+            "name": names.STAGER_CLUSTER_ROLE,
+        },
+        "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
+    }
+
+
+def deployment(
+    namespace: str, claim: str, servers: Collection[Object], settings: Settings, entries: Sequence[str] = ()
+) -> Body:
+    """The stager of an artifact claim, which these ModelServers use. Its template hash is an annotation.
+
+    ``entries``: the administrator's own models, as text.
+    """
+    name = names.stager_name(claim)
+    template = _template(claim, settings, entries)
+    text = json.dumps(template, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    selector = {names.LABEL_COMPONENT: names.COMPONENT_STAGER, names.LABEL_STAGER: name}
+    template["metadata"]["labels"] = {**_labels(), **selector}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "labels": {**_labels(), names.LABEL_STAGER: name},
+            "annotations": {names.ANNOTATION_TEMPLATE_HASH: digest, names.ANNOTATION_CLAIM: claim},
+            "ownerReferences": owners(servers),
+        },
+        "spec": {
+            "replicas": 1,
+            # Two at once would do no harm, and a claim that one node mounts at a time would never let the second start.
+            "strategy": {"type": "Recreate"},
+            "revisionHistoryLimit": 2,
+            "selector": {"matchLabels": selector},
+            "template": template,
+        },
+    }
+
+
+def _template(claim: str, settings: Settings, entries: Sequence[str]) -> Body:
+    values = settings.stager
+    pod: Body = {
+        "serviceAccountName": names.STAGER_SERVICE_ACCOUNT,
+        "automountServiceAccountToken": True,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": 30,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": names.AGENT_UID,
+            "runAsGroup": names.SHARED_GID,
+            "fsGroup": names.SHARED_GID,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(claim, settings, entries)],
+        "volumes": [
+            {"name": "artifacts", "persistentVolumeClaim": {"claimName": claim}},
+            {"name": "tmp", "emptyDir": {}},
+        ],
+    }
+    if settings.image_pull_secrets:
+        pod["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
+    if values.node_selector:
+        pod["nodeSelector"] = values.node_selector
+    if values.tolerations:
+        pod["tolerations"] = values.tolerations
+    return {"metadata": {"annotations": {"kubectl.kubernetes.io/default-container": CONTAINER}}, "spec": pod}
+
+
+def _container(claim: str, settings: Settings, entries: Sequence[str]) -> Body:
+    config = settings.stager.config(claim, dict(settings.model_aliases), list(entries))
+    return {
+        "name": CONTAINER,
+        "image": settings.agent_image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": ["kinora", "stager"],
+        "env": [
+            {"name": CONFIG_VARIABLE, "value": json.dumps(config.model_dump(mode="json", by_alias=True))},
+            {"name": NAMESPACE_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
+            {"name": "HOME", "value": "/tmp"},  # noqa: S108 - the pod's own emptyDir
+        ],
+        "ports": [{"name": "metrics", "containerPort": names.STAGER_PORT, "protocol": "TCP"}],
+        "livenessProbe": _probe("/healthz", period=10, failures=6),
+        "readinessProbe": _probe("/readyz", period=5, failures=2),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "resources": settings.stager.resources or _RESOURCES,
+        "volumeMounts": [
+            {"name": "artifacts", "mountPath": names.ARTIFACTS_DIR},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
+        ],
+    }
+
+
+def _probe(path: str, *, period: int, failures: int) -> Body:
+    return {
+        "httpGet": {"path": path, "port": names.STAGER_PORT},
+        "periodSeconds": period,
+        "timeoutSeconds": 5,
+        "failureThreshold": failures,
+    }
+
+
+def network_policy(namespace: str, servers: Collection[Object], values: StagerValues) -> Body:
+    """Into a stager: its metrics. Out of it: names, the API server, and the ports that may be fetched from.
+
+    Coarse, since host names have no place in a policy; what is fetched from is the fetcher's to decide.
+    """
+    ports = sorted({*values.allow.ports, *_API_PORTS, *_host_ports(values.allow.hosts)})
+    opened = frozenset(values.allow.networks)
+    anywhere = [
+        {"ipBlock": {"cidr": cidr, "except": [shut for shut in all_shut if shut not in opened]}}
+        for cidr, all_shut in _SHUT.items()
+    ]
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {
+            "name": names.STAGER_SERVICE_ACCOUNT,
+            "namespace": namespace,
+            "labels": _labels(),
+            "ownerReferences": owners(servers),
+        },
+        "spec": {
+            "podSelector": {"matchLabels": {names.LABEL_COMPONENT: names.COMPONENT_STAGER}},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [{"ports": [{"protocol": "TCP", "port": names.STAGER_PORT}]}],
+            "egress": [
+                {"ports": [{"protocol": kind, "port": 53} for kind in ("UDP", "TCP")]},
+                {"to": anywhere, "ports": [{"protocol": "TCP", "port": port} for port in ports]},
+            ],
+        },
+    }
+
+
+def _host_ports(hosts: Iterable[str]) -> set[int]:
+    return {int(port) for _, colon, port in (host.partition(":") for host in hosts) if colon and port.isdigit()}

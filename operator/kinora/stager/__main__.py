@@ -1,0 +1,5 @@
+"""``python -m kinora.stager``."""
+
+from kinora.stager.main import run
+
+run()

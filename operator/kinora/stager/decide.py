@@ -1,0 +1,128 @@
+"""What a stager does about a job, and what it concludes from what it found. Pure: no I/O, clock or randomness.
+
+A job is this stager's when it is Pending, has a `url` or `upload`, is one that could be rendered, and when the store
+of this stager is the one that is chosen among those of its ModelServers. What cannot be rendered the operator refuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from kinora.api import transitions
+from kinora.api.intake import choose_claim, claims_for, inputs_condition
+from kinora.api.reasons import Phase
+from kinora.api.videojob import Task, VideoJobSpec
+from kinora.catalogue.load import Catalogue
+from kinora.catalogue.model import Model
+from kinora.media.info import MediaInfo
+from kinora.recipes.build import planned_hash
+from kinora.recipes.faults import InvalidSpec
+from kinora.recipes.needs import NamedInput, named_inputs, staging_faults
+from kinora.recipes.preparation import SIZED_BY, sized
+from kinora.recipes.resolve import prompts_of, resolve
+from kinora.recipes.resolved import Resolved
+from kinora.stager.verdict import Refusal, of_faults
+
+Object = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Work:
+    """A job to take in: `inputs` are those that this stager brings, the others are the agent's."""
+
+    spec: VideoJobSpec
+    model: Model
+    resolved: Resolved
+    inputs: tuple[NamedInput, ...]
+
+
+@dataclass(frozen=True)
+class Found:
+    """One input that is in the store."""
+
+    sha256: str
+    bytes: int
+    info: MediaInfo
+
+
+@dataclass(frozen=True)
+class Concluded:
+    """What `status.inputs` and `status.resolved` will say."""
+
+    inputs: list[dict[str, Any]]
+    resolved: dict[str, Any]
+
+
+def decide(job: Object, servers: Iterable[Object], catalogue: Catalogue, claim: str) -> Work | None:
+    """The work on this job of the stager of `claim`; None where there is none (yet, any more, or of this stager)."""
+    status = job.get("status") or {}
+    if job["metadata"].get("deletionTimestamp") or job["spec"].get("cancel"):
+        return None
+    if transitions.phase_of(status) is not Phase.PENDING or status.get("assignment"):
+        return None
+    if inputs_condition(job).get("status") in ("True", "False"):
+        return None
+    try:
+        spec = VideoJobSpec.model_validate(job["spec"])
+    except ValidationError:
+        return None
+    fetched = tuple(one for one in named_inputs(spec) if is_fetched(one)) if spec.workflow is None else ()
+    model = _model(spec, servers := list(servers), catalogue)
+    if not fetched or model is None:
+        return None
+    uid = job["metadata"]["uid"]
+    if choose_claim(uid, claims_for(model.local_name, spec.model_server_name, servers)) != claim:
+        return None
+    try:
+        return Work(spec, model, resolve(spec, model, uid), fetched)
+    except InvalidSpec:
+        return None
+
+
+def is_fetched(one: NamedInput) -> bool:
+    """Whether a stager brings this input into the store."""
+    return one.source.url is not None or one.source.upload is not None
+
+
+def _model(spec: VideoJobSpec, servers: list[Object], catalogue: Catalogue) -> Model | None:
+    if spec.model_server_name is None:
+        return catalogue.get(spec.model)
+    named = (one["spec"].get("model") for one in servers if one["metadata"]["name"] == spec.model_server_name)
+    return catalogue.get(next(named, None))
+
+
+def conclude(work: Work, found: Mapping[str, Found]) -> Concluded | Refusal:
+    """Judge what was found, by the rules that the agent goes by, and decide every parameter that rests on it.
+
+    What rests on an input of another kind (claim, configMap, artifact) is left to the agent, which sees it.
+    """
+    facts = {name: one.info for name, one in found.items()}
+    known = replace(work.resolved, inputs=tuple(name for name in work.resolved.inputs if name in facts))
+    faults = staging_faults(known, facts)
+    if faults:
+        return of_faults(faults)
+    resolved = work.resolved
+    if _size_is_known(resolved, facts):
+        resolved = sized(resolved, facts, work.model.limits.size)
+    graph_hash = planned_hash(work.model, resolved, prompts_of(work.spec, work.model))
+    inputs = [_entry(one.name, found[one.name]) for one in work.inputs]
+    return Concluded(inputs, {**resolved.to_status(), "graphHash": graph_hash})
+
+
+def _size_is_known(resolved: Resolved, facts: Mapping[str, MediaInfo]) -> bool:
+    """Whether the input that gives the job its size is among those found."""
+    order = SIZED_BY.get(Task(resolved.task), ())
+    return next((name for name in order if name in resolved.inputs), None) in facts
+
+
+def _entry(name: str, found: Found) -> dict[str, Any]:
+    info = found.info
+    entry: dict[str, Any] = {"name": name, "sha256": found.sha256, "bytes": found.bytes}
+    entry |= {"width": info.width, "height": info.height}
+    if info.kind == "Video":
+        entry |= {"frames": info.frames, "fps": info.fps, "durationSeconds": info.duration_seconds}
+    return entry

@@ -1,0 +1,83 @@
+"""The stager's entry point: settings, login, the real parts, signals, HTTP. No behaviour of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+
+from kinora import __version__
+from kinora.api.stagerconfig import CONFIG_VARIABLE, StagerConfig
+from kinora.catalogue.load import Catalogue, CatalogueError, load_catalogue
+from kinora.catalogue.own import Read, parse_own, with_own
+from kinora.kube.client import KubeClient
+from kinora.kube.config import Connection, connect
+from kinora.kube.http import application, serve
+from kinora.stager.intake import Intake
+from kinora.stager.metrics import Metrics
+from kinora.stager.settings import Settings, SettingsError, settings_from
+from kinora.stager.stager import Parts, Stager
+from kinora.storage.guard.fetch import GuardedFetcher
+from kinora.storage.inputs import PvcInputs
+
+log = logging.getLogger(__name__)
+
+
+def run() -> None:
+    """Run the stager until SIGTERM or SIGINT. What it was fetching then, its next process fetches again."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        settings = settings_from(os.environ)
+    except SettingsError as error:
+        sys.exit(f"kinora stager: {error}")
+    asyncio.run(serve_until_told(settings, connect()))
+
+
+async def serve_until_told(settings: Settings, connection: Connection) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    serving = asyncio.ensure_future(stage(settings, connection))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
+    try:
+        await serving
+    except asyncio.CancelledError:
+        log.info("stopped")
+
+
+async def stage(settings: Settings, connection: Connection) -> None:
+    """Serve with the real parts until cancelled."""
+    config, metrics = settings.config, Metrics()
+    async with KubeClient(connection, user_agent="kinora-stager") as client:
+        store = PvcInputs(settings.artifacts, config.artifact_claim, settings.namespace)
+        fetcher = GuardedFetcher(settings.policy, agent=f"kinora/{__version__}")
+        stager = Stager(
+            Parts(
+                settings=settings,
+                client=client,
+                store=store,
+                intake=Intake(store, fetcher, limits=config.limits, parallel=config.parallel, metrics=metrics),
+                catalogue=catalogue_of(config),
+                metrics=metrics,
+            )
+        )
+        runner = await serve(application(metrics.registry, stager.obstacle), settings.listen_host, settings.listen_port)
+        try:
+            await stager.run()
+        finally:
+            await runner.cleanup()
+
+
+def catalogue_of(config: StagerConfig) -> Catalogue:
+    """The models as the operator knows them: packaged ones, the administrator's own, aliases that lead to one."""
+    packaged, good = load_catalogue(), {}
+    for text in config.model_entries:
+        try:
+            own = parse_own(text, CONFIG_VARIABLE, packaged)
+            good[own.model.name] = own
+        except CatalogueError as error:  # an older stager, a newer operator: that model's jobs wait
+            log.warning("%s", error)
+    catalogue = with_own(packaged, Read(good, {}))
+    known = {name: target for name, target in config.model_aliases.items() if not catalogue.alias_fault(name, target)}
+    return catalogue.with_aliases(known)

@@ -1,0 +1,91 @@
+"""Which jobs wait for a stager, and whose: decided alike by operator and stager."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kinora.api import intake
+
+Object = dict[str, Any]
+CLAIM = {"claim": {"name": "films", "path": "a.mp4"}}
+URL = {"url": "https://x.example/a"}
+UPLOAD = {"upload": "a/b"}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "fields"),
+    [
+        (None, ()),
+        ({}, ()),
+        ({"image": CLAIM}, ()),
+        ({"image": URL}, ("spec.inputs.image.url",)),
+        ({"video": UPLOAD}, ("spec.inputs.video.upload",)),
+        ({"mask": {"source": URL}, "video": CLAIM}, ("spec.inputs.mask.url",)),
+        ({"references": [{"source": CLAIM}, {"source": URL}]}, ("spec.inputs.references[1].url",)),
+        ({"references": None, "mask": None, "image": None}, ()),
+        ({"image": URL, "video": UPLOAD}, ("spec.inputs.image.url", "spec.inputs.video.upload")),
+    ],
+)
+def test_the_fields_that_a_stager_fetches(inputs: Object | None, fields: tuple[str, ...]) -> None:
+    spec = {} if inputs is None else {"inputs": inputs}
+    assert intake.fetched_fields(spec) == fields
+    assert intake.needs_stager({"spec": spec}) is bool(fields)
+    assert not intake.needs_stager({"spec": {**spec, "workflow": {"inline": "{}"}}})
+
+
+@pytest.mark.parametrize(("status", "awaits"), [(None, True), ("Unknown", True), ("False", True), ("True", False)])
+def test_a_job_awaits_its_stager_until_its_inputs_are_ready(status: str | None, awaits: bool) -> None:
+    conditions = [{"type": "Ready", "status": "True"}]
+    if status is not None:
+        conditions.append({"type": "InputsReady", "status": status})
+    job = {"spec": {"inputs": {"image": URL}}, "status": {"conditions": conditions}}
+    assert intake.awaits_stager(job) is awaits
+    assert not intake.awaits_stager({**job, "spec": {"inputs": {"image": CLAIM}}})
+
+
+def test_the_store_is_the_one_that_status_names() -> None:
+    assert intake.store_of({"status": {"inputStore": "pvc://videos/"}}) == intake.claim_root("videos")
+    assert intake.store_of({"status": {"inputs": []}}) is None
+    assert intake.store_of({}) is None
+
+
+def server(name: str, claim: str | None, model: str = "m", **metadata: Any) -> Object:
+    artifacts = {} if claim is None else {"claimName": claim}
+    return {"metadata": {"name": name, **metadata}, "spec": {"model": model, "artifacts": artifacts}}
+
+
+def test_the_claims_are_those_of_the_servers_that_can_render_the_job() -> None:
+    servers = [
+        server("a", "one"),
+        server("b", "two"),
+        server("c", "three", model="other"),
+        server("d", None),
+        server("e", "four", deletionTimestamp="2026-05-01T12:00:00Z"),
+    ]
+    assert intake.claims_for("m", None, servers) == {"one", "two"}
+    assert intake.claims_for("m", "c", servers) == {"three"}
+    assert intake.claims_for("m", "none", servers) == frozenset()
+
+
+def test_a_store_whose_server_has_no_pods_or_was_refused_is_the_last_choice_or_none() -> None:
+    asleep, stalled = server("a", "one"), server("b", "two")
+    asleep["spec"]["replicas"] = 0
+    stalled["status"] = {"conditions": [{"type": "Stalled", "status": "True"}]}
+    assert intake.claims_for("m", None, [asleep, stalled, server("c", "three")]) == {"three"}
+    assert intake.claims_for("m", None, [asleep, stalled]) == {"one"}
+    asleep["spec"]["autoscaling"] = {"maxReplicas": 2}
+    assert intake.claims_for("m", None, [asleep, server("c", "three")]) == {"one", "three"}
+
+
+@given(st.uuids(), st.sets(st.text("abc-", min_size=1, max_size=6), max_size=5), st.text("xyz", min_size=1, max_size=3))
+def test_one_claim_is_chosen_and_another_that_comes_moves_a_job_only_to_itself(
+    uid: Any, claims: set[str], new: str
+) -> None:
+    chosen = intake.choose_claim(str(uid), claims)
+    assert (chosen in claims) if claims else chosen is None
+    assert intake.choose_claim(str(uid), sorted(claims)) == chosen
+    assert intake.choose_claim(str(uid), {*claims, new}) in {chosen, new}

@@ -1,0 +1,203 @@
+"""The operator's part in intake: who waits for a stager, what is said, what fails, and who is bound where."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from kinora.api.intake import inputs_condition
+from kinora.api.names import stager_name
+from kinora.api.stagerconfig import StagerValues
+from kinora.controller.gather import Gatherer
+from kinora.controller.settings import Settings, stager_values
+from kinora.controller.store import Store
+from kinora.controller.videojob.check import Accepted, Around, Refused, Undecided, check
+from kinora.controller.videojob.decide import decide
+from kinora.controller.videojob.snapshot import IntakeState
+from unit.controller.builders import NOW, SETTINGS, VACE, catalogue, job, server, snapshot
+
+Object = dict[str, Any]
+SPEC: Object = {"task": "ImageToVideo", "inputs": {"image": {"url": "https://x.example/a"}}}
+STAGED = IntakeState("kinora-stager-1a2b3c4d", stager_ready=True)
+STORED: Object = {"inputStore": "pvc://videos/", "inputs": [{"name": "image", "sha256": "0a", "bytes": 1}]}
+
+
+def status(ready: str, phase: str = "Pending", **more: Any) -> Object:
+    condition = {
+        "type": "InputsReady",
+        "status": ready,
+        "reason": "InputRefused",
+        "message": "spec.inputs.image.url: no",
+    }
+    return {"phase": phase, "conditions": [condition], **more}
+
+
+# --- decisions
+
+
+@pytest.mark.parametrize(
+    ("intake", "verdict", "reason", "words"),
+    [
+        (STAGED, None, "FetchingInputs", "kinora-stager-1a2b3c4d fetches and looks at spec.inputs.image.url"),
+        (IntakeState("s", stager_ready=False), None, "StagerNotReady", "no pod of Deployment s is ready"),
+        (IntakeState(), None, "NoModelServer", f"no ModelServer in the namespace serves {VACE}"),
+        (IntakeState(), Undecided("no ModelServer 'x'"), "NoModelServer", "no ModelServer 'x'"),
+    ],
+)
+def test_a_job_that_awaits_its_inputs_stays_pending_and_says_why_once(
+    intake: IntakeState, verdict: Any, reason: str, words: str
+) -> None:
+    plan = decide(snapshot(intake=intake, verdict=verdict, **SPEC))
+    assert plan.status is not None
+    assert (plan.status["phase"], plan.status["reason"]) == ("Pending", reason)
+    assert words in plan.status["message"]
+    assert "resolved" not in plan.status
+    again = snapshot({**plan.status}, intake=intake, verdict=verdict, **SPEC)
+    assert decide(again).is_empty
+
+
+def test_a_fetch_of_two_seconds_costs_no_write_of_the_operator() -> None:
+    plan = decide(snapshot(intake=STAGED, seen=1.5, **SPEC))
+    assert (plan.status, plan.requeue_after) == (None, 0.5)
+
+
+def test_a_job_without_a_url_knows_no_stager() -> None:
+    plan = decide(snapshot(intake=IntakeState()))
+    assert plan.status is not None
+    assert plan.status["phase"] == "Queued"
+
+
+def test_inputs_that_are_refused_fail_the_job_with_their_reason_and_message() -> None:
+    plan = decide(snapshot(status("False"), intake=STAGED, **SPEC))
+    assert plan.status is not None
+    told = (plan.status["phase"], plan.status["reason"], plan.status["message"])
+    assert told == ("Failed", "InputRefused", "spec.inputs.image.url: no")
+    assert [note.reason for note in plan.notes] == ["InputRefused"]
+    assert inputs_condition({"status": plan.status})["status"] == "False", "the condition stays"
+
+
+def test_cancel_and_the_start_deadline_hold_while_inputs_are_fetched() -> None:
+    cancelled = decide(snapshot(intake=STAGED, cancel=True, **SPEC)).status
+    late = decide(snapshot(intake=STAGED, age=99, startDeadlineSeconds=60, **SPEC)).status
+    assert cancelled is not None
+    assert late is not None
+    assert (cancelled["phase"], late["reason"]) == ("Cancelled", "StartDeadlineExceeded")
+    assert decide(snapshot(intake=STAGED, age=10, startDeadlineSeconds=60, **SPEC)).requeue_after == 50
+
+
+def test_what_a_stager_resolved_is_not_resolved_again() -> None:
+    known = status("True", **STORED, resolved={"width": 640})
+    plan = decide(snapshot(known, **SPEC))
+    assert plan.status is not None
+    assert plan.status["phase"] == "Queued"
+    assert "resolved" not in plan.status
+    assert inputs_condition({"status": plan.status})["status"] == "True"
+
+
+def test_inputs_in_a_store_that_nobody_serves_are_told_of() -> None:
+    known = status("True", **STORED, resolved={"width": 640})
+    plan = decide(snapshot(known, intake=IntakeState(store_served=False), **SPEC))
+    assert plan.status is not None
+    assert plan.status["reason"] == "NoModelServer"
+    assert "pvc://videos/, which no ModelServer that serves" in plan.status["message"]
+
+
+# --- facts
+
+
+def gatherer(settings: Settings = SETTINGS) -> tuple[Store, Gatherer]:
+    store = Store(lambda: 100.0, lambda kind, name: None)
+    return store, Gatherer(store, catalogue(), settings)
+
+
+def lanes(gather: Gatherer) -> list[frozenset[str]]:
+    """The ModelServers that the waiting job may go to; nothing while it may not be bound."""
+    gather.index("films/cat")
+    return [lane.servers for lane in gather.world("films", (), (), NOW.timestamp()).lanes]
+
+
+def facts(store: Store, gather: Gatherer) -> Any:
+    return gather.job(store.jobs.entries["films/cat"], NOW)
+
+
+def test_a_job_is_bound_only_to_servers_with_the_store_of_its_inputs() -> None:
+    store, gather = gatherer()
+    store.servers.apply(server(name="a", artifacts={"claimName": "other"}))
+    store.servers.apply(server(name="b"))
+    store.jobs.apply(job(**SPEC))
+    assert lanes(gather) == [], "its inputs are not known yet"
+    found = facts(store, gather).intake
+    assert found.stager in {stager_name("other"), stager_name("videos")}
+    assert not found.stager_ready
+    staged = job(status("True", **STORED), **SPEC)
+    staged["metadata"]["resourceVersion"] = "8"
+    store.jobs.apply(staged)
+    assert lanes(gather) == [{"b"}]
+    assert facts(store, gather).intake.store_served
+    store.servers.remove(store.servers.entries["films/b"].obj)
+    assert lanes(gather) == []
+    assert not facts(store, gather).intake.store_served
+
+
+def test_the_stager_is_ready_when_its_deployment_is() -> None:
+    store, gather = gatherer()
+    store.servers.apply(server())
+    store.jobs.apply(job(**SPEC))
+    metadata = {"name": stager_name("videos"), "namespace": "films", "uid": "d", "resourceVersion": "1"}
+    store.stagers.apply({"metadata": metadata, "status": {}})
+    assert not facts(store, gather).intake.stager_ready
+    store.stagers.apply({"metadata": {**metadata, "resourceVersion": "2"}, "status": {"availableReplicas": 1}})
+    assert facts(store, gather).intake == IntakeState(stager_name("videos"), stager_ready=True)
+
+
+def test_the_two_seconds_before_the_queue_begin_when_the_inputs_are_there() -> None:
+    clock = [100.0]
+    store = Store(lambda: clock[0], lambda kind, name: None)
+    gather = Gatherer(store, catalogue(), SETTINGS)
+    store.jobs.apply(job(**SPEC))
+    clock[0] = 160.0
+    staged = job(status("True", **STORED), **SPEC)
+    staged["metadata"]["resourceVersion"] = "8"
+    store.jobs.apply(staged)
+    clock[0] = 161.0
+    assert facts(store, gather).seen_seconds == 1
+
+
+# --- stagers switched off
+
+
+def test_without_stagers_a_url_is_refused_and_a_claim_is_not() -> None:
+    refused = check(job(**SPEC), catalogue(), Around({}, has_stagers=False))
+    assert isinstance(refused, Refused)
+    assert refused.reason == "StagerDisabled"
+    assert refused.message.startswith("spec.inputs.image.url is set; allowed: claim, configMap or artifact")
+    assert "stager.enabled" in refused.message
+    claim = {"task": "ImageToVideo", "inputs": {"image": {"claim": {"name": "a", "path": "b"}}}}
+    assert isinstance(check(job(**claim), catalogue(), Around({}, has_stagers=False)), Accepted)
+    assert isinstance(check(job(**SPEC), catalogue(), {}), Accepted)
+
+
+def test_inputs_that_are_there_already_need_no_stager() -> None:
+    store, gather = gatherer(replace(SETTINGS, stager=StagerValues(enabled=False)))
+    store.servers.apply(server())
+    assert isinstance(gather.verdict(job(**SPEC)), Refused)
+    gather.forget(job(**SPEC))
+    assert isinstance(gather.verdict(job(status("True", **STORED), **SPEC)), Accepted)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("no json", "KINORA_STAGER"),
+        ('{"allow": {"networks": ["10.1"]}}', "stager.allow.networks is 10.1"),
+        ('{"allow": {"hosts": ["a b"]}}', "stager.allow.hosts is a b"),
+        ('{"parallel": 0}', "parallel"),
+    ],
+)
+def test_wrong_values_end_the_operator_by_name(text: str, words: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        stager_values(text)
+    assert words in str(caught.value)
+    assert stager_values("{}") == StagerValues()

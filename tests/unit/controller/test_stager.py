@@ -1,0 +1,171 @@
+"""Which stagers a namespace has, and what they are made of."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from kinora.api.names import stager_name
+from kinora.api.stagerconfig import CONFIG_VARIABLE, Allow, StagerConfig, StagerValues
+from kinora.controller.plan import Plan
+from kinora.controller.stager import desired
+from kinora.controller.stager.decide import decide, is_available
+from kinora.kube.resources import DEPLOYMENT, NETWORK_POLICY, ROLE_BINDING, SERVICE_ACCOUNT
+from unit.controller.builders import SETTINGS, server
+
+Object = dict[str, Any]
+
+
+def named(name: str, claim: str = "videos", **metadata: Any) -> Object:
+    made = server(name=name, artifacts={"claimName": claim})
+    return {**made, "metadata": {**made["metadata"], "uid": f"uid-{name}", **metadata}}
+
+
+def seen(body: Object) -> Object:
+    """The Deployment as a watch shows it."""
+    return {**body, "metadata": {**body["metadata"], "uid": "d", "resourceVersion": "1"}, "status": {"replicas": 1}}
+
+
+def made(plan: Plan) -> list[str]:
+    return [f"{entry.resource.kind}/{entry.body['metadata']['name']}" for entry in (*plan.create, *plan.apply)]
+
+
+def test_one_deployment_an_artifact_claim_owned_by_every_server_that_uses_it() -> None:
+    servers = [named("a"), named("b"), named("c", "other")]
+    plan = decide("films", servers, [], SETTINGS)
+    assert made(plan) == [
+        "ServiceAccount/kinora-stager",
+        "RoleBinding/kinora-stager",
+        f"Deployment/{stager_name('videos')}",
+        f"Deployment/{stager_name('other')}",
+        "NetworkPolicy/kinora-stager",
+    ]
+    owners = {entry["uid"] for entry in plan.apply[0].body["metadata"]["ownerReferences"]}
+    assert owners == {"uid-a", "uid-b"}
+    assert {entry["uid"] for entry in plan.apply[2].body["metadata"]["ownerReferences"]} == {"uid-a", "uid-b", "uid-c"}
+    assert {entry.resource for entry in plan.create} == {SERVICE_ACCOUNT, ROLE_BINDING}
+    assert {entry.resource for entry in plan.apply} == {DEPLOYMENT, NETWORK_POLICY}
+
+
+def test_nothing_is_written_that_is_true_already() -> None:
+    servers = [named("a"), named("b")]
+    running = [
+        seen(entry.body) for entry in decide("films", servers, [], SETTINGS).apply if entry.resource is DEPLOYMENT
+    ]
+    assert decide("films", servers, running, SETTINGS, children_made=True).is_empty
+    assert made(decide("films", servers, running, SETTINGS)) == [
+        "ServiceAccount/kinora-stager", "RoleBinding/kinora-stager", "NetworkPolicy/kinora-stager",
+    ]  # fmt: skip
+
+
+def test_an_upgrade_rolls_a_stager_only_when_it_changes_it() -> None:
+    servers = [named("a")]
+    running = [seen(desired.deployment("films", "videos", servers, SETTINGS))]
+    other_operator = replace(SETTINGS, engine_image="standin:2", workers=3, http_port=9, resync_seconds=1)
+    assert decide("films", servers, running, other_operator, children_made=True).is_empty
+    for changed in (
+        replace(SETTINGS, agent_image="kinora:2"),
+        replace(SETTINGS, stager=StagerValues(parallel=9)),
+        replace(SETTINGS, image_pull_secrets=("registry",)),
+        replace(SETTINGS, model_aliases={"hosted": "wan2.1-vace-14b"}),
+    ):
+        assert len(decide("films", servers, running, changed, children_made=True).apply) == 1
+
+
+def test_another_entry_of_a_model_is_told_to_its_stagers() -> None:
+    servers = [named("a")]
+    running = [seen(desired.deployment("films", "videos", servers, SETTINGS, ["one"]))]
+    assert decide("films", servers, running, SETTINGS, entries=["one"], children_made=True).is_empty
+    [told] = decide("films", servers, running, SETTINGS, entries=["two"], children_made=True).apply
+    assert '"modelEntries": ["two"]' in told.body["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"]
+
+
+def test_owners_follow_the_servers() -> None:
+    running = [seen(desired.deployment("films", "videos", [named("a")], SETTINGS))]
+    plan = decide("films", [named("a"), named("b")], running, SETTINGS, children_made=True)
+    assert made(plan) == [f"Deployment/{stager_name('videos')}"]
+    going = named("b", deletionTimestamp="2026-05-01T12:00:00Z")
+    assert decide("films", [named("a"), going], running, SETTINGS, children_made=True).is_empty
+
+
+def test_a_stager_that_nobody_needs_goes() -> None:
+    running = [seen(desired.deployment("films", "videos", [named("a")], SETTINGS))]
+    gone = decide("films", [named("a", "other")], running, SETTINGS, children_made=True)
+    assert [(entry.name, entry.uid) for entry in gone.delete] == [(stager_name("videos"), "d")]
+    assert made(gone) == [f"Deployment/{stager_name('other')}"]
+    off = replace(SETTINGS, stager=StagerValues(enabled=False))
+    plan = decide("films", [named("a")], running, off)
+    assert (made(plan), [entry.name for entry in plan.delete]) == ([], [stager_name("videos")])
+    assert decide("films", [], [], SETTINGS).is_empty
+
+
+def test_the_pod_is_told_everything_that_it_reads() -> None:
+    settings = replace(
+        SETTINGS,
+        image_pull_secrets=("registry",),
+        model_aliases={"hosted": "wan2.1-vace-14b"},
+        stager=StagerValues(
+            allow=Allow(hosts=["minio:9000"]),
+            node_selector={"a": "b"},
+            tolerations=[{"key": "x"}],
+            resources={"limits": {}},
+        ),
+    )
+    pod = desired.deployment("films", "videos", [named("a")], settings)["spec"]["template"]["spec"]
+    assert pod["imagePullSecrets"] == [{"name": "registry"}]
+    assert (pod["nodeSelector"], pod["tolerations"]) == ({"a": "b"}, [{"key": "x"}])
+    [container] = pod["containers"]
+    assert container["command"] == ["kinora", "stager"]
+    told = {entry["name"]: entry.get("value") for entry in container["env"]}
+    config = StagerConfig.model_validate_json(told[CONFIG_VARIABLE] or "")
+    assert (config.artifact_claim, config.allow.hosts) == ("videos", ["minio:9000"])
+    assert config.model_aliases == {"hosted": "wan2.1-vace-14b"}
+    assert {"name": "artifacts", "persistentVolumeClaim": {"claimName": "videos"}} in pod["volumes"]
+    assert {"livenessProbe", "readinessProbe"} < container.keys()
+
+
+def egress(values: StagerValues) -> tuple[set[int], set[str]]:
+    policy = desired.network_policy("films", [named("a")], values)["spec"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert [port["port"] for port in policy["ingress"][0]["ports"]] == [8782]
+    dns, rest = policy["egress"]
+    assert {(port["protocol"], port["port"]) for port in dns["ports"]} == {("UDP", 53), ("TCP", 53)}
+    shut = {cidr for peer in rest["to"] for cidr in peer["ipBlock"]["except"]}
+    return {port["port"] for port in rest["ports"]}, shut
+
+
+def test_the_network_policy_shuts_metadata_services_and_opens_the_ports_that_are_fetched_from() -> None:
+    ports, shut = egress(StagerValues())
+    assert ports == {80, 443, 6443}
+    assert {"169.254.0.0/16", "100.100.100.200/32", "fe80::/10"} <= shut
+    allow = Allow(hosts=["minio:9000", "cdn"], networks=["169.254.0.0/16"], ports=[8080])
+    ports, shut = egress(StagerValues(allow=allow))
+    assert ports == {443, 6443, 8080, 9000}
+    assert "169.254.0.0/16" not in shut, "an administrator has opened it by name"
+    assert made(decide("films", [named("a")], [], replace(SETTINGS, stager=StagerValues(network_policy=False))))[
+        -1:
+    ] == [f"Deployment/{stager_name('videos')}"]
+
+
+@pytest.mark.parametrize(
+    ("found", "ready"),
+    [
+        (None, False),
+        ({}, False),
+        ({"status": {"availableReplicas": 0}}, False),
+        ({"status": {"availableReplicas": 1}}, True),
+    ],
+)
+def test_a_deployment_is_available_when_a_pod_is(found: Object | None, ready: bool) -> None:
+    assert is_available(found) is ready
+
+
+def test_a_name_is_a_function_of_the_claim() -> None:
+    assert stager_name("videos") == stager_name("videos") != stager_name("video")
+    assert len(stager_name("c" * 253)) == len("kinora-stager-") + 8
+    assert json.dumps(desired.deployment("films", "videos", [named("b"), named("a")], SETTINGS)) == json.dumps(
+        desired.deployment("films", "videos", [named("a"), named("b")], SETTINGS)
+    )

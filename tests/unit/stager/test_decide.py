@@ -1,0 +1,159 @@
+"""What a stager does about a job, and what it concludes: tables on plain objects."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from kinora.api.intake import choose_claim
+from kinora.catalogue.load import load_catalogue
+from kinora.media.info import MediaInfo
+from kinora.stager.decide import Concluded, Found, Work, conclude, decide
+from kinora.stager.verdict import Refusal
+from unit.controller.builders import VACE, job, server
+
+Object = dict[str, Any]
+URL = {"url": "https://x.example/a?Signature=secret"}
+CLAIM = {"claim": {"name": "films", "path": "a.mp4"}}
+IMAGE = MediaInfo("Image", 600, 400, 1, 0.0, 0.0, "JPEG")
+VIDEO = MediaInfo("Video", 640, 360, 40, 16.0, 2.5, "h264")
+SERVERS = [server()]  # its claim is videos
+
+
+def asked(**spec: Any) -> Object:
+    return job(**{"task": "ImageToVideo", "inputs": {"image": URL}, **spec})
+
+
+def work_on(made: Object, servers: list[Object] | None = None, claim: str = "videos") -> Work | None:
+    return decide(made, SERVERS if servers is None else servers, load_catalogue(), claim)
+
+
+def found(info: MediaInfo) -> Found:
+    return Found("0" * 64, 1234, info)
+
+
+# --- whose job
+
+
+def test_a_pending_job_with_a_url_is_work() -> None:
+    work = work_on(asked())
+    assert work is not None
+    assert [one.name for one in work.inputs] == ["image"]
+    assert (work.model.name, work.resolved.inputs) == (VACE, ("image",))
+
+
+def _condition(status: str) -> Object:
+    return {"phase": "Pending", "conditions": [{"type": "InputsReady", "status": status}]}
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        asked(cancel=True),
+        {**asked(), "status": {"phase": "Queued"}},
+        {**asked(), "status": {"phase": "Failed"}},
+        {**asked(), "status": _condition("True")},
+        {**asked(), "status": _condition("False")},
+        {**asked(), "metadata": {**asked()["metadata"], "deletionTimestamp": "2026-05-01T12:00:00Z"}},
+        asked(inputs={"image": CLAIM}),
+        asked(task="TextToVideo", inputs={}),
+        asked(model="wan9"),
+        asked(model=None, modelServerName="none"),
+        asked(parameters={"frames": 9999}),
+        asked(parameters={"width": 100}),
+        asked(parameters={"frames": "many"}),
+        asked(inputs={"image": URL, "video": URL}),
+    ],
+    ids=["cancelled", "queued", "ended", "done", "refused", "deleted", "claim", "text", "model", "server", "frames",
+         "size", "type", "useless"],
+)  # fmt: skip
+def test_a_job_that_is_no_work(made: Object) -> None:
+    assert work_on(made) is None
+
+
+def test_a_job_that_is_tried_again_or_suspended_is_work() -> None:
+    assert work_on({**asked(), "status": _condition("Unknown")}) is not None
+    assert work_on(asked(suspend=True)) is not None
+
+
+def test_only_the_chosen_store_s_stager_takes_it() -> None:
+    servers = [server(name="a", artifacts={"claimName": "one"}), server(name="b", artifacts={"claimName": "two"})]
+    made = asked()
+    chosen = choose_claim(made["metadata"]["uid"], {"one", "two"})
+    assert [claim for claim in ("one", "two", "videos") if work_on(made, servers, claim)] == [chosen]
+    named = asked(model=None, modelServerName="b")
+    assert [claim for claim in ("one", "two") if work_on(named, servers, claim)] == ["two"]
+    assert work_on(made, []) is None
+
+
+def test_an_alias_is_the_model_that_it_stands_for() -> None:
+    catalogue = load_catalogue().with_aliases({"hosted": VACE})
+    assert decide(asked(model="hosted"), SERVERS, catalogue, "videos") is not None
+
+
+# --- conclusions
+
+
+def concluded(made: Object, **infos: MediaInfo) -> Concluded | Refusal:
+    work = work_on(made)
+    assert work is not None
+    return conclude(work, {name.replace("_0", "[0]"): found(info) for name, info in infos.items()})
+
+
+def test_what_was_found_stands_in_status() -> None:
+    outcome = concluded(asked(), image=IMAGE)
+    assert isinstance(outcome, Concluded)
+    entry = {"name": "image", "sha256": "0" * 64, "bytes": 1234}
+    assert outcome.inputs == [{**entry, "width": 600, "height": 400}]
+    assert outcome.resolved["inputs"] == ["image"]
+    assert len(outcome.resolved["graphHash"]) == 64
+
+
+def test_a_video_has_frames_a_rate_and_a_length() -> None:
+    outcome = concluded(asked(task="VideoToVideo", inputs={"video": URL}, parameters={"frames": 9}), video=VIDEO)
+    assert isinstance(outcome, Concluded)
+    assert {name: outcome.inputs[0][name] for name in ("frames", "fps", "durationSeconds")} == {
+        "frames": 40,
+        "fps": 16.0,
+        "durationSeconds": 2.5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("made", "infos", "words"),
+    [
+        (asked(), {"image": VIDEO}, "spec.inputs.image is a file of kind Video; allowed: one image"),
+        (asked(task="VideoToVideo", inputs={"video": URL}), {"video": VIDEO}, "allowed: at least 49 frames"),
+        (asked(task="VideoToVideo", inputs={"video": URL}), {"video": IMAGE}, "allowed: one video"),
+        (
+            asked(task="Extend", inputs={"firstClip": URL}, parameters={"frames": 41}),
+            {"firstClip": VIDEO},
+            "spec.inputs.firstClip is 40 frames",
+        ),
+    ],
+)
+def test_what_is_not_what_the_task_needs_is_refused(made: Object, infos: dict[str, MediaInfo], words: str) -> None:
+    outcome = concluded(made, **infos)
+    assert isinstance(outcome, Refusal)
+    assert outcome.reason == "InvalidInput"
+    assert words in outcome.message
+
+
+def test_the_size_comes_from_the_source_when_it_is_known() -> None:
+    spec = {"task": "FirstLastFrame", "parameters": {"frames": 9}}
+    known = concluded(asked(**spec, inputs={"firstFrame": URL, "lastFrame": CLAIM}), firstFrame=IMAGE)
+    assert isinstance(known, Concluded)
+    assert (known.resolved["outputWidth"], known.resolved["outputHeight"]) == (600, 400)
+    later = concluded(asked(**spec, inputs={"firstFrame": CLAIM, "lastFrame": URL}), lastFrame=IMAGE)
+    assert isinstance(later, Concluded)
+    assert later.resolved["sizeFromInput"] is True
+    assert [entry["name"] for entry in later.inputs] == ["lastFrame"]
+
+
+def test_what_the_agent_sees_is_not_missed_here() -> None:
+    made = asked(task="Inpaint", inputs={"video": CLAIM, "mask": {"source": URL}}, parameters={"frames": 9})
+    outcome = concluded(made, mask=replace(IMAGE, width=64))
+    assert isinstance(outcome, Concluded)
+    assert outcome.resolved["inputs"] == ["video", "mask"]
