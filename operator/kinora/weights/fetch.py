@@ -104,7 +104,8 @@ async def fetch(request: Request, progress: Progress | None = None) -> list[File
         with hold(request.root):
             return await _Run(request, progress or Progress()).run()
     except OSError as error:
-        raise Permanent(f"{request.root}: {error.strerror or 'cannot be written'}") from None
+        where = error.filename or request.root
+        raise Permanent(f"{where}: {error.strerror or 'cannot be written'}") from None
 
 
 class _Run:
@@ -262,8 +263,8 @@ class _Run:
             sha256 = await self._land(item, partial)
             await asyncio.to_thread(partial.note)
             await self._settle(item.source, partial, sha256)
-        finally:
-            partial.close()
+        finally:  # cancelled, too: what has landed must not be fetched again
+            partial.leave()
 
     def _partial(self, item: _Item) -> Partial:
         assert item.remote is not None
@@ -323,6 +324,7 @@ class _Run:
             await asyncio.to_thread(work)
         except QuantizeError as error:
             raise Permanent(f"{path}: {error}") from None
+        self._progress.bytes_done = before + partial.remote.size
         await asyncio.to_thread(self._written, source, "Quantized", "", sha256)
         discard(target)
 

@@ -100,16 +100,21 @@ class Partial:
     def finish(self) -> None:
         """Give the file its name, durably. Raises OSError."""
         os.fsync(self.descriptor)
-        self.close()
+        self._close()
         self.path.replace(self.target)
         with suppress(FileNotFoundError):
             self._notes.unlink()
 
-    def close(self) -> None:
-        """Leave it as it is, to be gone on with."""
+    def leave(self) -> None:
+        """Close it to be gone on with later, unless it has its name. Blocks."""
         if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
+            with suppress(OSError):
+                self.note()
+            self._close()
+
+    def _close(self) -> None:
+        os.close(self.descriptor)
+        self.descriptor = -1
 
     def _identity(self) -> dict[str, object]:
         return {"size": self.remote.size, "validator": self.remote.validator, "address": self.address}
