@@ -254,18 +254,19 @@ class ModelServerSpec(ApiModel):
 
 
 class WeightFileStatus(ApiModel):
-    """One weight file as the agents found it."""
+    """One weight file as the weights Job found it."""
 
     name: Annotated[str, StringConstraints(max_length=255)]
     state: Annotated[str, StringConstraints(max_length=32)]
 
 
 class WeightsStatus(ApiModel):
-    """The weights volume (bytes arrive with the weights Job)."""
+    """The weights volume, as the weights Job tells of it. sourcesHash: of what was fetched and verified last."""
 
     bytes_done: int | None = Field(None, json_schema_extra={"format": "int64"})
     bytes_total: int | None = Field(None, json_schema_extra={"format": "int64"})
     verified_time: Time | None = None
+    sources_hash: Annotated[str, StringConstraints(max_length=64)] | None = None
     files: list[WeightFileStatus] | None = Field(None, max_length=64)
 
 

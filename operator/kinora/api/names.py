@@ -22,11 +22,16 @@ LABEL_COMPONENT: Final = "app.kubernetes.io/component"
 LABEL_NAME: Final = "app.kubernetes.io/name"
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 COMPONENT_SERVER: Final = "server"
+COMPONENT_WEIGHTS: Final = "weights"
+ANNOTATION_SOURCES_HASH: Final = f"{GROUP}/sources-hash"
 ANNOTATION_TEMPLATE_HASH: Final = f"{GROUP}/template-hash"
 CONDITION_ENGINE_READY: Final = f"{GROUP}/EngineReady"
+CONDITION_WEIGHTS_READY: Final = f"{GROUP}/WeightsReady"
 
 AGENT_SERVICE_ACCOUNT: Final = "kinora-agent"
 AGENT_CLUSTER_ROLE: Final = "kinora-agent"
+WEIGHTS_SERVICE_ACCOUNT: Final = "kinora-weights"
+WEIGHTS_CLUSTER_ROLE: Final = "kinora-weights"
 
 CONTAINER_ENGINE: Final = "engine"
 CONTAINER_AGENT: Final = "agent"
@@ -47,6 +52,8 @@ TEMP_DIR: Final = "/kinora/temp"
 MODELS_DIR: Final = "/models"
 ARTIFACTS_DIR: Final = "/kinora/artifacts"
 INPUT_CLAIMS_DIR: Final = "/kinora/claims"
+SECRETS_DIR: Final = "/kinora/secrets"  # of a weights Job: a folder a Secret, a file a key
+SOURCE_CLAIMS_DIR: Final = "/kinora/sources"  # of a weights Job: the claims of pvc:// sources
 ENGINE_PORT: Final = 8188
 AGENT_PORT: Final = 8780
 
@@ -67,6 +74,18 @@ def pod_name(model_server: str, uid: str, template_hash: str, slot: int, incarna
     digest = hashlib.sha256(f"{uid}/{template_hash}/{slot}/{incarnation}".encode()).hexdigest()[:8]
     suffix = f"-{slot}-{digest}"
     return model_server[: 63 - len(suffix)].rstrip("-.") + suffix
+
+
+def weights_job_name(model_server: str, uid: str, sources_hash: str) -> str:
+    """``<modelserver>-weights-<8 hex>``; the hex digits are of (uid, hash of what is to be fetched)."""
+    suffix = f"-weights-{hashlib.sha256(f'{uid}/{sources_hash}'.encode()).hexdigest()[:8]}"
+    return model_server[: 63 - len(suffix)].rstrip("-.") + suffix
+
+
+def weights_lease_name(claim: str) -> str:
+    """The Lease that the writer of a volume holds."""
+    name = f"{WEIGHTS_SERVICE_ACCOUNT}-{claim}"
+    return name if len(name) <= 253 else f"{WEIGHTS_SERVICE_ACCOUNT}-{hashlib.sha256(claim.encode()).hexdigest()[:16]}"
 
 
 def job_folder(job_uid: str, attempt: int) -> str:

@@ -234,6 +234,14 @@ def agent() -> None:
     run()
 
 
+@main.command("weights-job", hidden=True)
+def weights_job() -> None:
+    """Fill a weights volume (in a weights Job's pod; settings come from the environment)."""
+    from kinora.weights.job import run
+
+    sys.exit(run())
+
+
 @main.command("install-supervisor", hidden=True)
 @click.argument("destination", type=click.Path(path_type=Path))
 def install_supervisor(destination: Path) -> None:

@@ -25,11 +25,13 @@ from kinora.controller.modelserver import refuse
 from kinora.controller.videojob.check import queue_faults
 from kinora.recipes.faults import Fault, InvalidSpec, not_yet
 from kinora.recipes.resolve import resolve
+from kinora.weights.sources import Rules
 
 API_VERSION = f"{names.GROUP}/{names.VERSION}"
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _UID = "00000000-0000-0000-0000-000000000000"
 _DEFAULT_IMAGE = "the chart's"  # whether the operator has a default image is not known here
+_RULES = Rules(allow_http=True)  # nor is it, whether the installation allows http
 
 
 @dataclass
@@ -170,7 +172,7 @@ def _server_faults(raw: object, catalogue: Catalogue) -> Iterator[Fault]:
     spec, unreadable = _parsed(ModelServerSpec, raw)
     if spec is None:
         return
-    refused = (_refusal_fault(refusal) for refusal in refuse.refusals(spec, catalogue, _DEFAULT_IMAGE))
+    refused = (_refusal_fault(refusal) for refusal in refuse.refusals(spec, catalogue, _DEFAULT_IMAGE, _RULES))
     yield from (fault for fault in refused if not _hidden(fault.field, unreadable))
 
 

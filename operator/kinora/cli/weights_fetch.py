@@ -19,9 +19,9 @@ from kinora.api.modelserver import ModelServerSpec, VerifyLevel, WeightSource
 from kinora.catalogue.load import load_catalogue
 from kinora.cli.manifests import UnreadableError, read
 from kinora.cli.models import table
-from kinora.weights.faults import FetchFault, NoSpace, Permanent
+from kinora.weights.faults import FetchFault, Permanent, exit_code
 from kinora.weights.fetch import FileReport, Progress, Request, fetch
-from kinora.weights.plan import human
+from kinora.weights.plan import Rate, human
 from kinora.weights.secrets import read_secrets
 from kinora.weights.sources import Rules, SourceRefused, read_sources, secrets_of
 from kinora.weights.transfer import Pace
@@ -64,13 +64,6 @@ def run(asked: Asked, environment: Mapping[str, str]) -> int:
         return exit_code(fault)
     click.echo(_report(request, reports, time.monotonic() - began, as_json=asked.as_json))
     return 0
-
-
-def exit_code(fault: FetchFault) -> int:
-    """What the shell, and a Job's failure policy, are told."""
-    if isinstance(fault, NoSpace):
-        return 4
-    return 1 if isinstance(fault, Permanent) else 3
 
 
 def request_of(asked: Asked, environment: Mapping[str, str]) -> Request:
@@ -148,25 +141,6 @@ async def _shown(request: Request, progress: Progress) -> list[FileReport]:
             if done:
                 break
     return work.result()
-
-
-class Rate:
-    """Bytes a second over the last seconds."""
-
-    def __init__(self, seconds: float = 5.0) -> None:
-        self._span = seconds
-        self._seen: list[tuple[float, int]] = []
-
-    def see(self, count: int, now: float) -> None:
-        """`count` bytes have come by now."""
-        self._seen = [(at, had) for at, had in self._seen if now - at <= self._span and had <= count]
-        self._seen.append((now, count))
-
-    @property
-    def value(self) -> float:
-        """Bytes a second."""
-        (first, had), (last, have) = self._seen[0], self._seen[-1]
-        return (have - had) / (last - first) if last > first else 0.0
 
 
 def _report(request: Request, reports: list[FileReport], seconds: float, *, as_json: bool) -> str:

@@ -11,7 +11,7 @@ from kinora.api.reasons import Phase
 from kinora.api.transitions import is_assigned, parse_time, phase_of
 from kinora.catalogue.load import Catalogue
 from kinora.controller.modelserver import decide as server_decide
-from kinora.controller.modelserver.snapshot import ServerPod, ServerSnapshot, server_pod
+from kinora.controller.modelserver.snapshot import ServerPod, ServerSnapshot, WeightsRun, server_pod, weights_run
 from kinora.controller.scheduling.bind import Idle, Waiting
 from kinora.controller.settings import Settings
 from kinora.controller.store import Entry, Store
@@ -120,11 +120,7 @@ class Gatherer:
     def _snapshot(self, server: Object, now: dt.datetime, backlog: int) -> ServerSnapshot:
         namespace, name = server["metadata"]["namespace"], server["metadata"]["name"]
         uid = server["metadata"]["uid"]
-        pods = [
-            pod
-            for pod in self._store.pods_by_server.get(f"{namespace}/{name}", {}).values()
-            if any(owner.get("uid") == uid for owner in pod["metadata"].get("ownerReferences") or [])
-        ]
+        pods = [pod for pod in self._store.pods_by_server.get(f"{namespace}/{name}", {}).values() if _owned(pod, uid)]
         prefix = f"{namespace}/"
         return ServerSnapshot(
             server=server,
@@ -132,7 +128,14 @@ class Gatherer:
             claims=frozenset(key[len(prefix) :] for key in self._store.claims.entries if key.startswith(prefix)),
             backlog=backlog,
             now=now,
+            runs=self._runs(f"{namespace}/{name}", uid),
         )
+
+    def _runs(self, server: str, uid: str) -> tuple[WeightsRun, ...]:
+        """The weights Jobs of one ModelServer, each with its pods."""
+        jobs = [job for job in self._store.weights_jobs.of(server) if _owned(job, uid)]
+        pods = self._store.weights_pods.of(server) if jobs else []
+        return tuple(weights_run(job, [pod for pod in pods if _owned(pod, job["metadata"]["uid"])]) for job in jobs)
 
     def _server_pod(self, pod: Object) -> ServerPod:
         return server_pod(
@@ -170,13 +173,17 @@ class Gatherer:
             if server is None or server["metadata"].get("deletionTimestamp"):
                 continue
             snapshot = self._snapshot(server, now, backlog=0)  # counting it at every bind would be quadratic
-            cordoned = server_decide.cordoned(snapshot, self._settings)
+            cordoned = server_decide.cordoned(snapshot, self._catalogue, self._settings)
             out += [
                 Idle(pod.name, pod.uid, pod.node, name, pod.pool)
                 for pod in snapshot.pods
                 if pod.serves and not pod.busy and pod.uid not in cordoned and pod.uid not in reserved
             ]
         return out
+
+
+def _owned(obj: Object, uid: str) -> bool:
+    return any(owner.get("uid") == uid for owner in obj["metadata"].get("ownerReferences") or [])
 
 
 def _turn(job: Object) -> tuple[int, str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from kinora.api.names import COMPONENT_SERVER, LABEL_COMPONENT
+from kinora.api.names import COMPONENT_SERVER, COMPONENT_WEIGHTS, LABEL_COMPONENT
 from kinora.catalogue.load import load_catalogue
 from kinora.controller import http
 from kinora.controller.edge import UNFINISHED, Edge
@@ -20,10 +20,19 @@ from kinora.controller.operator import Operator
 from kinora.controller.settings import Settings, from_environment
 from kinora.kube.client import ApiError, KubeClient, UnreachableError
 from kinora.kube.config import Connection, connect
-from kinora.kube.resources import CLAIM, MODELSERVER, NODE, POD, VIDEOJOB, Resource
+from kinora.kube.resources import CLAIM, JOB, MODELSERVER, NODE, POD, VIDEOJOB, Resource
 from kinora.kube.watch import Reflector
 
 log = logging.getLogger(__name__)
+_WEIGHTS = f"{LABEL_COMPONENT}={COMPONENT_WEIGHTS}"
+#: What our own reflectors follow: the operator's word for it -> the kind, and which of them.
+_WATCHED: dict[str, tuple[Resource, str | None]] = {
+    "node": (NODE, None),
+    "claim": (CLAIM, None),
+    "pod": (POD, f"{LABEL_COMPONENT}={COMPONENT_SERVER}"),
+    "weights job": (JOB, _WEIGHTS),
+    "weights pod": (POD, _WEIGHTS),
+}
 MINIMUM_VERSION = (1, 32)  # selectable fields, admission policies, native sidecars (api.md)
 
 
@@ -90,11 +99,9 @@ def _parts(operator: Operator, client: KubeClient, connection: Connection, setti
     resync = asyncio.Event()
     edge = Edge(connection, settings.namespaces, operator.deliver, resync.set)
     scopes: tuple[str | None, ...] = settings.namespaces or (None,)
-    server_pods = f"{LABEL_COMPONENT}={COMPONENT_SERVER}"
-    reflectors = [_reflector(operator, client, NODE, None)]
+    reflectors = [_reflector(operator, client, "node", None)]
     for scope in scopes:
-        reflectors.append(_reflector(operator, client, POD, scope, server_pods))
-        reflectors.append(_reflector(operator, client, CLAIM, scope))
+        reflectors += [_reflector(operator, client, kind, scope) for kind in _WATCHED if kind != "node"]
     return [
         edge.run(),
         operator.work(),
@@ -103,14 +110,9 @@ def _parts(operator: Operator, client: KubeClient, connection: Connection, setti
     ]
 
 
-def _reflector(
-    operator: Operator, client: KubeClient, resource: Resource, scope: str | None, selector: str | None = None
-) -> Reflector:
-    kind, cache = {
-        POD: ("pod", operator.store.pods),
-        CLAIM: ("claim", operator.store.claims),
-        NODE: ("node", operator.store.nodes),
-    }[resource]
+def _reflector(operator: Operator, client: KubeClient, kind: str, scope: str | None) -> Reflector:
+    resource, selector = _WATCHED[kind]
+    cache = operator.caches[kind]
     return Reflector(
         client,
         resource,

@@ -23,7 +23,7 @@ from kinora.controller.modelserver import decide as server_decide
 from kinora.controller.queue import WorkQueue
 from kinora.controller.scheduling.bind import Bind, choose
 from kinora.controller.settings import Settings
-from kinora.controller.store import Store
+from kinora.controller.store import Cache, Store
 from kinora.controller.videojob import decide as job_decide
 from kinora.controller.videojob.check import Accepted
 from kinora.controller.videojob.decide import end_note
@@ -57,18 +57,21 @@ class Operator:
         self._children: dict[str, tuple[str, int]] = {}
         self._held: dict[str, float] = {}  # keys of jobs whose bind was refused, and until when they are passed over
         self._observed: dict[str, None] = {}  # UIDs of the last finished jobs that were counted
-
-    # --- events in ------------------------------------------------------------------------------------------------
-
-    def deliver(self, kind: str, event_type: str, obj: Object) -> None:
-        """One watch event of a job, server, pod, claim or node."""
-        cache = {
+        self.caches: dict[str, Cache] = {
             "job": self.store.jobs,
             "server": self.store.servers,
             "pod": self.store.pods,
             "claim": self.store.claims,
             "node": self.store.nodes,
-        }[kind]
+            "weights job": self.store.weights_jobs,
+            "weights pod": self.store.weights_pods,
+        }
+
+    # --- events in ------------------------------------------------------------------------------------------------
+
+    def deliver(self, kind: str, event_type: str, obj: Object) -> None:
+        """One watch event of a kind of ``caches``."""
+        cache = self.caches[kind]
         if event_type == "DELETED":
             cache.remove(obj)
             if kind == "job":
@@ -104,6 +107,8 @@ class Operator:
             self._servers_of(namespace)
         elif kind == "node":
             self._node_changed(name)
+        elif kind == "child":
+            self._queue.add(("server", name), SERVER_DELAY)
 
     def _pod_changed(self, name: str, namespace: str) -> None:
         pod = self.store.pods.get(name)

@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from kinora.weights.sources import DEFAULT_HUB, Rules
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -22,6 +24,7 @@ class Settings:
         instance: this process's name in events and leases (POD_NAME).
         resync_seconds: how often everything is listed anew, to prune what vanished unseen.
         workers: decisions carried out side by side.
+        weights_rules: what sources of weights may be (KINORA_WEIGHTS_ALLOW_HTTP, KINORA_WEIGHTS_HUB).
         model_aliases: further names of models, such as hosted ones (KINORA_MODEL_ALIASES: name=model,name=model).
     """
 
@@ -35,6 +38,7 @@ class Settings:
     resync_seconds: float = 300.0
     workers: int = 16
     model_aliases: Mapping[str, str] = field(default_factory=dict)
+    weights_rules: Rules = field(default_factory=Rules)
 
 
 def from_environment() -> Settings:
@@ -52,6 +56,10 @@ def from_environment() -> Settings:
         http_port=int(env.get("KINORA_HTTP_PORT", "8080")),
         instance=env.get("POD_NAME", "kinora-operator"),
         model_aliases=_aliases(env.get("KINORA_MODEL_ALIASES", "")),
+        weights_rules=Rules(
+            allow_http=env.get("KINORA_WEIGHTS_ALLOW_HTTP", "") == "true",
+            hub=env.get("KINORA_WEIGHTS_HUB") or DEFAULT_HUB,
+        ),
     )
 
 

@@ -25,3 +25,10 @@ class NoSpace(Permanent):
 
 class SourceChanged(FetchFault):
     """The file at the source became another one while it was fetched: what is there of it is of no use."""
+
+
+def exit_code(fault: FetchFault) -> int:
+    """What shells and Jobs are told. 1: of no use to try again; 3: it is; 4: not enough space."""
+    if isinstance(fault, NoSpace):
+        return 4
+    return 1 if isinstance(fault, Permanent) else 3

@@ -72,3 +72,22 @@ def human(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.2f} TB"
+
+
+class Rate:
+    """Bytes a second over the last seconds."""
+
+    def __init__(self, seconds: float = 5.0) -> None:
+        self._span = seconds
+        self._seen: list[tuple[float, int]] = []
+
+    def see(self, count: int, now: float) -> None:
+        """`count` bytes have come by now."""
+        self._seen = [(at, had) for at, had in self._seen if now - at <= self._span and had <= count]
+        self._seen.append((now, count))
+
+    @property
+    def value(self) -> float:
+        """Bytes a second."""
+        (first, had), (last, have) = self._seen[0], self._seen[-1]
+        return (have - had) / (last - first) if last > first else 0.0

@@ -15,7 +15,12 @@ import pytest
 import yaml
 
 from kinora.api.modelserver import ModelServerSpec
-from kinora.api.names import AGENT_CLUSTER_ROLE, AGENT_SERVICE_ACCOUNT, CONDITION_ENGINE_READY
+from kinora.api.names import (
+    AGENT_CLUSTER_ROLE,
+    AGENT_SERVICE_ACCOUNT,
+    CONDITION_ENGINE_READY,
+    WEIGHTS_CLUSTER_ROLE,
+)
 from kinora.api.reasons import TERMINAL, Phase
 from kinora.api.videojob import VideoJobSpec
 from kinora_cluster import ROOT
@@ -75,7 +80,11 @@ def test_every_policy_is_bound_and_denies_and_fails_closed() -> None:
     policies = {item["metadata"]["name"]: item for item in found if item["kind"] == "ValidatingAdmissionPolicy"}
     bindings = [item["spec"] for item in found if item["kind"] == "ValidatingAdmissionPolicyBinding"]
     bound = {binding["policyName"] for binding in bindings}
-    assert set(policies) == bound == {"kinora-videojob-immutable", "kinora-agent-fence", "kinora-agent-pod"}
+    assert (
+        set(policies)
+        == bound
+        == {"kinora-videojob-immutable", "kinora-agent-fence", "kinora-agent-pod", "kinora-weights-lease"}
+    )
     assert {policy["spec"]["failurePolicy"] for policy in policies.values()} == {"Fail"}
     for binding in bindings:
         assert binding["validationActions"] == ["Deny"]
@@ -112,6 +121,13 @@ def test_what_an_agent_may_do() -> None:
     }
 
 
+def test_what_a_weights_job_may_do() -> None:
+    assert rules(WEIGHTS_CLUSTER_ROLE) == {
+        ("", "pods/status", "patch"),
+        *(("coordination.k8s.io", "leases", verb) for verb in ("get", "create", "update")),
+    }
+
+
 def test_no_role_holds_a_wildcard_or_reads_secrets() -> None:
     for role in objects():
         for rule in role.get("rules", []) if role["kind"] == "ClusterRole" else []:
@@ -120,10 +136,10 @@ def test_no_role_holds_a_wildcard_or_reads_secrets() -> None:
             assert {"escalate", "impersonate"} & set(rule["verbs"]) == set()
 
 
-def test_the_operator_may_bind_the_agents_role_alone() -> None:
+def test_the_operator_may_bind_the_roles_of_agents_and_weights_jobs_alone() -> None:
     role = one("ClusterRole", "kinora-operator")
     binding = [rule for rule in role["rules"] if "bind" in rule["verbs"]]
-    assert [rule["resourceNames"] for rule in binding] == [[AGENT_CLUSTER_ROLE]]
+    assert [rule["resourceNames"] for rule in binding] == [[AGENT_CLUSTER_ROLE, WEIGHTS_CLUSTER_ROLE]]
 
 
 def test_roles_for_people_hold_no_status_and_servers_are_for_admins() -> None:

@@ -7,18 +7,19 @@ A pod that renders is never deleted (invariant 5): scale-down and rolling update
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
 from kinora.api import names, reasons
 from kinora.api.modelserver import ModelServerSpec
 from kinora.catalogue.load import Catalogue
-from kinora.controller.modelserver import desired, refuse
+from kinora.controller.modelserver import desired, refuse, weights
 from kinora.controller.modelserver.refuse import Refusal
 from kinora.controller.modelserver.snapshot import ServerPod, ServerSnapshot
 from kinora.controller.modelserver.status import Facts, refused_status, server_status
 from kinora.controller.plan import Create, Delete, Note, Plan
 from kinora.controller.settings import Settings
-from kinora.kube.resources import CLAIM, POD, ROLE_BINDING, SERVICE, SERVICE_ACCOUNT
+from kinora.kube.resources import CLAIM, JOB, POD, ROLE_BINDING, SERVICE, SERVICE_ACCOUNT
 
 # Reasons after which the pod, not the engine, is replaced (invariant 9).
 _REPLACE_POD = frozenset({reasons.CUDA_FAULT})
@@ -89,20 +90,31 @@ def decide(snapshot: ServerSnapshot, catalogue: Catalogue, settings: Settings, *
     spec = refuse.parse(server)
     if isinstance(spec, Refusal):
         return _refused(snapshot, spec)
-    model = refuse.check(spec, catalogue, settings.engine_image)
+    model = refuse.check(spec, catalogue, settings.engine_image, settings.weights_rules)
     if isinstance(model, Refusal):
         return _refused(snapshot, model)
     current_hash = desired.template_hash(spec, spec.engine.image or settings.engine_image)
-    fleet = sort_pods(snapshot.pods, spec, current_hash, snapshot.now)
+    volume = weights.look(snapshot, spec, model, settings)
+    fleet = _fleet(snapshot, spec, current_hash, volume)
     missing_claims = _missing_claims(snapshot, spec)
-    facts = Facts(spec=spec, current_hash=current_hash, missing_claims=missing_claims)
+    facts = Facts(spec=spec, current_hash=current_hash, missing_claims=missing_claims, volume=volume)
     return Plan(
         create=(() if children_made else _children(snapshot, spec))
-        + (() if missing_claims else _pods(snapshot, spec, settings, fleet)),
-        delete=tuple(Delete(POD, server["metadata"]["namespace"], pod.name, pod.uid) for pod in fleet.going),
+        + (() if missing_claims or not volume.ready else _pods(snapshot, spec, settings, fleet))
+        + ((Create(JOB, volume.create),) if volume.create and not missing_claims else ()),
+        delete=tuple(Delete(POD, server["metadata"]["namespace"], pod.name, pod.uid) for pod in fleet.going)
+        + tuple(Delete(JOB, server["metadata"]["namespace"], run.name, run.uid) for run in volume.delete),
         status=server_status(snapshot, facts),
-        requeue_after=_next_look(snapshot),
+        requeue_after=min(filter(None, (_next_look(snapshot), volume.again_in)), default=None),
     )
+
+
+def _fleet(snapshot: ServerSnapshot, spec: ModelServerSpec, current_hash: str, volume: weights.Volume) -> Fleet:
+    """The pods sorted; while other weights are on their way, none is outdated: those that serve go on serving."""
+    pods = snapshot.pods
+    if not volume.ready:
+        pods = tuple(replace(pod, template_hash=current_hash) for pod in pods)
+    return sort_pods(pods, spec, current_hash, snapshot.now)
 
 
 def _next_look(snapshot: ServerSnapshot) -> float | None:
@@ -111,13 +123,18 @@ def _next_look(snapshot: ServerSnapshot) -> float | None:
     return min(left) + 0.5 if left else None
 
 
-def cordoned(snapshot: ServerSnapshot, settings: Settings) -> frozenset[str]:
+def cordoned(snapshot: ServerSnapshot, catalogue: Catalogue, settings: Settings) -> frozenset[str]:
     """UIDs of the pods that must not get another job (surplus, outdated and going); all, for a broken spec."""
     spec = refuse.parse(snapshot.server)
     if isinstance(spec, Refusal):
         return frozenset(pod.uid for pod in snapshot.pods)
     current_hash = desired.template_hash(spec, spec.engine.image or settings.engine_image)
-    return sort_pods(snapshot.pods, spec, current_hash).cordoned
+    pods = snapshot.pods
+    if spec.weights.sources and any(pod.template_hash != current_hash for pod in pods):
+        model = refuse.check(spec, catalogue, settings.engine_image, settings.weights_rules)
+        if not isinstance(model, Refusal) and not weights.look(snapshot, spec, model, settings).ready:
+            pods = tuple(replace(pod, template_hash=current_hash) for pod in pods)
+    return sort_pods(pods, spec, current_hash).cordoned
 
 
 def _refused(snapshot: ServerSnapshot, refusal: Refusal) -> Plan:
@@ -137,6 +154,11 @@ def _missing_claims(snapshot: ServerSnapshot, spec: ModelServerSpec) -> tuple[st
         f"spec.weights.claimName {spec.weights.claim_name}": spec.weights.claim_name,
         f"spec.artifacts.claimName {spec.artifacts.claim_name}": spec.artifacts.claim_name,
         **{f"spec.inputClaims {entry.claim_name}": entry.claim_name for entry in spec.input_claims},
+        **{
+            f"spec.weights.sources {source.url}": urlsplit(source.url).netloc
+            for source in spec.weights.sources
+            if source.url.startswith("pvc://")
+        },
     }
     return tuple(label for label, name in wanted.items() if name and name not in snapshot.claims)
 
@@ -149,6 +171,10 @@ def _children(snapshot: ServerSnapshot, spec: ModelServerSpec) -> tuple[Create, 
         Create(ROLE_BINDING, desired.role_binding(metadata["namespace"])),
         Create(SERVICE, desired.service(server)),
     ]
+    if spec.weights.sources:
+        account = names.WEIGHTS_SERVICE_ACCOUNT
+        wanted.append(Create(SERVICE_ACCOUNT, desired.service_account(metadata["namespace"], account)))
+        wanted.append(Create(ROLE_BINDING, desired.role_binding(metadata["namespace"], account)))
     claim = desired.claim(server, spec)
     if claim:
         wanted.append(Create(CLAIM, claim))

@@ -121,13 +121,13 @@ def claim(server: Object, spec: ModelServerSpec) -> Body | None:
     return body
 
 
-def service_account(namespace: str) -> Body:
-    """The agents' account of a namespace, shared by its ModelServers, so it has no owner."""
+def service_account(namespace: str, name: str = names.AGENT_SERVICE_ACCOUNT) -> Body:
+    """The agents' (or the weights Jobs') account of a namespace, shared by its ModelServers, so it has no owner."""
     return {
         "apiVersion": "v1",
         "kind": "ServiceAccount",
         "metadata": {
-            "name": names.AGENT_SERVICE_ACCOUNT,
+            "name": name,
             "namespace": namespace,
             "labels": {names.LABEL_NAME: "kinora", names.LABEL_MANAGED_BY: "kinora"},
         },
@@ -135,22 +135,22 @@ def service_account(namespace: str) -> Body:
     }
 
 
-def role_binding(namespace: str) -> Body:
-    """Binds the agents' account to the ClusterRole that the chart ships, within the namespace."""
+def role_binding(namespace: str, name: str = names.AGENT_SERVICE_ACCOUNT) -> Body:
+    """Binds an account to the ClusterRole of its name that the chart ships, within the namespace."""
     return {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "RoleBinding",
         "metadata": {
-            "name": names.AGENT_SERVICE_ACCOUNT,
+            "name": name,
             "namespace": namespace,
             "labels": {names.LABEL_NAME: "kinora", names.LABEL_MANAGED_BY: "kinora"},
         },
         "roleRef": {
             "apiGroup": "rbac.authorization.k8s.io",
             "kind": "ClusterRole",
-            "name": names.AGENT_CLUSTER_ROLE,
+            "name": name,
         },
-        "subjects": [{"kind": "ServiceAccount", "name": names.AGENT_SERVICE_ACCOUNT, "namespace": namespace}],
+        "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
     }
 
 
@@ -206,7 +206,8 @@ def pod(server: Object, spec: ModelServerSpec, settings: Settings, *, slot: int,
     return {"apiVersion": "v1", "kind": "Pod", "metadata": body, "spec": pod_spec}
 
 
-def _secured(uid: int) -> Body:
+def secured(uid: int) -> Body:
+    """The security context of every container, but for its user."""
     return {
         "runAsUser": uid,
         "runAsGroup": names.SHARED_GID,
@@ -224,7 +225,7 @@ def _install(settings: Settings) -> Body:
         "image": settings.agent_image,
         "imagePullPolicy": settings.image_pull_policy,
         "command": ["kinora", "install-supervisor", names.SUPERVISOR_PATH],
-        "securityContext": _secured(names.AGENT_UID),
+        "securityContext": secured(names.AGENT_UID),
         "volumeMounts": [{"name": "run", "mountPath": names.RUN_DIR}],
         "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
     }
@@ -254,7 +255,7 @@ def _engine(spec: ModelServerSpec, settings: Settings, image: str, pool: Pool) -
             {"name": "HOME", "value": "/tmp"},  # noqa: S108 - the pod's own emptyDir
             *({"name": variable.name, "value": variable.value} for variable in spec.engine.env),
         ],
-        "securityContext": _secured(names.ENGINE_UID),
+        "securityContext": secured(names.ENGINE_UID),
         "volumeMounts": [
             {"name": "run", "mountPath": names.RUN_DIR},
             {"name": "input", "mountPath": names.INPUT_DIR},
@@ -295,16 +296,16 @@ def _agent(server: Object, spec: ModelServerSpec, settings: Settings, pool: Pool
         "command": ["kinora", "agent"],
         "env": [
             {"name": CONFIG_VARIABLE, "value": json.dumps(config.model_dump(mode="json", by_alias=True))},
-            _downward(POD_NAME_VARIABLE, "metadata.name"),
-            _downward(POD_UID_VARIABLE, "metadata.uid"),
-            _downward(NAMESPACE_VARIABLE, "metadata.namespace"),
-            _downward(NODE_NAME_VARIABLE, "spec.nodeName"),
+            downward(POD_NAME_VARIABLE, "metadata.name"),
+            downward(POD_UID_VARIABLE, "metadata.uid"),
+            downward(NAMESPACE_VARIABLE, "metadata.namespace"),
+            downward(NODE_NAME_VARIABLE, "spec.nodeName"),
             {"name": "HOME", "value": "/tmp"},  # noqa: S108
         ],
         "ports": [{"name": "metrics", "containerPort": names.AGENT_PORT}],
         "livenessProbe": _probe("/healthz", period=10, failures=6),
         "readinessProbe": _probe("/readyz", period=5, failures=2),
-        "securityContext": _secured(names.AGENT_UID),
+        "securityContext": secured(names.AGENT_UID),
         "volumeMounts": [
             {"name": "run", "mountPath": names.RUN_DIR},
             {"name": "input", "mountPath": names.INPUT_DIR},
@@ -326,7 +327,8 @@ def _agent(server: Object, spec: ModelServerSpec, settings: Settings, pool: Pool
     }
 
 
-def _downward(name: str, path: str) -> Body:
+def downward(name: str, path: str) -> Body:
+    """An environment variable with a field of the pod."""
     return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
 
 
@@ -351,7 +353,7 @@ def _volumes(server: Object, spec: ModelServerSpec) -> list[Body]:
             "persistentVolumeClaim": {"claimName": weights_claim(server, spec), "readOnly": True},
         },
         {"name": "artifacts", "persistentVolumeClaim": {"claimName": spec.artifacts.claim_name}},
-        {"name": "token", "projected": {"defaultMode": 0o440, "sources": _token_sources()}},
+        {"name": "token", "projected": {"defaultMode": 0o440, "sources": token_sources()}},
         *(
             {
                 "name": f"claim-{entry.name}",
@@ -362,7 +364,7 @@ def _volumes(server: Object, spec: ModelServerSpec) -> list[Body]:
     ]
 
 
-def _token_sources() -> list[Body]:
+def token_sources() -> list[Body]:
     """What the default projection holds, mounted into the agent's container only."""
     return [
         {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},

@@ -16,6 +16,7 @@ from kinora.api.modelserver import ModelServerSpec
 from kinora.catalogue.load import Catalogue
 from kinora.catalogue.model import Model
 from kinora.controller.modelserver.snapshot import Object
+from kinora.weights.sources import Rules, source_findings
 
 # Where the engine listens and keeps its files: on 127.0.0.1 alone, in the folders that it shares with the agent.
 _OWNED_ARGUMENTS = frozenset({"--listen", "--port", "--input-directory", "--output-directory", "--temp-directory"})
@@ -37,9 +38,11 @@ def parse(server: Object) -> ModelServerSpec | Refusal:
         return Refusal(reasons.INVALID_SPEC, shape_message(ModelServerSpec, server["spec"], error))
 
 
-def check(spec: ModelServerSpec, catalogue: Catalogue, default_engine_image: str) -> Model | Refusal:
+def check(
+    spec: ModelServerSpec, catalogue: Catalogue, default_engine_image: str, rules: Rules | None = None
+) -> Model | Refusal:
     """The model to serve, or the first reason why not."""
-    for refusal in refusals(spec, catalogue, default_engine_image):
+    for refusal in refusals(spec, catalogue, default_engine_image, rules):
         return refusal
     model = catalogue.get(spec.model)
     if model is None:
@@ -47,13 +50,16 @@ def check(spec: ModelServerSpec, catalogue: Catalogue, default_engine_image: str
     return model
 
 
-def refusals(spec: ModelServerSpec, catalogue: Catalogue, default_engine_image: str) -> Iterator[Refusal]:
-    """Every reason why not, the most telling first."""
+def refusals(
+    spec: ModelServerSpec, catalogue: Catalogue, default_engine_image: str, rules: Rules | None = None
+) -> Iterator[Refusal]:
+    """Every reason why not, the most telling first. `rules`: what sources of weights may be."""
     if catalogue.get(spec.model) is None:
         known = ", ".join(catalogue.names)
         yield Refusal(reasons.UNKNOWN_MODEL, f"spec.model is {spec.model!r}; allowed: {known}")
     for missing in _not_implemented(spec):
         yield Refusal(reasons.NOT_IMPLEMENTED, f"{missing} is not implemented in this release; remove it")
+    yield from _wrong_weights(spec, catalogue.get(spec.model), rules or Rules())
     for word in spec.engine.args:
         if word.partition("=")[0] in _OWNED_ARGUMENTS:
             yield Refusal(
@@ -68,11 +74,17 @@ def refusals(spec: ModelServerSpec, catalogue: Catalogue, default_engine_image: 
         )
 
 
+def _wrong_weights(spec: ModelServerSpec, model: Model | None, rules: Rules) -> Iterator[Refusal]:
+    if model is not None:
+        for finding in source_findings(spec.weights.sources, model, rules):
+            yield Refusal(reasons.INVALID_SPEC, str(finding))
+    if spec.weights.quantize and not spec.weights.sources:
+        yield Refusal(reasons.INVALID_SPEC, "spec.weights.quantize is true; allowed: false without weights.sources")
+
+
 def _not_implemented(spec: ModelServerSpec) -> list[str]:
     given = {
         "spec.autoscaling": spec.autoscaling is not None,
-        "spec.weights.sources": bool(spec.weights.sources),
-        "spec.weights.quantize": spec.weights.quantize,
         "spec.warmup": spec.warmup,
         "spec.recycle": spec.recycle is not None,
         "spec.artifacts.s3": spec.artifacts.s3 is not None,

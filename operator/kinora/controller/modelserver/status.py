@@ -13,8 +13,10 @@ from kinora.api.transitions import clip, rfc3339
 from kinora.controller.modelserver.desired import selector
 from kinora.controller.modelserver.refuse import Refusal
 from kinora.controller.modelserver.snapshot import ServerPod, ServerSnapshot
+from kinora.controller.modelserver.weights import Volume
 
 Body = dict[str, Any]
+_BAD_WEIGHTS = frozenset({reasons.WEIGHTS_MISSING, reasons.WEIGHTS_CHANGED, reasons.WEIGHTS_VERIFYING})
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Facts:
     spec: ModelServerSpec
     current_hash: str
     missing_claims: tuple[str, ...]
+    volume: Volume
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def server_status(snapshot: ServerSnapshot, facts: Facts) -> Body:
         "Reconciling": reconciling,
         "Stalled": Verdict("False", reasons.PROGRESSING if not settled else reasons.ALL_READY, ""),
     }
-    status = _status(snapshot, conditions)
+    status = {**_status(snapshot, conditions), **(facts.volume.status or {})}
     pool = facts.spec.gpu.pools[0].name if facts.spec.gpu.pools else "default"
     unscheduled = next((pod.unscheduled_message for pod in pods if pod.unscheduled_message), None)
     told = {"message": clip(unscheduled)} if unscheduled else {}  # a null in a list is pruned: it would always differ
@@ -113,10 +116,12 @@ def _ready(facts: Facts, weights: Verdict, available: Verdict) -> Verdict:
 def _weights(pods: list[ServerPod], facts: Facts, snapshot: ServerSnapshot) -> Verdict:
     if facts.missing_claims:
         return Verdict("False", reasons.CLAIM_MISSING, f"no such claim: {', '.join(facts.missing_claims)}")
-    lacking = next((pod for pod in pods if pod.engine_reason == reasons.WEIGHTS_MISSING), None)
+    if not facts.volume.ready:
+        return Verdict("False", facts.volume.reason, facts.volume.message)
+    lacking = next((pod for pod in pods if pod.engine_reason in _BAD_WEIGHTS), None)
     if lacking:
-        return Verdict("False", reasons.WEIGHTS_MISSING, lacking.engine_message)
-    if any(pod.serves for pod in pods):
+        return Verdict("False", lacking.engine_reason, lacking.engine_message)
+    if facts.volume.sourced or any(pod.serves for pod in pods):
         return Verdict("True", reasons.WEIGHTS_PRESENT, "every weight file is present and verified")
     for condition in (snapshot.server.get("status") or {}).get("conditions") or []:
         if condition.get("type") == "WeightsReady" and condition.get("status") == "True":
