@@ -16,6 +16,7 @@ from kinora.controller.settings import Settings
 from kinora.kube.client import KubeClient
 from kinora.kube.config import Connection, connect
 from kinora.kube.resources import CLAIM, NAMESPACE
+from kinora.weights.sources import Rules
 from kinora_cluster import ROOT, Cluster
 from kinora_cluster import cluster as find_cluster
 from waiting import DEADLINE
@@ -84,6 +85,7 @@ async def start_operator(
             namespaces=(namespace,),
             http_port=free_port(),
             instance="operator-under-test",
+            weights_rules=Rules(allow_http=True),
         )
         stop_event, wired = asyncio.Event(), asyncio.Event()
         operators: list[Operator] = []
