@@ -30,7 +30,7 @@ from kinora.weights.tiny import demo_file, write_demo_weights
 MODEL = "wan2.1-vace-1.3b"
 TARGET = 0.8
 CONFIGURATION = """
-daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/errors;
+{user}daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/errors;
 events {{ worker_connections 64; }}
 http {{
   access_log off; sendfile on; sendfile_max_chunk 1m; tcp_nopush on;
@@ -69,7 +69,8 @@ def served(root: Path, scratch: Path) -> Iterator[tuple[str, str]]:
     nginx = shutil.which("nginx") or unpacked_nginx(scratch)
     if nginx:
         configuration = scratch / "nginx.conf"
-        configuration.write_text(CONFIGURATION.format(folder=scratch, port=port, root=root))
+        user = "user root; " if os.geteuid() == 0 else ""  # its worker would be nobody, who may not read here
+        configuration.write_text(CONFIGURATION.format(user=user, folder=scratch, port=port, root=root))
         command = [nginx, "-e", str(scratch / "errors"), "-c", str(configuration)]
     else:
         command = [sys.executable, __file__, "--serve", str(root), str(port)]

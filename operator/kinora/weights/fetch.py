@@ -29,7 +29,6 @@ from kinora.weights.manifest import Record, read_manifest, sync_folder, write_ma
 from kinora.weights.origin import Origin, Remote
 from kinora.weights.partial import Partial, discard
 from kinora.weights.plan import Choice, Found, Step, bytes_needed, choose, human
-from kinora.weights.quantize import QuantizeError, quantize
 from kinora.weights.sources import Credentials, Kind, Source, wants_quantizing, wants_scales
 from kinora.weights.transfer import Pace, Transfer
 from kinora.weights.verify import FileState, State, check_file, verify_weight
@@ -302,6 +301,8 @@ class _Run:
         await asyncio.to_thread(self._written, source, "Fetched", sha256, "")
 
     async def _quantize(self, source: Source, partial: Partial, sha256: str) -> None:
+        from kinora.weights.quantize import QuantizeError, quantize  # noqa: PLC0415 - numpy takes its time to come
+
         path = source.weight.path
         self._progress.phase, self._progress.files[path] = Phase.QUANTIZING, "Quantizing"
         self._progress.bytes_total += partial.remote.size

@@ -21,6 +21,7 @@ from kinora.catalogue.load import load_catalogue
 from kinora.catalogue.model import Dtype, Model, Weight
 from kinora.weights import fetch as module
 from kinora.weights import partial as partial_module
+from kinora.weights import quantize as quantize_module
 from kinora.weights.faults import NoSpace, Permanent, Transient
 from kinora.weights.fetch import FileReport, Progress, Request, fetch
 from kinora.weights.header import read_header
@@ -515,10 +516,10 @@ async def test_quantizing_that_was_interrupted_fetches_nothing_again(
     asked = request(server, tmp_path, quantize=True)
 
     def fails(*_args: Any, **_more: Any) -> None:
-        raise module.QuantizeError("the node went away")
+        raise quantize_module.QuantizeError("the node went away")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "quantize", fails)
+        patch.setattr(quantize_module, "quantize", fails)
         with pytest.raises(Permanent, match="node went away"):
             await fetch(asked)
     server.requests = []
