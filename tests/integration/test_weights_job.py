@@ -20,6 +20,7 @@ from integration.test_policies import as_token, forbidden, token
 from kinora.api.names import CONDITION_WEIGHTS_READY
 from kinora.api.weightsjob import WeightsConfig
 from kinora.catalogue.load import load_catalogue
+from kinora.controller.modelserver.desired import role_binding
 from kinora.kube.client import STRATEGIC, ApiError, KubeClient
 from kinora.kube.config import Connection
 from kinora.kube.lease import Lease
@@ -326,6 +327,23 @@ async def test_it_holds_leases_of_volumes_in_its_own_name_alone(
         theirs["spec"]["holderIdentity"] = ""
         await forbidden(client.replace(LEASE, namespace, "kinora-weights-b", theirs))
         await forbidden(client.delete(LEASE, namespace, "kinora-weights-a"))
+
+
+async def test_the_operators_account_may_make_and_remove_weights_jobs_and_bind_their_role(
+    kube: KubeClient, namespace: str, connection: Connection, pod: Object
+) -> None:
+    (job,) = await jobs(kube, namespace)
+    copy = {**job, "metadata": {"name": "copy", "labels": job["metadata"]["labels"]}, "status": {}}
+    copy["spec"] = {name: job["spec"][name] for name in ("backoffLimit", "podFailurePolicy")}
+    copy["spec"]["template"] = {"spec": job["spec"]["template"]["spec"]}
+    operator = as_token(connection, await token(kube, "kinora-system", "kinora-operator"))
+    async with KubeClient(operator) as client:
+        made = await client.create(JOB, namespace, copy)
+        assert await client.delete(JOB, namespace, "copy", uid=made["metadata"]["uid"])
+        binding = role_binding(namespace, "kinora-weights")
+        binding["metadata"]["name"] = "again"
+        await client.create(ROLE_BINDING, namespace, binding)
+        await forbidden(client.create(LEASE, namespace, lease("kinora-weights-a", "operator")))
 
 
 # --- the Lease

@@ -33,6 +33,7 @@ from kinora.weights.secrets import read_secrets
 from kinora.weights.sources import DEFAULT_HUB, Rules, SourceRefused, read_sources, secrets_of
 
 log = logging.getLogger(__name__)
+_AGAIN = 3  # the exit code after which the Job tries again
 _REASONS = {
     Phase.LOOKING: reasons.WEIGHTS_LOOKING,
     Phase.FETCHING: reasons.WEIGHTS_FETCHING,
@@ -93,7 +94,9 @@ async def _serve(settings: Settings) -> int:
             return await work
         except asyncio.CancelledError:
             log.info("stopped; what has landed is kept")
-            return 3
+        except Exception:  # a surprise must not read as "of no use", which is what Python's own exit code means here
+            log.exception("unexpected")
+        return _AGAIN
 
 
 async def fill(client: KubeClient, settings: Settings) -> int:
@@ -111,6 +114,10 @@ async def fill(client: KubeClient, settings: Settings) -> int:
         log.error("%s", fault)
         teller.failed(str(fault))
         code = exit_code(fault)
+    except (ApiError, UnreachableError) as error:  # of the Lease: a binding that is not known yet, an API server away
+        log.error("%s", error)
+        teller.failed(f"the Lease {lease_name}: {error}")
+        code = _AGAIN
     finally:
         await teller.close(telling)
     return code
