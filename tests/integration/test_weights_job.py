@@ -155,7 +155,7 @@ async def test_from_an_empty_volume_to_pods(
     async with as_pod(kube, connection, pod) as client:
         work = asyncio.create_task(fill(client, settings(pod, tmp_path)))
         await come.wait()
-        server = await server_when(kube, namespace, "False", "Fetching", "kB of")
+        server = await server_when(kube, namespace, "False", "Fetching", MODEL.weights[-1].path)
         total = sum(map(len, files.files.values()))
         weights = server["status"]["weights"]
         assert 0 < weights["bytesDone"] < weights["bytesTotal"] == total
