@@ -7,7 +7,7 @@ import asyncio
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from contract.harness import Standin, clip, photo, running_standin
 from kinora.api.videojob import VideoJobSpec
 from kinora.catalogue.load import load_catalogue
 from kinora.catalogue.model import Model
-from kinora.engine.base import Failed, Interrupted, Succeeded
+from kinora.engine.base import Failed, GraphRefused, Interrupted, Succeeded
 from kinora.engine.client import ComfyClient
 from kinora.engine.contract import check_graph
 from kinora.engine.standin.encode import write_mp4
@@ -35,6 +35,7 @@ from kinora.recipes.resolved import Resolved
 from kinora.weights.tiny import write_demo_weights
 
 SIZE, FRAMES, DEADLINE = 64, 9, 30.0
+LONG = 31  # frames of the clip that takes several windows
 VACE, I2V = "wan2.1-vace-1.3b", "wan2.1-i2v-14b-480p"
 RED, GREEN, YELLOW = (210, 40, 30), (30, 170, 60), (240, 220, 40)
 
@@ -81,6 +82,7 @@ def standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standin]:
     _clip(raw / "start.mkv", frames[:4])
     _clip(raw / "end.mkv", frames[-4:])
     _clip(raw / "bit.mkv", frames[:2])
+    _clip(raw / "long.mkv", clip(SIZE, SIZE, LONG))
     with running_standin(root) as running:
         yield running
 
@@ -100,6 +102,8 @@ class Rendered:
     resolved: Resolved
     graph: Graph
     actions: dict[str, list[str]]
+    watched: dict[str, np.ndarray] = field(default_factory=dict)
+    "Frames of nodes in the middle of the graph."
 
 
 async def _render(
@@ -107,24 +111,29 @@ async def _render(
     task: str,
     model_name: str = VACE,
     *,
+    model: Model | None = None,
     inputs: dict[str, Any] | None = None,
     prompt: str = "a cat",
     output: dict[str, Any] | None = None,
+    watch: dict[str, str] | None = None,
     **parameters: Any,
 ) -> Rendered:
-    model = load_catalogue().get(model_name)
+    model = model or load_catalogue().get(model_name)
     assert model is not None
     size = {} if parameters.pop("own_size", False) else {"width": SIZE, "height": SIZE}
     asked = {**size, "frames": FRAMES, "steps": 4, **PARAMETERS.get(task, {}), **parameters}
+    asked = {name: value for name, value in asked.items() if value is not None}
     given = INPUTS[task] if inputs is None else inputs
     spec = VideoJobSpec.model_validate(
         {"model": model_name, "task": task, "prompt": prompt, "inputs": given, "parameters": asked}
         | {"output": {"crf": 1, **(output or {})}}
     )
-    return await _rendered(standin, model, spec)
+    return await _rendered(standin, model, spec, watch)
 
 
-async def _rendered(standin: Standin, model: Model, spec: VideoJobSpec) -> Rendered:
+async def _rendered(
+    standin: Standin, model: Model, spec: VideoJobSpec, watch: dict[str, str] | None = None
+) -> Rendered:
     resolved, folder = resolve(spec, model, "uid"), f"job/{uuid.uuid4()}"
     (standin.input / folder).mkdir()
     sources = {}
@@ -145,10 +154,18 @@ async def _rendered(standin: Standin, model: Model, spec: VideoJobSpec) -> Rende
             actions = prepare(files, outputs, plan.to_dict()).actions
             staged |= {name: StagedInput(path, kind_of_prepared(name)) for name, path in made.items()}
     graph = build(model, resolved, prompts_of(spec, model), staged, f"{folder}/out")
-    return Rendered(await _frames(standin, graph), resolved, graph, actions)
+    saver = next(key for key, item in graph.items() if item["class_type"] == "VHS_VideoCombine")
+    asked = {saver: "", **(watch or {})}
+    for at, name in (watch or {}).items():
+        copy = {**graph[saver]["inputs"], "images": [at, 0], "filename_prefix": f"{folder}/{name}"}
+        graph[name] = {"class_type": "VHS_VideoCombine", "inputs": copy}
+    made = await _frames(standin, graph)
+    watched = {name: made[name] for at, name in asked.items() if name}
+    return Rendered(made[saver], resolved, graph, actions, watched)
 
 
-async def _frames(standin: Standin, graph: Graph) -> np.ndarray:
+async def _frames(standin: Standin, graph: Graph) -> dict[str, np.ndarray]:
+    """The frames of each video that the graph writes, by the node that writes it."""
     assert check_graph(graph, {}) is None
     async with ComfyClient(standin.url) as client, asyncio.timeout(DEADLINE):
         prompt_id = str(uuid.uuid4())
@@ -156,9 +173,11 @@ async def _frames(standin: Standin, graph: Graph) -> np.ndarray:
         while not isinstance(outcome := await client.outcome(prompt_id), Succeeded | Failed | Interrupted):
             pass
     assert isinstance(outcome, Succeeded), outcome
-    [file] = outcome.outputs
-    with av.open(str(standin.output / file.subfolder / file.filename)) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    found = {}
+    for file in outcome.outputs:
+        with av.open(str(standin.output / file.subfolder / file.filename)) as container:
+            found[file.node] = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    return found
 
 
 def _difference(left: Any, right: Any) -> float:
@@ -287,3 +306,42 @@ async def test_a_size_off_the_grid_is_cut_out_of_the_middle(standin: Standin) ->
     found = await _render(standin, "TextToVideo", own_size=True, output={"width": 70, "height": 66})
     assert found.frames.shape == (FRAMES, 66, 70, 3)
     assert (found.resolved.width, found.resolved.height) == (80, 80)
+
+
+@pytest.mark.parametrize("model", VACE_MODELS)
+async def test_fast_is_seen_and_each_expert_gets_its_own_lora(standin: Standin, model: str) -> None:
+    entry = load_catalogue().get(model)
+    assert entry is not None
+    same = {"steps": 4, "guidance": 1, "shift": 5, "seed": 1}
+    plain = await _render(standin, "TextToVideo", model, **same)
+    fast = await _render(standin, "TextToVideo", model, preset="Fast", **same)
+    assert _difference(plain.frames, fast.frames) > 1
+    loras = [weight.name for weight in entry.preset_weights("Fast")]
+    wired = [item["inputs"]["lora_name"] for item in fast.graph.values() if item["class_type"] == "LoraLoaderModelOnly"]
+    assert sorted(wired) == sorted(loras)
+    if len(loras) == 2:
+        turned = {**fast.graph}
+        for name, lora in (("19", loras[1]), ("29", loras[0])):
+            turned[name] = {**turned[name], "inputs": {**turned[name]["inputs"], "lora_name": lora}}
+        [frames] = (await _frames(standin, turned)).values()
+        assert _difference(frames, fast.frames) > 1
+
+
+async def test_a_lora_that_is_not_there_or_is_none_is_refused(standin: Standin) -> None:
+    entry = load_catalogue().get(VACE)
+    assert entry is not None
+    [lora] = entry.preset_weights("Fast")
+    spec = VideoJobSpec.model_validate(
+        {"model": VACE, "task": "TextToVideo", "prompt": "a", "parameters": {"preset": "Fast", "frames": 5}}
+    )
+    path = standin.models / lora.path
+    content = path.read_bytes()
+    try:
+        path.write_bytes((standin.models / entry.weights[2].path).read_bytes())
+        with pytest.raises(AssertionError, match="is no LoRA"):
+            await _rendered(standin, entry, spec)
+        path.unlink()
+        with pytest.raises(GraphRefused, match="lora_name"):
+            await _rendered(standin, entry, spec)
+    finally:
+        path.write_bytes(content)

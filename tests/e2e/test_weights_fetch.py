@@ -27,8 +27,9 @@ from waiting import phase, wait_for
 
 pytestmark = pytest.mark.e2e
 Object = dict[str, Any]
-MODEL = load_catalogue().get("wan2.1-vace-1.3b")
-assert MODEL is not None
+WHOLE = load_catalogue().get("wan2.1-vace-1.3b")
+assert WHOLE is not None
+MODEL = WHOLE.model_copy(update={"weights": tuple(weight for weight in WHOLE.weights if weight.preset is None)})
 PORT = 8000
 SERVE = f"from aiohttp import web; app = web.Application(); app.router.add_static('/', '/files'); \
 web.run_app(app, port={PORT})"
@@ -89,7 +90,6 @@ async def files(cluster: DevCluster, kube: KubeClient, namespace: str) -> AsyncI
 async def test_an_empty_volume_is_filled_and_renders_and_a_spoilt_file_is_fetched_again(
     cluster: DevCluster, kube: KubeClient, namespace: str, volume: Volume, files: str
 ) -> None:
-    assert MODEL is not None
     server = slow_server("fetched")
     sources = [{"name": weight.path, "url": f"{files}/{weight.path}"} for weight in MODEL.weights]
     server["spec"]["weights"] = {"claimName": volume.claim, "sources": sources, "verify": "Hash"}

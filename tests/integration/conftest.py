@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import os
 import secrets
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -25,7 +27,7 @@ from waiting import DEADLINE
 @pytest.fixture(scope="session")
 def cluster() -> Cluster:
     """The control plane, with CRDs, RBAC and admission policies of the chart (no operator pod runs there)."""
-    found = find_cluster("kinora-it")
+    found = find_cluster(os.environ.get("KINORA_IT_CLUSTER", "kinora-it"))
     manifests = found.run(
         "helm",
         "template",
@@ -74,11 +76,11 @@ def free_port() -> int:
 @pytest.fixture
 async def start_operator(
     connection: Connection, namespace: str
-) -> AsyncIterator[Callable[[], Awaitable[Callable[[], Awaitable[None]]]]]:
-    """``stop = await start_operator()``: the real operator on this loop, watching the test's namespace."""
+) -> AsyncIterator[Callable[..., Awaitable[Callable[[], Awaitable[None]]]]]:
+    """``stop = await start_operator(setting=...)``: the real operator on this loop, watching the test's namespace."""
     stops: list[Callable[[], Awaitable[None]]] = []
 
-    async def start() -> Callable[[], Awaitable[None]]:
+    async def start(**overrides: Any) -> Callable[[], Awaitable[None]]:
         settings = Settings(
             agent_image="kinora:test",
             engine_image="standin:test",
@@ -87,6 +89,7 @@ async def start_operator(
             instance="operator-under-test",
             weights_rules=Rules(allow_http=True),
         )
+        settings = dataclasses.replace(settings, **overrides)
         stop_event, wired = asyncio.Event(), asyncio.Event()
         operators: list[Operator] = []
 

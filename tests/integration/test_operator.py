@@ -129,7 +129,7 @@ async def test_the_highest_priority_goes_first_then_the_oldest(kube: KubeClient,
             ["spec.task", "TextToVideo", "ImageToVideo"],
         ),
         ({"webhook": {"url": "https://example.org/hook"}}, "NotImplemented", ["spec.webhook"]),
-        ({"queue": "gold"}, "NotImplemented", ["spec.queue", "gold", "default"]),
+        ({"queue": "gold"}, "InvalidSpec", ["spec.queue", "gold", "default"]),
     ],
 )
 async def test_a_wrong_job_fails_at_once_with_field_value_and_what_is_allowed(
@@ -188,7 +188,6 @@ async def test_a_server_whose_claim_is_missing_says_so_and_recovers_when_it_come
     ("spec", "reason", "told"),
     [
         ({"model": "wan9"}, "UnknownModel", "wan9"),
-        ({"autoscaling": {"maxReplicas": 2}}, "NotImplemented", "spec.autoscaling"),
         ({"warmup": True}, "NotImplemented", "spec.warmup"),
     ],
 )

@@ -33,15 +33,15 @@ from waiting import DEADLINE, model_server, wait_for, wait_for_pods
 
 pytestmark = pytest.mark.integration
 Object = dict[str, Any]
-MODEL = load_catalogue().get("wan2.1-vace-1.3b")
-assert MODEL is not None
+WHOLE = load_catalogue().get("wan2.1-vace-1.3b")
+assert WHOLE is not None
+MODEL = WHOLE.model_copy(update={"weights": tuple(weight for weight in WHOLE.weights if weight.preset is None)})
 
 
 @pytest.fixture
 async def files() -> AsyncIterator[Server]:
     """Every file of the model, over HTTP."""
     async with serving() as server:
-        assert MODEL is not None
         for weight in MODEL.weights:
             server.put(weight.path, demo_file(MODEL, weight))
         yield server
@@ -138,7 +138,6 @@ def server_pods(pods: list[Object]) -> list[Object]:
 async def test_from_an_empty_volume_to_pods(
     kube: KubeClient, namespace: str, connection: Connection, files: Server, tmp_path: Path
 ) -> None:
-    assert MODEL is not None
     hold, come = asyncio.Event(), asyncio.Event()
 
     async def slow(_count: int, request: aiohttp.web.Request) -> None:
@@ -224,7 +223,6 @@ async def test_a_file_that_an_agent_finds_changed_is_fetched_again(
     from kinora.controller.modelserver import weights as module
 
     monkeypatch.setattr(module, "SETTLE_SECONDS", 0.0)
-    assert MODEL is not None
     await kube.create(MODELSERVER, namespace, with_sources(files))
     first = await weights_pod(kube, namespace)
     async with as_pod(kube, connection, first) as client:

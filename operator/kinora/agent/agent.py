@@ -214,6 +214,8 @@ class Agent:
         for key, attempt in self._attempts.items():
             if key in jobs and jobs[key]["spec"].get("cancel"):
                 attempt.stop.set(Stop.CANCEL)
+            elif key in jobs and jobs[key]["status"]["assignment"].get("preemptTime"):
+                attempt.stop.set(Stop.PREEMPT)
         for key in choice.stop:
             self._attempts[key].stop.set(Stop.LOST)
         for key in choice.hand_back:

@@ -35,7 +35,7 @@ from kinora.agent.verdict import Kind, Refusal, Verdict, permanent
 from kinora.agent.writer import Lost, StatusWriter
 from kinora.api import names, reasons, transitions
 from kinora.api.reasons import Phase
-from kinora.api.videojob import VideoJobSpec
+from kinora.api.videojob import Preset, VideoJobSpec
 from kinora.catalogue.model import Model
 from kinora.engine.base import Engine, EngineUnavailable, OutputFile
 from kinora.media.child import IsolationError
@@ -136,7 +136,7 @@ class Attempt:
         try:
             await self._work()
         except Stopped as stopped:
-            return verdicts.CANCELLED if stopped.why is Stop.CANCEL else verdicts.HANDED_BACK
+            return verdicts.of_stop(stopped.why)
         except Refusal as refusal:
             return refusal.verdict
         except (StoreError, IsolationError, OSError) as error:
@@ -154,6 +154,7 @@ class Attempt:
     async def _work(self) -> None:
         plan = await self.stop.unless(self._plan())
         await self.stop.unless(self._turn())
+        self._check_preset(plan.resolved)
         outputs = await self._render(plan)
         self._free_engine()
         began = self._loop.time()
@@ -169,6 +170,7 @@ class Attempt:
             resolved = Resolved.from_status(job["status"].get("resolved") or {}) or resolve(spec, model, self.key.uid)
         except (InvalidSpec, ValidationError) as invalid:
             raise permanent(reasons.INVALID_SPEC, str(invalid)) from None
+        self._check_preset(resolved)
         manifest = await self._staged(spec, resolved)
         resolved = manifest.staged.resolved
         prefix = f"{self._folder}/{self._folder}"
@@ -179,6 +181,15 @@ class Attempt:
             raise permanent(reasons.NOT_ALLOWED, "; ".join(faults))
         told = {**resolved.to_status(), "graphHash": planned_hash(model, resolved, prompts_of(spec, model))}
         return Plan(resolved, graph, list(manifest.staged.facts), manifest.seconds, told)
+
+    def _check_preset(self, resolved: Resolved) -> None:
+        """The preset's files may have gone since the bind: another pod may have them. Looked at again when it is ready.
+
+        (An agent that has just come has not seen the files when it stages.)
+        """
+        lacking = self._tools.health.readiness.fast
+        if resolved.preset == Preset.FAST and lacking and not self._resumed:
+            raise Refusal(Verdict(Kind.DISRUPTION, reasons.RELEASED_PRESET_GONE, f"preset Fast: {lacking}"))
 
     async def _staged(self, spec: VideoJobSpec, resolved: Resolved) -> Manifest:
         folder = self._tools.settings.paths.input / self._folder

@@ -1,6 +1,6 @@
 """The condition kinora.dev/EngineReady on the agent's own pod: one write a change, tried until the API server takes it.
 
-What the condition says is decided in readiness.py.
+With it goes kinora.dev/FastReady, for models that have preset Fast. What the conditions say is decided in readiness.py.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from kinora.agent.readiness import Readiness
 from kinora.agent.settings import Identity, Times
-from kinora.api import names
+from kinora.api import names, reasons
 from kinora.api.transitions import rfc3339
 from kinora.kube.client import STRATEGIC, ApiError, KubeClient, UnreachableError
 from kinora.kube.resources import POD
@@ -56,6 +56,7 @@ class ConditionWriter:
         self._wanted: Readiness | None = None
         self._written: Readiness | None = None
         self._since = ""
+        self._fast_since = ""
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
         self.writes = 0
@@ -115,8 +116,11 @@ class ConditionWriter:
         self._wake.set()
 
     async def _write(self, wanted: Readiness) -> dict[str, Any]:
+        now = rfc3339(self._now())[:-5] + "Z"  # a pod's times have whole seconds
         if self._written is None or self._written.ready != wanted.ready:
-            self._since = rfc3339(self._now())[:-5] + "Z"  # a pod's times have whole seconds
+            self._since = now
+        if self._written is None or bool(self._written.fast) != bool(wanted.fast):
+            self._fast_since = now
         condition = {
             "type": names.CONDITION_ENGINE_READY,
             "status": "True" if wanted.ready else "False",
@@ -124,7 +128,8 @@ class ConditionWriter:
             "message": wanted.message,
             "lastTransitionTime": self._since,
         }
-        body = {"metadata": {"uid": self._identity.pod_uid}, "status": {"conditions": [condition]}}
+        conditions = [condition, *self._fast(wanted)]
+        body = {"metadata": {"uid": self._identity.pod_uid}, "status": {"conditions": conditions}}
         pod = await self._client.patch(
             POD, self._identity.namespace, self._identity.pod_name, body, subresource="status", content_type=STRATEGIC
         )
@@ -133,3 +138,17 @@ class ConditionWriter:
         self.writes += 1
         log.info("EngineReady is %s: %s: %s", condition["status"], wanted.reason, wanted.message)
         return pod
+
+    def _fast(self, wanted: Readiness) -> list[dict[str, Any]]:
+        """The second condition, of models that have preset Fast: Ready for others does not hang on its files."""
+        if wanted.fast is None:
+            return []
+        return [
+            {
+                "type": names.CONDITION_FAST_READY,
+                "status": "False" if wanted.fast else "True",
+                "reason": reasons.WEIGHTS_MISSING if wanted.fast else reasons.FAST_READY,
+                "message": wanted.fast or "the files of preset Fast are there",
+                "lastTransitionTime": self._fast_since,
+            }
+        ]

@@ -186,11 +186,18 @@ class Follow:
 
     def _enter(self, stage: Stage, at: float) -> None:
         self._activity = stage
+        if stage is Stage.DECODE and self._more_windows():
+            stage = Stage.SAMPLE
         if _ORDER.index(stage) > _ORDER.index(self._stage):
             self._stage = stage
-        if stage is Stage.SAMPLE and self.sampling_at is None:
+        if self._activity is Stage.SAMPLE and self.sampling_at is None:
             self.sampling_at = at
         self._alive(at)
+
+    def _more_windows(self) -> bool:
+        """Whether renders follow this decoding: a graph of several windows decodes each."""
+        decoders = sum(self._stage_of(name) is Stage.DECODE for name in self.graph)
+        return decoders > 1 and not self._samplers_done.issuperset(self._samplers)
 
     def _alive(self, at: float) -> None:
         self._life_at = at

@@ -10,12 +10,13 @@ import logging
 import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from kinora.agent.metrics import Metrics
 from kinora.agent.readiness import Facts, Readiness, assess
 from kinora.agent.settings import Settings
+from kinora.api.videojob import Preset
 from kinora.catalogue.model import Model
 from kinora.engine.base import Engine, EngineUnavailable
 from kinora.engine.supervisor_client import EngineExit, EngineProcess, SupervisorClient, SupervisorUnavailable
@@ -27,10 +28,18 @@ log = logging.getLogger(__name__)
 ProcessListener = Callable[[EngineProcess | None], None]
 
 
+@dataclass(frozen=True)
+class WeightFaults:
+    """What is wrong with the files that every job needs, and with those of preset Fast (None: there is none)."""
+
+    required: tuple[str, ...] = ()
+    fast: tuple[str, ...] | None = None
+
+
 class WeightsCheck(Protocol):
     """Looks at the weight files: faults in words, none when they are good."""
 
-    async def full(self) -> tuple[str, ...]:
+    async def full(self) -> WeightFaults:
         """Verify at the level that the ModelServer asks for."""
         ...
 
@@ -48,11 +57,15 @@ class WeightFiles:
         self._level = settings.config.verify
         self._seen: dict[str, object] = {}
 
-    async def full(self) -> tuple[str, ...]:
+    async def full(self) -> WeightFaults:
         """See WeightsCheck."""
         self._seen = await asyncio.to_thread(self._look)
         states = await asyncio.to_thread(verify, self._model, self._root, self._level)
-        return tuple(state.message or state.path for state in states if not state.ok)
+
+        def faults(preset: str) -> tuple[str, ...]:
+            return tuple(state.message or state.path for state in states if not state.ok and state.preset == preset)
+
+        return WeightFaults(faults(""), faults(Preset.FAST) if Preset.FAST in self._model.presets else None)
 
     async def changed(self) -> tuple[str, ...]:
         """See WeightsCheck."""
@@ -190,12 +203,17 @@ class Health:
         times = self._settings.times
         while True:
             faults = await self._weights.full()
-            if self._facts.weights_changed and not faults:
+            if self._facts.weights_changed and not faults.required:
                 with suppress(EngineUnavailable):  # what the engine has loaded of the former file must go
                     await self._engine.free(unload_models=True, free_memory=True)
-            were_good = self._facts.weights_were_good or not faults
-            self._set(weights_checked=True, weight_faults=faults, weights_were_good=were_good, weights_changed=())
-            if faults:
+            self._set(
+                weights_checked=True,
+                weight_faults=faults.required,
+                fast_faults=faults.fast,
+                weights_were_good=self._facts.weights_were_good or not faults.required,
+                weights_changed=(),
+            )
+            if faults.required:
                 await asyncio.sleep(times.weights_missing)
                 continue
             while not await self._weights_changed():

@@ -13,7 +13,10 @@ from kinora.agent.agent import Agent, Parts
 from kinora.agent.http import application, serve
 from kinora.agent.settings import Settings, SettingsError, settings_from
 from kinora.agent.token import TOKEN_PATH, token_fault
-from kinora.catalogue.load import load_catalogue
+from kinora.api.agentconfig import CONFIG_VARIABLE, AgentConfig
+from kinora.catalogue.load import CatalogueError, load_catalogue
+from kinora.catalogue.model import Model
+from kinora.catalogue.own import parse_own
 from kinora.engine.client import ComfyClient
 from kinora.engine.supervisor_client import SupervisorClient
 from kinora.kube.client import KubeClient
@@ -36,9 +39,7 @@ def run() -> None:
 
 
 async def _serve(settings: Settings) -> None:
-    model = load_catalogue().get(settings.config.model)
-    if model is None:
-        raise SystemExit(f"kinora agent: model {settings.config.model!r} is not in the catalogue")
+    model = model_for(settings.config)
     async with (
         KubeClient(connect(), user_agent="kinora-agent") as client,
         ComfyClient(settings.engine_url) as engine,
@@ -64,6 +65,19 @@ async def _serve(settings: Settings) -> None:
         finally:
             await runner.cleanup()
     log.info("drained")
+
+
+def model_for(config: AgentConfig) -> Model:
+    """The model to serve: the administrator's entry where the operator gave one, else the packaged one."""
+    if config.model_entry:
+        try:
+            return parse_own(config.model_entry, CONFIG_VARIABLE, load_catalogue()).model
+        except CatalogueError as error:
+            raise SystemExit(f"kinora agent: {error}") from None
+    model = load_catalogue().get(config.model)
+    if model is None:
+        raise SystemExit(f"kinora agent: model {config.model!r} is not in the catalogue")
+    return model
 
 
 def _token_fault(settings: Settings) -> str | None:

@@ -24,6 +24,9 @@ class Facts:
     weight_faults: tuple[str, ...] = ()
     weights_were_good: bool = False  # this agent has verified them once
     weights_changed: tuple[str, ...] = ()  # paths that look different since; they are being verified
+    fast_faults: tuple[str, ...] | None = (
+        None  # of the files that preset Fast needs; None: the model has no such preset
+    )
     supervisor_answers: bool = False
     process_runs: bool = False
     was_up: bool = False  # this agent has seen its engine ready before
@@ -39,6 +42,8 @@ class Readiness:
 
     reason: str
     message: str
+    fast: str | None = None
+    "What jobs of preset Fast lack, nothing (empty) where they can be rendered; None: the model has no such preset."
 
     @property
     def ready(self) -> bool:
@@ -49,7 +54,8 @@ class Readiness:
 def assess(facts: Facts) -> Readiness:
     """The first thing that stands in the way."""
     reason, message = _obstacle(facts) or (reasons.ENGINE_READY, "the engine answers, its nodes and weights are there")
-    return Readiness(reason, clip(message))
+    fast = None if facts.fast_faults is None else clip(shortened(facts.fast_faults))
+    return Readiness(reason, clip(message), fast)
 
 
 def _obstacle(facts: Facts) -> tuple[str, str] | None:

@@ -15,8 +15,9 @@ class Stop(IntEnum):
 
     HAND_BACK = 1  # drain: only what the engine has not been given yet stops
     DRAIN_OVER = 2  # drain, and it had its time
-    CANCEL = 3
-    LOST = 4  # this pod's no more: nothing is written
+    PREEMPT = 3  # the operator gives the pod to a job that goes first
+    CANCEL = 4
+    LOST = 5  # this pod's no more: nothing is written
 
 
 class Stopped(Exception):  # noqa: N818 - not an error

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from kinora.agent.stop import Stop
 from kinora.api import reasons, transitions
 from kinora.api.reasons import Phase
 from kinora.engine.base import EngineError
@@ -69,9 +70,15 @@ def failure(reason: str, message: str) -> Refusal:
 
 CANCELLED = Verdict(Kind.CANCELLED, reasons.CANCELLED, "cancelled as spec.cancel asks")
 HANDED_BACK = Verdict(Kind.DISRUPTION, reasons.RELEASED_DRAIN, "handed back by a pod that is being drained")
+PREEMPTED = Verdict(Kind.DISRUPTION, reasons.PREEMPTED, "stopped for a job that goes first")
 INTERRUPTED = Verdict(
     Kind.DISRUPTION, reasons.RELEASED_ENGINE_KILLED, "the prompt was interrupted, and not by its agent"
 )
+
+
+def of_stop(why: Stop) -> Verdict:
+    """What an attempt amounts to that was stopped from outside."""
+    return {Stop.CANCEL: CANCELLED, Stop.PREEMPT: PREEMPTED}.get(why, HANDED_BACK)
 
 
 def of_deadline(seconds: float) -> Verdict:

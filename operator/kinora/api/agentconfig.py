@@ -1,6 +1,7 @@
 """What the operator tells an agent: one JSON document in the agent container's environment.
 
-It holds only what the ModelServer's spec says, so that a new operator version changes no pod template.
+It holds only what the ModelServer's spec and, for a model of an administrator's, its entry say, so that a new operator
+version changes no pod template.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ class AgentConfig(ApiModel):
 
     model_server_name: str
     model: str
+    model_entry: str = ""
+    "The text of an administrator's catalogue entry; empty: the packaged one."
     verify: VerifyLevel = VerifyLevel.HEADER
     drain_seconds: int = 1800
     artifact_claim: str

@@ -133,7 +133,7 @@ class InputClaim(ApiModel):
 
 
 class Autoscaling(ApiModel):
-    """Internal autoscaling (arrives with scheduling)."""
+    """How many pods the operator keeps by itself; without it spec.replicas rules (kubectl scale, HPA, KEDA)."""
 
     min_replicas: int = Field(0, ge=0, le=1000)
     max_replicas: int = Field(1, ge=1, le=1000)
@@ -276,6 +276,7 @@ class PoolStatus(ApiModel):
     name: Annotated[str, StringConstraints(max_length=63)]
     replicas: int = 0
     backoff_until_time: Time | None = None
+    refusals: int | None = Field(None, description="How often in a row it gave nothing: each doubles the rest.")
     message: Message | None = None
 
 

@@ -19,6 +19,7 @@ MODELSERVERS: Final = "modelservers"
 LABEL_MODEL_SERVER: Final = f"{GROUP}/modelserver"
 LABEL_SLOT: Final = f"{GROUP}/slot"
 LABEL_COMPONENT: Final = "app.kubernetes.io/component"
+LABEL_CATALOGUE: Final = f"{GROUP}/catalogue"  # "true" on ConfigMaps of the operator's namespace that hold models
 LABEL_NAME: Final = "app.kubernetes.io/name"
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 COMPONENT_SERVER: Final = "server"
@@ -27,6 +28,7 @@ ANNOTATION_SOURCES_HASH: Final = f"{GROUP}/sources-hash"
 ANNOTATION_TEMPLATE_HASH: Final = f"{GROUP}/template-hash"
 CONDITION_ENGINE_READY: Final = f"{GROUP}/EngineReady"
 CONDITION_WEIGHTS_READY: Final = f"{GROUP}/WeightsReady"
+CONDITION_FAST_READY: Final = f"{GROUP}/FastReady"  # whether jobs of preset Fast can be rendered too
 
 AGENT_SERVICE_ACCOUNT: Final = "kinora-agent"
 AGENT_CLUSTER_ROLE: Final = "kinora-agent"

@@ -26,7 +26,9 @@ ASSIGNED: Final = frozenset({Phase.SCHEDULED, Phase.RUNNING, Phase.FINALIZING})
 INVALID_SPEC: Final = "InvalidSpec"
 NOT_IMPLEMENTED: Final = "NotImplemented"
 WAITING_FOR_SERVER: Final = "WaitingForServer"  # every server pod of the model is busy or starting
+NO_PRESET_WEIGHTS: Final = "NoPresetWeights"  # servers of the model are there, none with the files of the job's preset
 NO_MODEL_SERVER: Final = "NoModelServer"  # nothing in the namespace serves the model
+MODEL_REFUSED: Final = "ModelEntryRefused"  # an administrator's entry of the model cannot be used
 SUSPENDED: Final = "Suspended"
 BOUND: Final = "Bound"
 RENDERING: Final = "Rendering"
@@ -36,6 +38,7 @@ CANCELLED: Final = "Cancelled"
 RETRY: Final = "Retry"  # a failed attempt goes back to the queue
 DISRUPTED: Final = "Disrupted"  # a lost attempt goes back to the queue
 TAKEN_BACK: Final = "TakenBack"
+PREEMPTED: Final = "Preempted"  # a running attempt was stopped for a job that goes first
 BACKOFF_LIMIT_EXCEEDED: Final = "BackoffLimitExceeded"
 DISRUPTION_LIMIT_EXCEEDED: Final = "DisruptionLimitExceeded"
 START_DEADLINE_EXCEEDED: Final = "StartDeadlineExceeded"
@@ -56,8 +59,16 @@ RELEASED_DRAIN: Final = "Drain"
 RELEASED_POD_LOST: Final = "PodLost"
 RELEASED_ENGINE_KILLED: Final = "EngineKilled"
 RELEASED_FIRST_SILENCE: Final = "FirstSilence"
+RELEASED_PRESET_GONE: Final = "PresetWeightsGone"  # the files of the job's preset went between bind and staging
 DISRUPTIONS: Final = frozenset(
-    {RELEASED_DRAIN, RELEASED_POD_LOST, RELEASED_ENGINE_KILLED, RELEASED_FIRST_SILENCE, TAKEN_BACK}
+    {
+        RELEASED_DRAIN,
+        RELEASED_POD_LOST,
+        RELEASED_ENGINE_KILLED,
+        RELEASED_FIRST_SILENCE,
+        RELEASED_PRESET_GONE,
+        TAKEN_BACK,
+    }
 )
 
 # --- the agent's condition on its pod (api.md) ------------------------------------------------------------------------
@@ -66,6 +77,7 @@ ENGINE_READY: Final = "EngineReady"
 WEIGHTS_MISSING: Final = "WeightsMissing"
 WEIGHTS_CHANGED: Final = "WeightsChanged"  # a file that was good is another one now, and not good
 WEIGHTS_VERIFYING: Final = "WeightsVerifying"  # a file that was good looks different: it is being looked at
+FAST_READY: Final = "WeightsPresent"  # of the condition FastReady
 NODES_MISSING: Final = "NodesMissing"
 ENGINE_DOWN: Final = "EngineDown"
 CUDA_FAULT: Final = "CudaFault"
@@ -86,6 +98,7 @@ WEIGHTS_FETCHING: Final = "Fetching"
 WEIGHTS_QUANTIZING: Final = "Quantizing"
 WEIGHTS_FAILED: Final = "FetchFailed"
 SCALED_TO_ZERO: Final = "ScaledToZero"
+AUTOSCALING: Final = "Autoscaling"
 ALL_READY: Final = "AllReady"
 PROGRESSING: Final = "Progressing"
 POD_UNSCHEDULABLE: Final = "Unschedulable"

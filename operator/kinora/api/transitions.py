@@ -132,6 +132,7 @@ def bound(
     patch["assignment"] = {**assignment, "boundTime": rfc3339(now)}
     patch["released"] = None
     patch["progress"] = None
+    patch["queue"] = None
     patch["submitTime"] = job["metadata"]["creationTimestamp"]
     if resolved is not None:
         patch["resolved"] = integral(dict(resolved))
@@ -145,6 +146,12 @@ def requeued(job: Job, reason: str, message: str, now: dt.datetime, *, disruptio
     if disruption:
         patch["disruptions"] = int((job.get("status") or {}).get("disruptions") or 0) + 1
     return patch
+
+
+def preempted(job: Job, now: dt.datetime) -> Patch:
+    """The agent is asked to stop a running attempt and release it; the phase stays until it has."""
+    assignment = (job.get("status") or {}).get("assignment") or {}
+    return {"assignment": {**assignment, "preemptTime": rfc3339(now)}}
 
 
 def ended_by_operator(job: Job, phase: Phase, reason: str, message: str, now: dt.datetime) -> Patch:

@@ -322,7 +322,7 @@ class VideoJobSpec(ApiModel):
 
 
 class QueueStatus(ApiModel):
-    """Where the job stands in its queue (arrives with scheduling)."""
+    """Where the job stands in its queue: of the first 20 of each queue, and seldom (see docs/scheduling.md)."""
 
     position: int | None = None
     estimated_start_time: Time | None = None
@@ -337,6 +337,9 @@ class Assignment(ApiModel):
     pool: Annotated[str, StringConstraints(max_length=63)] = ""
     prompt_id: Annotated[str, StringConstraints(max_length=36)] = Field("", alias="promptID")
     bound_time: Time | None = None
+    preempt_time: Time | None = Field(
+        None, description="Since when the agent is asked to stop the attempt for a job that goes first."
+    )
 
 
 class Released(ApiModel):

@@ -9,11 +9,24 @@ import shutil
 import sys
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from kinora import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kinora.catalogue.load import Catalogue
+
+
+_MODELS = click.option(
+    "--models", multiple=True, metavar="FILE", help="Catalogue entries of an administrator, or ConfigMaps with them."
+)
+_ALIAS = click.option(
+    "--alias", "aliases", multiple=True, metavar="NAME=MODEL", help="A further name, as the chart's modelAliases."
+)
 
 
 @click.group()
@@ -64,15 +77,17 @@ def fetch(  # noqa: PLR0917 - click passes options by name
 @main.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path())
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def validate(files: tuple[str, ...], output: str) -> None:
+@_MODELS
+@_ALIAS
+def validate(files: tuple[str, ...], output: str, models: tuple[str, ...], aliases: tuple[str, ...]) -> None:
     """Check VideoJobs and ModelServers in YAML FILES (- is standard input) without a cluster: every fault at once.
 
     Exit code 0: sound; 1: faults; 2: a file cannot be read.
     """
-    from kinora.catalogue.load import load_catalogue
     from kinora.cli import validate as command
     from kinora.cli.manifests import Document, UnreadableError, read
 
+    catalogue = _catalogue("validate", models, aliases)
     documents: list[Document] = []
     unreadable = False
     for file in files:
@@ -81,7 +96,7 @@ def validate(files: tuple[str, ...], output: str) -> None:
         except UnreadableError as error:
             click.echo(f"kinora validate: {error}", err=True)
             unreadable = True
-    report = command.validate(documents, load_catalogue())
+    report = command.validate(documents, catalogue)
     if output == "json":
         import json
 
@@ -96,11 +111,62 @@ def validate(files: tuple[str, ...], output: str) -> None:
 
 
 @main.command()
+@click.argument("trace", type=click.Path(path_type=Path), required=False)
+@click.option("--cluster", "clusters", multiple=True, type=click.Path(path_type=Path), help="YAML; may be repeated.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw what happened as PNG (needs matplotlib).")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option(
+    "--make-trace", metavar="JOBS", type=click.IntRange(1, 100_000), help="Print a bursty day as CSV instead."
+)
+@click.option("--server", default="wan", show_default=True, help="The ModelServer that --make-trace names.")
+@click.option("--seed", default=1, show_default=True, help="The seed of --make-trace.")
+def simulate(  # noqa: PLR0917 - click passes options by name
+    trace: Path | None,
+    clusters: tuple[Path, ...],
+    plot: Path | None,
+    output: str,
+    make_trace: int | None,
+    server: str,
+    seed: int,
+) -> None:
+    """Play the arrivals in TRACE (CSV) on made-up clusters: waiting times, GPU use and cost under each policy.
+
+    The scheduling decisions are the operator's own. docs/scheduling.md shows both files.
+    """
+    from kinora.cli import simulate as command
+    from kinora.controller.simulate.trace import bursty_day, write
+
+    if make_trace is not None:
+        click.echo(write(bursty_day(server, make_trace, seed)), nl=False)
+        return
+    if trace is None or not clusters:
+        raise click.UsageError("TRACE and at least one --cluster are needed (or --make-trace JOBS)")
+    try:
+        results = command.simulate(command.load_trace(trace), command.load_clusters(clusters))
+        click.echo(command.as_json(results) if output == "json" else command.as_table(results))
+        if plot is not None:
+            command.plot(results, plot)
+    except command.SimulationError as error:
+        for line in str(error).splitlines():
+            click.echo(f"kinora simulate: {line}", err=True)
+        sys.exit(1)
+
+
+@main.command()
 @click.argument("file", type=click.Path())
 @click.option("--inputs-as", "inputs", multiple=True, metavar="NAME=PATH", help="Name a staged file; may be repeated.")
 @click.option("--job", help="Which VideoJob of the file (default: the only one).")
 @click.option("--model", help="The model of a job that names a ModelServer.")
-def render(file: str, inputs: tuple[str, ...], job: str | None, model: str | None) -> None:
+@_MODELS
+@_ALIAS
+def render(  # noqa: PLR0917 - click passes options by name
+    file: str,
+    inputs: tuple[str, ...],
+    job: str | None,
+    model: str | None,
+    models: tuple[str, ...],
+    aliases: tuple[str, ...],
+) -> None:
     """Print the graph of the VideoJob in FILE (- is standard input) in ComfyUI's API format. Needs no cluster.
 
     Paths of --inputs-as are relative to the engine's input folder: --inputs-as image=photo.png.
@@ -108,8 +174,9 @@ def render(file: str, inputs: tuple[str, ...], job: str | None, model: str | Non
     from kinora.cli import render as command
     from kinora.cli.manifests import UnreadableError, read
 
+    catalogue = _catalogue("render", models, aliases) if models or aliases else None
     try:
-        text, notes = command.render(command.pick(read(file), job), command.parse_inputs(inputs), model)
+        text, notes = command.render(command.pick(read(file), job), command.parse_inputs(inputs), model, catalogue)
     except UnreadableError as error:
         click.echo(f"kinora render: {error}", err=True)
         sys.exit(2)
@@ -124,12 +191,37 @@ def render(file: str, inputs: tuple[str, ...], job: str | None, model: str | Non
 
 @main.command()
 @click.option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True)
-def models(output: str) -> None:
-    """List the models that VideoJobs and ModelServers can name."""
-    from kinora.catalogue.load import load_catalogue
+@click.option("-f", "--file", "files", multiple=True, metavar="FILE", help="Entries, or ConfigMaps with entries.")
+def models(output: str, files: tuple[str, ...]) -> None:
+    """List the models that VideoJobs and ModelServers can name.
+
+    With --file those of an administrator too, each checked as the operator does it; exit code 1: one cannot be used.
+    """
     from kinora.cli.models import shown
 
-    click.echo(shown(load_catalogue(), output))
+    catalogue = _catalogue("models", files, (), stop=False)
+    click.echo(shown(catalogue, output))
+    for why in catalogue.refused.values():
+        click.echo(f"kinora models: {why}", err=True)
+    sys.exit(1 if catalogue.refused else 0)
+
+
+def _catalogue(command: str, files: Sequence[str], aliases: Sequence[str], *, stop: bool = True) -> Catalogue:
+    """The packaged catalogue, with what the options add; ends the process (2) where that cannot be used."""
+    from kinora.catalogue.load import CatalogueError
+    from kinora.cli.manifests import UnreadableError
+    from kinora.cli.models import with_files
+
+    try:
+        catalogue = with_files(files, aliases)
+    except (UnreadableError, CatalogueError) as error:
+        click.echo(f"kinora {command}: {error}", err=True)
+        sys.exit(2)
+    if stop and catalogue.refused:
+        for why in catalogue.refused.values():
+            click.echo(f"kinora {command}: {why}", err=True)
+        sys.exit(2)
+    return catalogue
 
 
 @main.group()

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from kinora.api.videojob import Source, VideoJobSpec
-from kinora.catalogue.load import load_catalogue, parse_model
+from kinora.catalogue.load import Catalogue, load_catalogue, parse_model
 from kinora.catalogue.model import Model
 from kinora.cli.manifests import Document
 from kinora.recipes.build import build, graph_inputs
@@ -30,14 +30,19 @@ class RenderError(Exception):
     """Why there is no graph. One line a fault."""
 
 
-def render(document: Document, inputs: Mapping[str, str], model_name: str | None) -> tuple[str, list[str]]:
-    """The graph as JSON text, and notes. `inputs`: files by input name, as the engine will see them."""
+def render(
+    document: Document, inputs: Mapping[str, str], model_name: str | None, catalogue: Catalogue | None = None
+) -> tuple[str, list[str]]:
+    """The graph as JSON text, and notes. `inputs`: files by input name, as the engine will see them.
+
+    `catalogue`: where models are looked up; None: among the packaged ones.
+    """
     data = document.data
     spec = _spec(document)
     name = spec.model or model_name
     if name is None:
         raise RenderError(f"the job names ModelServer {spec.model_server_name}; give its model by --model")
-    model = _model(name)
+    model = _model(name, catalogue)
     notes = []
     uid = str((data.get("metadata") or {}).get("uid") or _UID)
     if spec.parameters.seed is None and uid == _UID:
@@ -62,6 +67,8 @@ def render(document: Document, inputs: Mapping[str, str], model_name: str | None
     made = [name for name in wanted if name not in resolved.inputs]
     if made:
         notes.append(f"{', '.join(made)}: prepared by the agent from the job's inputs (docs/tasks.md)")
+    if resolved.frames_from_input:
+        notes.append(f"no length is asked for: in a cluster it is the source's, here {resolved.frames} frames")
     if resolved.size_from_input:
         notes.append(f"no size is asked for: in a cluster it is the source's, here {resolved.width}x{resolved.height}")
     return json.dumps(graph, indent=2, ensure_ascii=False), notes
@@ -99,12 +106,12 @@ def _spec(document: Document) -> VideoJobSpec:
         raise RenderError(found or "the spec cannot be read; see kinora validate") from None
 
 
-def _model(name: str) -> Model:
-    """One entry of the catalogue; all of them are read only to say which names there are."""
+def _model(name: str, catalogue: Catalogue | None) -> Model:
+    """One entry of the catalogue; all of the packaged ones are read only to say which names there are."""
     entry = files("kinora.catalogue").joinpath("models", f"{name}.yaml")
-    if "/" not in name and entry.is_file():
+    if catalogue is None and "/" not in name and entry.is_file():
         return parse_model(entry.read_text(encoding="utf-8"), entry.name)
-    catalogue = load_catalogue()
+    catalogue = catalogue or load_catalogue()
     model = catalogue.get(name)
     if model is None:
         raise RenderError(str(Fault("spec.model", name, ", ".join(catalogue.names), catalogue.unknown(name))))

@@ -22,7 +22,6 @@ from kinora.api.videojob import VideoJobSpec
 from kinora.catalogue.load import Catalogue
 from kinora.cli.manifests import Document
 from kinora.controller.modelserver import refuse
-from kinora.controller.videojob.check import queue_faults
 from kinora.recipes.faults import Fault, InvalidSpec, not_yet
 from kinora.recipes.resolve import resolve
 from kinora.weights.sources import Rules
@@ -158,7 +157,6 @@ def _deeper(
             yield from invalid.faults
     elif spec.model:
         yield Fault("spec.model", spec.model, ", ".join(catalogue.names), catalogue.unknown(spec.model))
-    yield from queue_faults(spec)
 
 
 def _unknown_server(data: object, servers: Mapping[str, Any]) -> bool:

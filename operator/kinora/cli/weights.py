@@ -72,11 +72,14 @@ def check(model_name: str, root: Path, level: str) -> tuple[str, bool]:
         raise WeightsError(f"--root is {root}; allowed: a folder that holds {model.weights[0].folder} and the others")
     states = verify(model, root, VerifyLevel(level))
     rows = [["FILE", "STATE", "BYTES", "MESSAGE"], *([*map(str, _row(state))] for state in states)]
-    return table(rows), all(state.ok for state in states)
+    return table(rows), all(state.ok for state in states if not state.preset)
 
 
 def _row(state: FileState) -> tuple[str, ...]:
-    return state.path, str(state.state), _number(state.size_bytes), state.message.removeprefix(f"{state.path}: ")
+    message = state.message.removeprefix(f"{state.path}: ")
+    if state.preset and not state.ok:
+        message += f" (only preset {state.preset} needs it)"
+    return state.path, str(state.state), _number(state.size_bytes), message
 
 
 def quantize(source: Path, target: Path, *, scaled: bool, workers: int) -> str:

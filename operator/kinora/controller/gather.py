@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Container
+from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 from kinora.api.names import LABEL_MODEL_SERVER
 from kinora.api.reasons import Phase
 from kinora.api.transitions import is_assigned, parse_time, phase_of
+from kinora.api.videojob import Preset
 from kinora.catalogue.load import Catalogue
-from kinora.controller.modelserver import decide as server_decide
+from kinora.controller.learning import Learning, video_seconds_of, work_of
 from kinora.controller.modelserver.snapshot import ServerPod, ServerSnapshot, WeightsRun, server_pod, weights_run
-from kinora.controller.scheduling.bind import Idle, Waiting
+from kinora.controller.scheduling.cost import remaining
+from kinora.controller.scheduling.facts import DEFAULT_QUEUE, Held, Job, Lane, Pod, Rate, World, level
+from kinora.controller.scheduling.ledger import Ledger
 from kinora.controller.settings import Settings
 from kinora.controller.store import Entry, Store
-from kinora.controller.videojob.check import Accepted, Undecided, Verdict, check
+from kinora.controller.videojob.check import Accepted, Refused, Undecided, Verdict, check
 from kinora.controller.videojob.snapshot import JobSnapshot, PodState
+from kinora.controller.waiting import WaitingJobs, Way
 
 Object = dict[str, Any]
 BOUND_LIMIT = 2  # jobs a pod may hold: one runs, one is staged
@@ -30,6 +35,15 @@ class Gatherer:
         self._catalogue = catalogue
         self._settings = settings
         self._verdicts: dict[str, tuple[tuple[int, str], Verdict]] = {}  # job UID -> what it rests on, verdict
+        self._pods: dict[str, tuple[Object, bool, ServerPod]] = {}  # UID -> what it was read from, and the facts
+        self.waiting = WaitingJobs(settings.aging_seconds)
+        self.learning = Learning(catalogue)
+        self.ledger = Ledger()
+
+    def use(self, catalogue: Catalogue) -> None:
+        """Go by another catalogue from now on."""
+        self._catalogue = catalogue
+        self._verdicts.clear()
 
     def forget(self, job: Object) -> None:
         """Drop the remembered verdict of a job that is gone."""
@@ -53,7 +67,8 @@ class Gatherer:
         remembered = self._verdicts.get(metadata["uid"])
         if remembered is not None and remembered[0] == mark:
             return remembered[1]
-        verdict = check(job, self._catalogue, self.servers(metadata["namespace"]))
+        servers = self.servers(metadata["namespace"])
+        verdict = check(job, self._catalogue, servers, self._settings.queues)
         if not isinstance(verdict, Undecided):
             self._verdicts[metadata["uid"]] = (mark, verdict)
         return verdict
@@ -73,11 +88,13 @@ class Gatherer:
         status = job.get("status") or {}
         verdict = self.verdict(job)
         servers = self.servers(job["metadata"]["namespace"])
+        able = self.serving(job, verdict, servers)
         return JobSnapshot(
             job=job,
             verdict=verdict,
             pod=self._pod_state(status),
-            has_server=bool(self.serving(job, verdict, servers)),
+            has_server=bool(able),
+            preset_lacks=self._preset_lacks(job, verdict, able),
             surplus=self._is_surplus(job),
             seen_seconds=self._store.now() - entry.seen,
             running_seconds=self._store.age(entry, f"running-{status.get('attempt')}"),
@@ -85,6 +102,22 @@ class Gatherer:
             suspended_seconds=entry.suspended_seconds + self._store.age(entry, "suspend"),
             now=now,
         )
+
+    def _preset_lacks(self, job: Object, verdict: Verdict, servers: frozenset[str]) -> str:
+        """What the serving pods lack of the job's preset; empty where one of them, or none at all, is there."""
+        preset = verdict.preset if isinstance(verdict, Accepted) else ""
+        if not preset or is_assigned(job.get("status") or {}):
+            return ""
+        namespace = job["metadata"]["namespace"]
+        pods = [
+            self._server_pod(pod)
+            for name in sorted(servers)
+            for pod in self._store.pods_by_server.get(f"{namespace}/{name}", {}).values()
+        ]
+        serving = [pod for pod in pods if pod.serves]
+        if not serving or any(preset in pod.presets for pod in serving):
+            return ""
+        return next((pod.preset_message for pod in serving if pod.preset_message), "not checked yet")
 
     def _pod_state(self, status: Object) -> PodState:
         if not is_assigned(status):
@@ -113,22 +146,24 @@ class Gatherer:
         others = sorted(held, key=lambda name: _turn(self._store.jobs.entries[name].obj))
         return others.index(f"{job['metadata']['namespace']}/{job['metadata']['name']}") >= BOUND_LIMIT
 
-    def server(self, server: Object, now: dt.datetime) -> ServerSnapshot:
-        """The snapshot of one ModelServer."""
-        return self._snapshot(server, now, self._backlog(server["metadata"]["namespace"], server["metadata"]["name"]))
-
-    def _snapshot(self, server: Object, now: dt.datetime, backlog: int) -> ServerSnapshot:
+    def server(self, server: Object, now: dt.datetime, reserved: Collection[str] = ()) -> ServerSnapshot:
+        """The snapshot of one ModelServer. ``reserved``: UIDs of pods with a bind on its way: as good as busy."""
         namespace, name = server["metadata"]["namespace"], server["metadata"]["name"]
         uid = server["metadata"]["uid"]
-        pods = [pod for pod in self._store.pods_by_server.get(f"{namespace}/{name}", {}).values() if _owned(pod, uid)]
+        pods = [
+            self._server_pod(pod)
+            for pod in self._store.pods_by_server.get(f"{namespace}/{name}", {}).values()
+            if _owned(pod, uid)
+        ]
         prefix = f"{namespace}/"
         return ServerSnapshot(
             server=server,
-            pods=tuple(self._server_pod(pod) for pod in pods),
+            pods=tuple(replace(pod, busy=True) if pod.uid in reserved else pod for pod in pods),
             claims=frozenset(key[len(prefix) :] for key in self._store.claims.entries if key.startswith(prefix)),
-            backlog=backlog,
+            backlog=sum(len(lane.jobs) for lane in self._lanes(namespace) if name in lane.servers),
             now=now,
             runs=self._runs(f"{namespace}/{name}", uid),
+            entry=self._catalogue.entry(server["spec"].get("model")),
         )
 
     def _runs(self, server: str, uid: str) -> tuple[WeightsRun, ...]:
@@ -138,48 +173,160 @@ class Gatherer:
         return tuple(weights_run(job, [pod for pod in pods if _owned(pod, job["metadata"]["uid"])]) for job in jobs)
 
     def _server_pod(self, pod: Object) -> ServerPod:
-        return server_pod(
-            pod,
-            busy=bool(self._store.jobs_by_pod.get(pod["metadata"]["uid"])),
-            node_ready=pod["spec"].get("nodeName", "") not in self._store.node_not_ready,
+        """The facts of a pod; read anew only when the object or its node's readiness changed."""
+        uid = pod["metadata"]["uid"]
+        node_ready = pod["spec"].get("nodeName", "") not in self._store.node_not_ready
+        known = self._pods.get(uid)
+        if known is None or known[0] is not pod or known[1] != node_ready:
+            if len(self._pods) > 2 * len(self._store.pods_by_uid) + 64:
+                self._pods = {one: facts for one, facts in self._pods.items() if one in self._store.pods_by_uid}
+            known = self._pods[uid] = (pod, node_ready, server_pod(pod, busy=False, node_ready=node_ready))
+        return replace(known[2], busy=True) if self._store.jobs_by_pod.get(uid) else known[2]
+
+    # --- the queue ------------------------------------------------------------------------------------------------
+
+    def index(self, name: str, held: Collection[str] = ()) -> None:
+        """Bring the queue up to date with one job; ``held``: keys of those that may not be bound for a while."""
+        job = self._store.jobs.get(name)
+        way = self._way(job) if job is not None and name not in held and _may_be_bound(job) else None
+        if job is None or way is None:
+            self.waiting.remove(name)
+            return
+        metadata, spec = job["metadata"], job["spec"]
+        self.waiting.put(
+            metadata["namespace"],
+            way,
+            Job(
+                key=name,
+                uid=metadata["uid"],
+                queue=spec.get("queue") or DEFAULT_QUEUE,
+                priority=int(spec.get("priority") or 0),
+                created=parse_time(metadata["creationTimestamp"]).timestamp(),
+                work=work_of(job),
+                video_seconds=video_seconds_of(job),
+                losses=int((job.get("status") or {}).get("disruptions") or 0),
+                preset=_preset(spec),
+            ),
         )
 
-    def _backlog(self, namespace: str, server: str) -> int:
-        return sum(1 for job in self.waiting(namespace) if server in job.servers)
+    def _way(self, job: Object) -> Way | None:
+        """How the job is served; None for one that is refused, or whose model nobody knows."""
+        remembered = self._verdicts.get(job["metadata"]["uid"])
+        if remembered is not None and isinstance(remembered[1], Refused):
+            return None
+        if job["spec"].get("modelServerName"):
+            return Way(server=str(job["spec"]["modelServerName"]), preset=_preset(job["spec"]))
+        model = self._catalogue.get(job["spec"].get("model"))
+        return None if model is None else Way(model=model.local_name, preset=_preset(job["spec"]))
 
-    def waiting(self, namespace: str, held: Container[str] = ()) -> list[Waiting]:
-        """The jobs of a namespace that may be bound now; ``held``: keys of those that may not for a while."""
+    def _lanes(self, namespace: str) -> tuple[Lane, ...]:
         servers = self.servers(namespace)
-        out = []
-        for key in self._store.waiting.get(namespace, set()):
-            if key in held:
-                continue
-            job = self._store.jobs.entries[key].obj
-            spec = job["spec"]
-            if spec.get("suspend") or spec.get("cancel") or job["metadata"].get("deletionTimestamp"):
-                continue
-            able = self.serving(job, self.verdict(job), servers)
-            if able:
-                metadata = job["metadata"]
-                priority = int(spec.get("priority") or 0)
-                out.append(Waiting(key, metadata["uid"], able, priority, metadata["creationTimestamp"]))
-        return out
+        return self.waiting.lanes(namespace, lambda way: _able(way, servers))
 
-    def idle(self, namespace: str, reserved: frozenset[str], now: dt.datetime) -> list[Idle]:
-        """The pods of a namespace that would start a job now; ``reserved``: UIDs with a bind on its way."""
-        out = []
+    def world(self, namespace: str, reserved: Collection[str], cordoned: Collection[str], now: float) -> World:
+        """What binding in a namespace rests on. ``reserved``: UIDs of pods with a bind on its way."""
+        pods: list[Pod] = []
+        rates, staging = {}, {}
         for name in self.servers(namespace):
             server = self._store.servers.get(f"{namespace}/{name}")
             if server is None or server["metadata"].get("deletionTimestamp"):
                 continue
-            snapshot = self._snapshot(server, now, backlog=0)  # counting it at every bind would be quadratic
-            cordoned = server_decide.cordoned(snapshot, self._catalogue, self._settings)
-            out += [
-                Idle(pod.name, pod.uid, pod.node, name, pod.pool)
-                for pod in snapshot.pods
-                if pod.serves and not pod.busy and pod.uid not in cordoned and pod.uid not in reserved
-            ]
-        return out
+            key = f"{namespace}/{name}"
+            staging[name] = self.learning.staging(key)
+            for pool in _pool_names(server):
+                rates[name, pool] = self.learning.speed(server, pool).rate
+            for raw in self._store.pods_by_server.get(key, {}).values():
+                pod = self._pod(raw, server, reserved, cordoned)
+                if pod is not None:
+                    pods.append(pod)
+                    if (name, pod.pool) not in rates:
+                        rates[name, pod.pool] = self.learning.speed(server, pod.pool).rate
+        lanes = self._lanes(namespace)
+        running = self._running_by_queue()
+        queues = {lane.queue for lane in lanes}
+        return World(
+            now=now,
+            lanes=lanes,
+            pods=tuple(pods),
+            queues=self._settings.queues,
+            usage={queue: self.ledger.usage(queue, now, running.get(queue, 0)) for queue in queues},
+            rates=rates,
+            staging=staging,
+            aging_seconds=self._settings.aging_seconds,
+        )
+
+    def _pod(self, raw: Object, server: Object, reserved: Collection[str], cordoned: Collection[str]) -> Pod | None:
+        facts = self._server_pod(raw)
+        if not any(
+            owner.get("uid") == server["metadata"]["uid"] for owner in raw["metadata"].get("ownerReferences") or []
+        ):
+            return None
+        is_open = facts.uid not in reserved and facts.uid not in cordoned
+        held = self._held(facts.uid, server, facts.pool) if facts.busy else ()
+        return Pod(facts.name, facts.uid, facts.node, server["metadata"]["name"], facts.pool, facts.serves, is_open,
+                   held=held, presets=facts.presets)  # fmt: skip
+
+    def _held(self, uid: str, server: Object, pool: str) -> tuple[Held, ...]:
+        entries = [self._store.jobs.entries[name] for name in self._store.jobs_by_pod.get(uid, ())]
+        entries.sort(key=lambda entry: _turn(entry.obj))
+        rate = self.learning.speed(server, pool).rate
+        return tuple(self._held_job(entry, rate) for entry in entries)
+
+    def _held_job(self, entry: Entry, rate: Rate) -> Held:
+        job, status = entry.obj, entry.obj.get("status") or {}
+        metadata, spec = job["metadata"], job["spec"]
+        running = phase_of(status) != Phase.SCHEDULED
+        elapsed = self._store.age(entry, f"running-{status.get('attempt')}")
+        percent = (status.get("progress") or {}).get("percent")
+        created = parse_time(metadata["creationTimestamp"]).timestamp()
+        released = (status.get("released") or {}).get("attempt") == status.get("attempt")
+        return Held(
+            key=f"{metadata['namespace']}/{metadata['name']}",
+            uid=metadata["uid"],
+            queue=spec.get("queue") or DEFAULT_QUEUE,
+            level=level(int(spec.get("priority") or 0), created, self._settings.aging_seconds),
+            running=running,
+            remaining=remaining(rate.seconds(work_of(job)), elapsed, percent) if running else None,
+            elapsed=elapsed,
+            leaving=released or bool(spec.get("cancel")) or bool(status["assignment"].get("preemptTime")),
+        )
+
+    def _running_by_queue(self) -> dict[str, int]:
+        """Jobs bound now, by queue, over all namespaces. Counted only where a queue has a limit."""
+        if not any(queue.max_running is not None for queue in self._settings.queues.values()):
+            return {}
+        count: dict[str, int] = {}
+        for names in self._store.jobs_by_pod.values():
+            for name in names:
+                queue = self._store.jobs.entries[name].obj["spec"].get("queue") or DEFAULT_QUEUE
+                count[queue] = count.get(queue, 0) + 1
+        return count
+
+
+def _pool_names(server: Object) -> list[str]:
+    """The pools where the server's pods may go, also before one is there."""
+    pools = (server["spec"].get("gpu") or {}).get("pools") or []
+    return [str(pool.get("name")) for pool in pools] or ["default"]
+
+
+def _preset(spec: Object) -> str:
+    """The preset whose files a pod must have besides."""
+    asked = (spec.get("parameters") or {}).get("preset")
+    return str(asked) if asked == Preset.FAST else ""
+
+
+def _may_be_bound(job: Object) -> bool:
+    """Whether the job waits for a pod and nothing holds it back."""
+    spec = job["spec"]
+    if spec.get("suspend") or spec.get("cancel") or job["metadata"].get("deletionTimestamp"):
+        return False
+    return not is_assigned(job.get("status") or {})
+
+
+def _able(way: Way, servers: dict[str, str]) -> frozenset[str]:
+    if way.server:
+        return frozenset({way.server} & servers.keys())
+    return frozenset(name for name, model in servers.items() if model == way.model)
 
 
 def _owned(obj: Object, uid: str) -> bool:
@@ -197,3 +344,13 @@ def _turn(job: Object) -> tuple[int, str, str]:
 def server_of(pod: Object) -> str:
     """The key of the ModelServer that a pod belongs to."""
     return f"{pod['metadata']['namespace']}/{pod['metadata'].get('labels', {}).get(LABEL_MODEL_SERVER, '')}"
+
+
+def has_news_of_presets(pod: Object, known: dict[str, str]) -> bool:
+    """Whether the pod says something else of preset Fast than is ``known`` of it (by UID), which is then updated."""
+    uid, facts = pod["metadata"]["uid"], server_pod(pod, busy=False)
+    said = f"{facts.serves} {sorted(facts.presets)} {facts.preset_message}"
+    if known.get(uid) == said:
+        return False
+    known[uid] = said
+    return True

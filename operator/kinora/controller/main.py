@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from kinora.api.names import COMPONENT_SERVER, COMPONENT_WEIGHTS, LABEL_COMPONENT
+from kinora.api.names import COMPONENT_SERVER, COMPONENT_WEIGHTS, LABEL_CATALOGUE, LABEL_COMPONENT
 from kinora.catalogue.load import load_catalogue
 from kinora.controller import http
 from kinora.controller.edge import UNFINISHED, Edge
@@ -20,7 +20,7 @@ from kinora.controller.operator import Operator
 from kinora.controller.settings import Settings, from_environment
 from kinora.kube.client import ApiError, KubeClient, UnreachableError
 from kinora.kube.config import Connection, connect
-from kinora.kube.resources import CLAIM, JOB, MODELSERVER, NODE, POD, VIDEOJOB, Resource
+from kinora.kube.resources import CLAIM, CONFIGMAP, JOB, MODELSERVER, NODE, POD, VIDEOJOB, Resource
 from kinora.kube.watch import Reflector
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ async def serve(
     """Run the operator until ``stop`` is set, or one of its parts ends with an error, which is raised."""
     async with KubeClient(connection, user_agent="kinora-operator") as client:
         await check_version(connection)
-        operator = Operator(client, load_catalogue().with_aliases(settings.model_aliases), settings)
+        operator = Operator(client, load_catalogue(), settings)
         client.observe = operator.metrics.observe_api
         runner = web.AppRunner(http.application(operator.metrics.registry, operator.store.ready.is_set))
         await runner.setup()
@@ -102,12 +102,26 @@ def _parts(operator: Operator, client: KubeClient, connection: Connection, setti
     reflectors = [_reflector(operator, client, "node", None)]
     for scope in scopes:
         reflectors += [_reflector(operator, client, kind, scope) for kind in _WATCHED if kind != "node"]
+    if settings.namespace:
+        reflectors.append(_model_maps(operator, client, settings.namespace))
     return [
         edge.run(),
         operator.work(),
         _resync(operator, client, settings, resync),
         *(reflector.run() for reflector in reflectors),
     ]
+
+
+def _model_maps(operator: Operator, client: KubeClient, namespace: str) -> Reflector:
+    """ConfigMaps with models: only of the operator's own namespace, where tenants write nothing."""
+    return Reflector(
+        client,
+        CONFIGMAP,
+        on_replace=operator.replace_model_maps,
+        on_event=operator.deliver_model_map,
+        namespace=namespace,
+        label_selector=f"{LABEL_CATALOGUE}=true",
+    )
 
 
 def _reflector(operator: Operator, client: KubeClient, kind: str, scope: str | None) -> Reflector:

@@ -9,7 +9,7 @@ from collections import Counter as Tally
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -41,6 +41,21 @@ class Metrics:
             "kinora_attempts",
             "Attempts that ended, by result: Succeeded, Failed, Disrupted, Cancelled",
             ["result"],
+            registry=registry,
+        )
+        self.binds = Counter(
+            "kinora_binds", "Jobs bound to a pod; ahead: behind the one that runs there", ["ahead"], registry=registry
+        )
+        self.moves = Counter(
+            "kinora_scheduling_moves",
+            "Bound jobs that the operator moved: TakenBack (staged), Preempted (running)",
+            ["kind"],
+            registry=registry,
+        )
+        self.forecast_error_seconds = Histogram(
+            "kinora_forecast_error_seconds",
+            "Between the start that a waiting job was told last and its bind",
+            buckets=_WAIT,
             registry=registry,
         )
         self.queue_seconds = Histogram(
@@ -80,7 +95,23 @@ class Metrics:
         self.edge_restarts = Counter(
             "kinora_kopf_restarts", "Times the kopf edge ended and was started again", registry=registry
         )
-        registry.register(_StoreCollector(store, models))
+        self.entries = Gauge(
+            "kinora_catalogue_entries",
+            "Model entries of ConfigMaps by state: Used (the last good ones among them), Refused",
+            ["state"],
+            registry=registry,
+        )
+        self._collector = _StoreCollector(store, models)
+        registry.register(self._collector)
+
+    def know(self, models: frozenset[str]) -> None:
+        """The catalogue has changed."""
+        self._collector.models = models
+
+    def count_entries(self, *, good: int, bad: int) -> None:
+        """What became of the entries of ConfigMaps."""
+        self.entries.labels("Used").set(good)
+        self.entries.labels("Refused").set(bad)
 
     def observe_api(self, verb: str, plural: str, status: int, seconds: float) -> None:
         """One request to the API server."""
@@ -110,7 +141,7 @@ class _StoreCollector(Collector):
 
     def __init__(self, store: Store, models: frozenset[str]) -> None:
         self._store = store
-        self._models = models
+        self.models = models
 
     def collect(self) -> Iterator[Metric]:
         info = GaugeMetricFamily("kinora_build_info", "1, with the version as a label", labels=["version"])
@@ -147,7 +178,7 @@ class _StoreCollector(Collector):
         return self._known(job["spec"].get("model", ""))
 
     def _known(self, model: str) -> str:
-        return model if model in self._models else ""
+        return model if model in self.models else ""
 
     def _replicas(self) -> Iterable[Metric]:
         wanted = GaugeMetricFamily("kinora_modelserver_replicas", "spec.replicas, by model", labels=["model"])

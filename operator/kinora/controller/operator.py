@@ -2,7 +2,7 @@
 
 Level-triggered: a key says only where to look; the snapshot is gathered anew each time, so that a missed or doubled
 event changes nothing. Keys: ("job", ns/name), ("server", ns/name), ("bind", namespace), ("finished", ns/name),
-("expire", ns/name).
+("expire", ns/name), ("models", "").
 """
 
 from __future__ import annotations
@@ -10,25 +10,34 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import logging
+import time
+from contextlib import suppress
 from typing import Any
 
-from kinora.api.names import VIDEOJOBS, key, prompt_id
+from kinora.api.names import VIDEOJOBS, key
 from kinora.api.reasons import DISRUPTED, RETRY, Phase
-from kinora.api.transitions import bound, is_finished, parse_time, phase_of
+from kinora.api.transitions import is_finished, parse_time, phase_of
+from kinora.api.videojob import Preset
 from kinora.catalogue.load import Catalogue
+from kinora.controller.binder import Binder
 from kinora.controller.executor import Executor, StaleError
-from kinora.controller.gather import Gatherer, server_of
+from kinora.controller.forecaster import Forecaster
+from kinora.controller.gather import Gatherer, has_news_of_presets, server_of
+from kinora.controller.learning import work_of
 from kinora.controller.metrics import Metrics
-from kinora.controller.modelserver import decide as server_decide
+from kinora.controller.models import Models
+from kinora.controller.plan import Note
+from kinora.controller.planner import Planner
 from kinora.controller.queue import WorkQueue
-from kinora.controller.scheduling.bind import Bind, choose
+from kinora.controller.scheduling.bind import Bind
 from kinora.controller.settings import Settings
 from kinora.controller.store import Cache, Store
+from kinora.controller.usage import UsageKeeper
 from kinora.controller.videojob import decide as job_decide
 from kinora.controller.videojob.check import Accepted
 from kinora.controller.videojob.decide import end_note
 from kinora.kube.client import ApiError, KubeClient, UnreachableError
-from kinora.kube.resources import MODELSERVER, POD, VIDEOJOB
+from kinora.kube.resources import CONFIGMAP, MODELSERVER, POD, VIDEOJOB
 
 log = logging.getLogger(__name__)
 Object = dict[str, Any]
@@ -36,7 +45,6 @@ Key = tuple[str, str]
 
 OBSERVED_LIMIT = 4096
 SERVER_DELAY = 0.2  # seconds: many pods and jobs change together; a ModelServer is looked at once for all of them
-HELD_SECONDS = 30.0
 
 
 class Operator:
@@ -45,17 +53,34 @@ class Operator:
     def __init__(self, client: KubeClient, catalogue: Catalogue, settings: Settings) -> None:
         loop = asyncio.get_running_loop()
         self.store = Store(loop.time, self._changed)
-        self.metrics = Metrics(self.store, frozenset(catalogue.names))
+        self.models = Models(catalogue, settings.model_aliases)
+        self.metrics = Metrics(self.store, frozenset(self.models.catalogue.names))
         self._client = client
         self._settings = settings
-        self._catalogue = catalogue
-        self._gatherer = Gatherer(self.store, catalogue, settings)
+        self._gatherer = Gatherer(self.store, self.models.catalogue, settings)
+        self._model_maps: dict[str, Object] = {}  # ConfigMaps with models, by key
+        self._model_notes: list[tuple[Object, Note]] = []
+        self._models_read = asyncio.Event()
+        if not settings.namespace:
+            self._models_read.set()
         self._executor = Executor(client, settings)
         self._queue: WorkQueue[Key] = WorkQueue()
-        self._reserved: set[str] = set()  # UIDs of pods with a bind on its way
+        self._binder = Binder(
+            self.store,
+            self._gatherer,
+            self._executor,
+            self.metrics,
+            take=self._take_job,
+            refresh=lambda name: self._refresh(("job", name)),
+            again=lambda namespace, delay: self._queue.add(("bind", namespace), delay),
+            bound_to=self._note_bind,
+        )
+        self.usage = UsageKeeper(client, self._gatherer.ledger, settings.ledger)
+        self.forecaster = Forecaster(self.store, self._gatherer, self._executor, self.metrics, self._take_job)
+        self._planner = Planner(self.store, self._gatherer, self._binder, self.models, settings)
         # Servers whose children beside pods were made by this process: UID and generation at that time.
         self._children: dict[str, tuple[str, int]] = {}
-        self._held: dict[str, float] = {}  # keys of jobs whose bind was refused, and until when they are passed over
+        self._fast: dict[str, str] = {}  # what pods (by UID) said last of preset Fast
         self._observed: dict[str, None] = {}  # UIDs of the last finished jobs that were counted
         self.caches: dict[str, Cache] = {
             "job": self.store.jobs,
@@ -82,6 +107,39 @@ class Operator:
         else:
             cache.apply(obj)
 
+    def replace_model_maps(self, maps: list[Object]) -> None:
+        """A full list of the ConfigMaps with models."""
+        self._model_maps = {key(one): one for one in maps}
+        self._read_models()
+
+    def deliver_model_map(self, event_type: str, one: Object) -> None:
+        """One watch event of such a ConfigMap."""
+        if event_type == "DELETED":
+            self._model_maps.pop(key(one), None)
+        else:
+            self._model_maps[key(one)] = one
+        self._read_models()
+
+    def _read_models(self) -> None:
+        """Read every entry anew; whatever rests on the catalogue is decided again where it changed."""
+        change = self.models.take(self._model_maps.values())
+        self._models_read.set()
+        self._model_notes += change.notes
+        if change.notes:
+            self._queue.add(("models", ""))
+        if change.models:
+            self._gatherer.use(self.models.catalogue)
+            for name in self.store.jobs.entries:
+                self._binder.index(name)
+            self.metrics.know(frozenset(self.models.catalogue.names))
+            self.look_at_everything()
+        self.metrics.count_entries(good=self.models.good, bad=len(self.models.bad))
+
+    async def _note_models(self) -> None:
+        notes, self._model_notes = self._model_notes, []
+        for one, note in notes:
+            await self._executor.note({**one, "apiVersion": "v1", "kind": CONFIGMAP.kind}, note)
+
     def _take_job(self, job: Object) -> None:
         if is_finished(job.get("status") or {}):
             self.store.jobs.remove(job)
@@ -93,6 +151,7 @@ class Operator:
         """The store changed: put on the queue whatever may decide differently now."""
         namespace = name.partition("/")[0]
         if kind == "job":
+            self._binder.index(name)
             self._queue.add(("job", name))
             self._queue.add(("bind", namespace))
             self._servers_of(namespace)
@@ -113,6 +172,7 @@ class Operator:
     def _pod_changed(self, name: str, namespace: str) -> None:
         pod = self.store.pods.get(name)
         if pod is None:
+            self._fast = {uid: said for uid, said in self._fast.items() if uid in self.store.pods_by_uid}
             self._servers_of(namespace)
             self._jobs_of(namespace, assigned=True)
             return
@@ -120,6 +180,11 @@ class Operator:
         self._queue.add(("bind", namespace))
         for job in self.store.jobs_by_pod.get(pod["metadata"]["uid"], ()):
             self._queue.add(("job", job))
+        if has_news_of_presets(pod, self._fast):
+            for waiting in self.store.waiting.get(namespace, ()):
+                spec = self.store.jobs.entries[waiting].obj["spec"]
+                if (spec.get("parameters") or {}).get("preset") == Preset.FAST:
+                    self._queue.add(("job", waiting))
 
     def _node_changed(self, name: str) -> None:
         """A node's readiness changed: its pods get no new job, or get them again; its jobs' time runs, or stops."""
@@ -153,7 +218,7 @@ class Operator:
             self._queue.add(("job", name))
         for name in self.store.servers.entries:
             self._queue.add(("server", name))
-        for name in self.store.waiting:
+        for name in self._gatherer.waiting.namespaces():
             self._queue.add(("bind", name))
 
     # --- workers --------------------------------------------------------------------------------------------------
@@ -161,9 +226,27 @@ class Operator:
     async def work(self) -> None:
         """Decide and execute until cancelled; starts nothing before the store is synced."""
         await self.store.ready.wait()
-        async with asyncio.TaskGroup() as group:
-            for _ in range(self._settings.workers):
-                group.create_task(self._worker())
+        await self._models_read.wait()
+        await self._load_usage()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.usage.run(time.time))
+                group.create_task(self.forecaster.run())
+                for _ in range(self._settings.workers):
+                    group.create_task(self._worker())
+        finally:
+            with suppress(ApiError, UnreachableError, TimeoutError):
+                async with asyncio.timeout(2.0):
+                    await self.usage.save(time.time())
+
+    async def _load_usage(self) -> None:
+        """The ledger comes before the first bind: without it every queue would look unused."""
+        while True:
+            try:
+                return await self.usage.load()
+            except (ApiError, UnreachableError) as error:
+                log.warning("reading the usage ledger: %s; trying again", error)
+                await asyncio.sleep(1.0)
 
     async def _worker(self) -> None:
         while True:
@@ -189,10 +272,12 @@ class Operator:
     async def _handle(self, kind: str, name: str) -> None:
         if kind == "job":
             await self._reconcile_job(name)
+        elif kind == "models":
+            await self._note_models()
         elif kind == "server":
             await self._reconcile_server(name)
         elif kind == "bind":
-            await self._bind(name)
+            await self._binder.run(name)
         elif kind == "finished":
             await self._finished(name)
         else:
@@ -240,11 +325,10 @@ class Operator:
         server = self.store.servers.get(name)
         if server is None:
             self._children.pop(name, None)
+            self._binder.cordoned.pop(name, None)
             return
-        snapshot = self._gatherer.server(server, dt.datetime.now(dt.UTC))
         mark = (server["metadata"]["uid"], server["metadata"].get("generation", 1))
-        made = self._children.get(name) == mark
-        plan = server_decide.decide(snapshot, self._catalogue, self._settings, children_made=made)
+        plan = self._planner.plan(server, made=self._children.get(name) == mark)
         written = await self._executor.run(MODELSERVER, server, plan)
         if any(create.resource != POD for create in plan.create):  # a refused spec has made none
             self._children[name] = mark
@@ -252,61 +336,6 @@ class Operator:
             self.store.servers.apply(written)
         if plan.requeue_after is not None:
             self._queue.add(("server", name), plan.requeue_after)
-
-    # --- binding --------------------------------------------------------------------------------------------------
-
-    async def _bind(self, namespace: str) -> None:
-        """Give idle pods of a namespace their jobs; all binds of a pass are written side by side."""
-        if not self.store.waiting.get(namespace):
-            return
-        idle = self._gatherer.idle(namespace, frozenset(self._reserved), dt.datetime.now(dt.UTC))
-        if not idle:
-            return
-        now = asyncio.get_running_loop().time()
-        self._held = {name: until for name, until in self._held.items() if until > now}
-        binds = choose(self._gatherer.waiting(namespace, self._held), idle)
-        self._reserved.update(bind.pod.uid for bind in binds)
-        try:
-            results = await asyncio.gather(*(self._write_bind(bind) for bind in binds), return_exceptions=True)
-        finally:
-            self._reserved.difference_update(bind.pod.uid for bind in binds)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-
-    async def _write_bind(self, bind: Bind) -> None:
-        job = self.store.jobs.get(bind.job)
-        if job is None:
-            return
-        verdict = self._gatherer.verdict(job)
-        attempt = int((job.get("status") or {}).get("attempt") or 0) + 1
-        assignment = {
-            "podName": bind.pod.name,
-            "podUID": bind.pod.uid,
-            "nodeName": bind.pod.node,
-            "pool": bind.pod.pool,
-            "promptID": prompt_id(job["metadata"]["uid"], attempt),
-        }
-        resolved = verdict.resolved if isinstance(verdict, Accepted) else None
-        status = bound(job, assignment, dt.datetime.now(dt.UTC), resolved=resolved)
-        try:
-            written = await self._executor.patch_status(VIDEOJOB, job, status)
-        except StaleError:
-            await self._refresh(("job", bind.job))
-            self._queue.add(("bind", job["metadata"]["namespace"]), 0.02)
-            return
-        except ApiError as error:
-            if not 400 <= error.status < 500:
-                raise
-            # This job's bind is refused, not the API server's strength: others must not wait behind it.
-            log.warning("binding %s: %s; trying it again in %.0f s", bind.job, error, HELD_SECONDS)
-            loop, again = asyncio.get_running_loop(), ("bind", job["metadata"]["namespace"])
-            self._held[bind.job] = loop.time() + HELD_SECONDS
-            self._queue.add(again)
-            loop.call_later(HELD_SECONDS + 0.1, self._queue.add, again)
-            return
-        if written is not None:
-            self._take_job(written)
 
     # --- after the end --------------------------------------------------------------------------------------------
 
@@ -334,8 +363,28 @@ class Operator:
         verdict = self._gatherer.verdict(job)
         model = verdict.model if isinstance(verdict, Accepted) else ""
         self.metrics.observe_finished(job, model)
+        self._learn(job)
         self._gatherer.forget(job)
         return True
+
+    def _note_bind(self, job: Object, bind: Bind) -> None:
+        """Charge the job's queue, and hold what it was told against what came."""
+        now = time.time()
+        server = self.store.servers.get(f"{job['metadata']['namespace']}/{bind.pod.server}")
+        if server is not None:
+            seconds = self._gatherer.learning.speed(server, bind.pod.pool).rate.seconds(work_of(job))
+            self.usage.bound(job, seconds, now)
+        self.forecaster.started(job, now)
+
+    def _learn(self, job: Object) -> None:
+        """What an ended job tells of its server's speed, and of what its queue used."""
+        status = job.get("status") or {}
+        assignment = status.get("assignment") or {}
+        pod = self.store.pods_by_uid.get(assignment.get("podUID", ""))
+        server = self.store.servers.get(server_of(pod)) if pod is not None else None
+        self.usage.ended(job, time.time())
+        if server is not None and phase_of(status) == Phase.SUCCEEDED:
+            self._gatherer.learning.ended(server, job)
 
     async def expire(self, job: Object) -> None:
         """Delete a finished job whose ttlSecondsAfterFinished is over, or look again when it will be."""

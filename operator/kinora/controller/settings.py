@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from kinora.controller.queues import QueuesError, read_queues
+from kinora.controller.scheduling.facts import AGING_SECONDS, Queue
 from kinora.weights.sources import DEFAULT_HUB, Rules
 
 
@@ -25,6 +27,11 @@ class Settings:
         resync_seconds: how often everything is listed anew, to prune what vanished unseen.
         workers: decisions carried out side by side.
         weights_rules: what sources of weights may be (KINORA_WEIGHTS_ALLOW_HTTP, KINORA_WEIGHTS_HUB).
+        queues: the declared queues by name (KINORA_QUEUES, JSON).
+        aging_seconds: how long a job waits to gain one step of priority; 0: never (KINORA_AGING_SECONDS).
+        ledger: ConfigMap, namespace/name, that keeps what queues used; empty: memory only (KINORA_LEDGER).
+        namespace: where the operator itself runs (POD_NAMESPACE): ConfigMaps there may hold models; empty: no models
+            are read from any.
         model_aliases: further names of models, such as hosted ones (KINORA_MODEL_ALIASES: name=model,name=model).
     """
 
@@ -37,16 +44,24 @@ class Settings:
     instance: str = "kinora-operator"
     resync_seconds: float = 300.0
     workers: int = 16
+    namespace: str = ""
     model_aliases: Mapping[str, str] = field(default_factory=dict)
     weights_rules: Rules = field(default_factory=Rules)
+    queues: Mapping[str, Queue] = field(default_factory=lambda: read_queues(""))
+    aging_seconds: float = AGING_SECONDS
+    ledger: str = ""
 
 
 def from_environment() -> Settings:
-    """Settings of this process. Raises SystemExit naming the variable that is missing."""
+    """Settings of this process. Raises SystemExit naming the variable that is missing or cannot be used."""
     env = os.environ
     image = env.get("KINORA_IMAGE", "")
     if not image:
         raise SystemExit("KINORA_IMAGE is not set; it names the image of the agents (the chart sets it)")
+    try:
+        queues = read_queues(env.get("KINORA_QUEUES", ""))
+    except QueuesError as error:
+        raise SystemExit(f"KINORA_QUEUES: {error}") from None
     return Settings(
         agent_image=image,
         engine_image=env.get("KINORA_ENGINE_IMAGE", ""),
@@ -55,6 +70,10 @@ def from_environment() -> Settings:
         namespaces=_names(env.get("KINORA_NAMESPACES", "")),
         http_port=int(env.get("KINORA_HTTP_PORT", "8080")),
         instance=env.get("POD_NAME", "kinora-operator"),
+        queues=queues,
+        aging_seconds=float(env.get("KINORA_AGING_SECONDS", str(AGING_SECONDS))),
+        ledger=env.get("KINORA_LEDGER", ""),
+        namespace=env.get("POD_NAMESPACE", ""),
         model_aliases=_aliases(env.get("KINORA_MODEL_ALIASES", "")),
         weights_rules=Rules(
             allow_http=env.get("KINORA_WEIGHTS_ALLOW_HTTP", "") == "true",

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from kinora.catalogue.model import Model
+from kinora.api.videojob import Preset, Task
+from kinora.catalogue.model import Family, Model
 from kinora.recipes.graph import Graph, Order, Prompts, StagedInput, graph_hash
 from kinora.recipes.needs import MediaFacts, MediaKind, kind_of
 from kinora.recipes.preparation import Preparation, kind_of_prepared, vace_preparation
@@ -22,8 +23,11 @@ class Recipe:
 
 
 #: A catalogue family -> its recipe.
-RECIPES: Mapping[str, Recipe] = MappingProxyType(
-    {"wan-vace": Recipe(vace_graph, vace_preparation), "wan-i2v-wrapper": Recipe(wan_i2v_graph)}
+RECIPES: Mapping[Family, Recipe] = MappingProxyType(
+    {
+        Family.WAN_VACE: Recipe(vace_graph, vace_preparation),
+        Family.WAN_I2V_WRAPPER: Recipe(wan_i2v_graph),
+    }
 )
 
 
@@ -63,8 +67,19 @@ def build(
         if name not in staged or staged[name].kind != kind:
             raise ValueError(f"input {name} is not staged as {kind}")
     used = {name: staged[name] for name in wanted}
-    files = {str(weight.role): weight.name for weight in model.weights}
-    return RECIPES[model.family].graph(Order(resolved, prompts, used, filename_prefix, files))
+    weights = (*model.required_weights, *model.preset_weights(resolved.preset))
+    values = model.presets.get(Preset(resolved.preset))
+    order = Order(
+        resolved,
+        prompts,
+        used,
+        filename_prefix,
+        files={str(weight.role): weight.name for weight in weights},
+        strengths={} if values is None else {str(role): value for role, value in values.strengths.items()},
+        windows=model.limits.windows if resolved.task == Task.EDIT else None,
+        options=model.engine_options,
+    )
+    return RECIPES[model.family].graph(order)
 
 
 def planned_hash(model: Model, resolved: Resolved, prompts: Prompts) -> str:

@@ -8,10 +8,12 @@ Node ids keep the numbers of the documents' graphs, so that the two can be laid 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kinora.api.base import integral
+from kinora.catalogue.model import Windows
+from kinora.catalogue.options import EngineOptions
 from kinora.recipes.resolved import Resolved
 
 Node = dict[str, Any]
@@ -44,7 +46,12 @@ class Order:
     staged: Mapping[str, StagedInput]
     filename_prefix: str
     files: Mapping[str, str]
-    "Weight file names by role, as a loader node takes them."
+    "Weight file names by role, as a loader node takes them; those of the job's preset among them, of others none."
+    strengths: Mapping[str, float] = field(default_factory=dict)
+    "Of LoRAs, by role."
+    windows: Windows | None = None
+    "For what is longer than one render."
+    options: EngineOptions | None = None
 
 
 def node(class_type: str, **inputs: object) -> Node:

@@ -162,12 +162,13 @@ _LEAST_GENERATED = 4  # one step of the VAE
 
 def _length_faults(field: str, facts: MediaFacts, resolved: Resolved) -> Iterator[Fault]:
     available = frames_at_rate(facts.frames, facts.fps, resolved.fps)
-    if available < resolved.frames:
+    wanted = 5 if resolved.frames_from_input else resolved.frames
+    if available < wanted:
         fitting = (available - 1) // 4 * 4 + 1
         yield Fault(
             field,
             f"a video of {facts.frames} frames at {facts.fps:g} fps, which makes {available} at {resolved.fps:g} fps",
-            f"at least {resolved.frames} frames at {resolved.fps:g} fps",
+            f"at least {wanted} frames at {resolved.fps:g} fps",
             f"set spec.parameters.frames to {fitting} or give a longer video"
             if fitting >= 5
             else "give a longer video",

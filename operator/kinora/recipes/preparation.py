@@ -167,11 +167,16 @@ SIZED_BY: Mapping[Task, tuple[str, ...]] = {
     Task.OUTPAINT: ("video",),
     Task.EXTEND: ("firstClip", "lastClip", "firstFrame", "lastFrame"),
     Task.FIRST_LAST_FRAME: ("firstFrame",),
+    Task.EDIT: ("video",),
 }
 
 
 def sized(resolved: Resolved, found: Mapping[str, MediaFacts], limits: SizeLimits) -> Resolved:
-    """The job in the size of its source, scaled down into the model's limits; as it is when a size was asked for."""
+    """The job in the size of its source, scaled down into the model's limits; as it is when a size was asked for.
+
+    An edit without a length gets its source's too, cut to 4n+1 frames and to the most that the model renders.
+    """
+    resolved = _lengthened(resolved, found)
     if not resolved.size_from_input:
         return resolved
     facts = next(found[name] for name in SIZED_BY[Task(resolved.task)] if name in found)
@@ -191,6 +196,16 @@ def sized(resolved: Resolved, found: Mapping[str, MediaFacts], limits: SizeLimit
         resolved, width=width, height=height, output_width=output[0], output_height=output[1], size_from_input=False,
         notes=(*resolved.notes, size),
     )  # fmt: skip
+
+
+def _lengthened(resolved: Resolved, found: Mapping[str, MediaFacts]) -> Resolved:
+    if not resolved.frames_from_input:
+        return resolved
+    facts = found["video"]
+    available = frames_at_rate(facts.frames, facts.fps, resolved.fps)
+    frames = min(resolved.frames, (available - 1) // 4 * 4 + 1)
+    note = f"{frames} frames of the source's {available} at {resolved.fps:g} fps"
+    return replace(resolved, frames=frames, frames_from_input=False, notes=(*resolved.notes, note))
 
 
 def _even(side: float) -> int:

@@ -4,8 +4,8 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any
 
-from kinora.api.videojob import Control, Expand, MaskMode, ReferenceRole, Task, VideoJobSpec
-from kinora.catalogue.model import Model
+from kinora.api.videojob import Control, Expand, MaskMode, Preset, ReferenceRole, Task, VideoJobSpec
+from kinora.catalogue.model import Model, PresetValues
 from kinora.recipes import delivery, rules
 from kinora.recipes.faults import Fault, InvalidSpec
 from kinora.recipes.graph import Prompts
@@ -38,10 +38,12 @@ def _faults(spec: VideoJobSpec, model: Model, frames: int) -> Iterator[Fault]:
     yield from rules.task_faults(spec, model)
     yield from rules.input_faults(spec, model)
     yield from rules.source_faults(spec)
-    yield from rules.prompt_faults(spec)
+    yield from rules.prompt_faults(spec, model)
     yield from rules.size_faults(spec, model)
     yield from rules.frame_faults(spec, model, frames)
+    yield from rules.seconds_faults(spec, model, frames)
     yield from rules.number_faults(spec, model)
+    yield from rules.preset_faults(spec, model)
     yield from rules.control_faults(spec, model)
     yield from rules.mask_faults(spec, frames)
     yield from rules.later_faults(spec, model)
@@ -54,33 +56,48 @@ def _frames(spec: VideoJobSpec, model: Model) -> int:
     if asked.duration_seconds is not None:
         fps = asked.fps or model.defaults.fps
         return rules.frames_of_duration(asked.duration_seconds, fps, model.limits.frames.step)
-    return model.defaults.frames
+    if not _frames_from_input(spec):
+        return model.defaults.frames
+    limits, seconds = model.frames_of(spec.task), model.limits.seconds
+    if seconds is None:
+        return limits.maximum
+    fps = asked.fps or model.defaults.fps
+    return min(limits.maximum, rules.frames_of_duration(seconds.maximum, fps, limits.step))
+
+
+def _frames_from_input(spec: VideoJobSpec) -> bool:
+    """An edit is as long as what is edited, where nothing else is asked for."""
+    asked = spec.parameters
+    return spec.task is Task.EDIT and asked.frames is None and asked.duration_seconds is None
 
 
 def _resolved(spec: VideoJobSpec, model: Model, uid: str, frames: int) -> Resolved:
     asked, defaults = spec.parameters, model.defaults
+    preset = asked.preset or Preset.QUALITY
+    values = model.presets.get(preset, PresetValues())
     size = delivery.sizes(asked, spec.output, defaults)
-    shift, notes = _shift(_or(asked.shift, defaults.shift))
+    shift, notes = _shift(_or(asked.shift, _or(values.shift, defaults.shift)))
     return Resolved(
-        model=model.name,
+        model=model.local_name,
         task=str(spec.task),
         width=size.width,
         height=size.height,
         frames=frames,
         fps=_or(asked.fps, defaults.fps),
-        steps=int(_or(asked.steps, defaults.steps)),
-        guidance=_or(asked.guidance, defaults.guidance),
+        steps=int(_or(asked.steps, _or(values.steps, defaults.steps))),
+        guidance=_or(asked.guidance, _or(values.guidance, defaults.guidance)),
         shift=shift,
         seed=seed_of(uid) if asked.seed is None else asked.seed,
         denoise=_or(asked.denoise, 1.0),
-        sampler=defaults.sampler,
-        scheduler=defaults.scheduler,
+        sampler=values.sampler or defaults.sampler,
+        scheduler=values.scheduler or defaults.scheduler,
         weight_dtype=defaults.weight_dtype,
         output_width=size.output_width,
         output_height=size.output_height,
         crf=int(_or(spec.output.crf, defaults.crf)),
         control=str(asked.control or _control(spec)),
         control_strength=_or(asked.control_strength, 1.0),
+        preset=str(preset),
         inputs=tuple(named.name for named in named_inputs(spec)),
         backgrounds=tuple(
             input_name("references", index)
@@ -90,8 +107,19 @@ def _resolved(spec: VideoJobSpec, model: Model, uid: str, frames: int) -> Resolv
         **_mask(spec),
         **_expand(asked.expand),
         size_from_input=spec.task in SIZED_BY and not _sizes_asked(spec),
-        notes=notes + ((_EDIT_NOTE,) if spec.task is Task.EDIT else ()),
+        frames_from_input=_frames_from_input(spec),
+        notes=(*notes, *_task_notes(spec, model)),
     )
+
+
+def _task_notes(spec: VideoJobSpec, model: Model) -> Iterator[str]:
+    if spec.task is Task.EDIT:
+        yield _EDIT_NOTE
+        windows = model.limits.windows
+        if windows is not None:
+            yield f"more than {windows.frames} frames are rendered in windows, {windows.overlap} of overlap"
+    if model.served_by is not None:
+        yield f"{model.name} is rendered by {model.served_by}"
 
 
 _EDIT_NOTE = "Edit is an approximation: the source steers by a control signal, references and prompt say what to make"

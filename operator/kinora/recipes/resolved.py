@@ -33,6 +33,7 @@ class Resolved:
     control: str = "None"
     control_strength: float = 1.0
     format: str = "MP4"
+    preset: str = "Quality"
     inputs: tuple[str, ...] = ()
     backgrounds: tuple[str, ...] = ()
     "The references that show a background."
@@ -45,6 +46,8 @@ class Resolved:
     expand_right: float = 1.0
     size_from_input: bool = False
     "The sizes above stand in until the source has been looked at (preparation.sized)."
+    frames_from_input: bool = False
+    "The number of frames above is the most; the source's own is known once it has been looked at."
     notes: tuple[str, ...] = ()
 
     @property
@@ -87,6 +90,7 @@ class Resolved:
 #: What only some tasks have: a status has room for 8 KiB.
 _TOLD_IF_SET = frozenset(
     {"backgrounds", "mask_mode", "mask_frame", "mask_expand_ratio", "size_from_input"}
+    | {"preset", "frames_from_input"}
     | {f"expand_{side}" for side in ("top", "bottom", "left", "right")}
 )
 

@@ -57,10 +57,14 @@ def source_faults(spec: VideoJobSpec) -> Iterator[Fault]:
                     yield not_yet(f"{path}.{kind}", "set", "claim, configMap or artifact")
 
 
-def prompt_faults(spec: VideoJobSpec) -> Iterator[Fault]:
+def prompt_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:
     """Without a picture to set in motion, the prompt is all that the model has."""
     if spec.task not in (None, Task.IMAGE_TO_VIDEO) and not spec.prompt.strip():
         yield Fault("spec.prompt", None, f"a text of 1 to 5000 characters for task {spec.task}")
+    length = len(spec.negative_prompt or "")
+    if length > model.limits.negative_prompt:
+        allowed = f"at most {model.limits.negative_prompt} characters for {model.name}"
+        yield Fault("spec.negativePrompt", f"a text of {length} characters", allowed)
 
 
 def size_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:
@@ -93,7 +97,7 @@ def _delivered_faults(size: delivery.Sizes) -> Iterator[Fault]:
 
 def frame_faults(spec: VideoJobSpec, model: Model, frames: int) -> Iterator[Fault]:
     """Frames on the model's grid, told in the unit in which they were asked for."""
-    limits, asked = model.limits.frames, spec.parameters
+    limits, asked = model.frames_of(spec.task), spec.parameters
     if asked.frames is not None and asked.duration_seconds is not None:
         yield Fault("spec.parameters.durationSeconds", asked.duration_seconds, "unset where frames is set")
     if asked.duration_seconds is not None and not limits.minimum <= frames <= limits.maximum:
@@ -126,6 +130,26 @@ def frames_of_duration(duration_seconds: float, fps: float, step: int = 4) -> in
     return step * (Fraction(str(duration_seconds)) * Fraction(str(fps)) // step) + 1
 
 
+def seconds_faults(spec: VideoJobSpec, model: Model, frames: int) -> Iterator[Fault]:
+    """A length in seconds, where the model's name has one; counted as `durationSeconds` makes frames of it."""
+    seconds, fps = model.limits.seconds, spec.parameters.fps or model.defaults.fps
+    if seconds is None:
+        return
+    least, most = (
+        frames_of_duration(bound, fps, model.limits.frames.step) for bound in (seconds.minimum, seconds.maximum)
+    )
+    if frames > most or (frames < least and not _default_length(spec)):
+        asked = spec.parameters.duration_seconds
+        field = "frames" if asked is None else "durationSeconds"
+        found = f"{frames} ({frames / fps:.2f} s at {fps:g} fps)" if asked is None else f"{asked:g}"
+        allowed = f"{seconds.minimum:g} to {seconds.maximum:g} seconds for {model.name}"
+        yield Fault(f"spec.parameters.{field}", found, allowed + f": {least} to {most} frames at {fps:g} fps")
+
+
+def _default_length(spec: VideoJobSpec) -> bool:
+    return spec.parameters.frames is None and spec.parameters.duration_seconds is None
+
+
 def number_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:
     """Numbers that have a range in the catalogue."""
     limits, asked = model.limits, spec.parameters
@@ -144,12 +168,27 @@ def number_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:
             yield Fault(f"spec.parameters.{name}", f"{value:g}", f"{text} for {model.name}")
 
 
+def preset_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:
+    """A preset other than Quality is one that the model has."""
+    preset = spec.parameters.preset
+    if preset not in (None, Preset.QUALITY, *model.presets):
+        yield Fault(
+            "spec.parameters.preset", preset, ", ".join((Preset.QUALITY, *model.presets)) + f" for {model.name}"
+        )
+
+
 def control_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:
     """Controls and strengths only where something is controlled."""
     asked = spec.parameters
     if asked.control not in (None, Control.NONE) and spec.task not in (Task.VIDEO_TO_VIDEO, Task.EDIT):
         yield Fault("spec.parameters.control", asked.control, f"unset for task {spec.task}")
+    allowed_controls = model.limits.controls
+    if asked.control is not None and allowed_controls is not None and asked.control not in allowed_controls:
+        yield Fault("spec.parameters.control", asked.control, f"{', '.join(allowed_controls)} for {model.name}")
     if asked.control_strength is not None:
+        if asked.control_strength > model.limits.most_control_strength:
+            most = f"0 to {model.limits.most_control_strength:g} for {model.name}"
+            yield Fault("spec.parameters.controlStrength", f"{asked.control_strength:g}", most)
         if not model.limits.control_strength:
             yield Fault("spec.parameters.controlStrength", asked.control_strength, f"unset for {model.name}")
         elif spec.task is Task.TEXT_TO_VIDEO:
@@ -173,8 +212,6 @@ def mask_faults(spec: VideoJobSpec, frames: int) -> Iterator[Fault]:
 def later_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:
     """What the API names and this release does not do: refused, never ignored."""
     fps = spec.parameters.fps or model.defaults.fps
-    if spec.parameters.preset is Preset.FAST:
-        yield not_yet("spec.parameters.preset", Preset.FAST, Preset.QUALITY)
     if spec.output.fps is not None and spec.output.fps != fps:
         yield not_yet("spec.output.fps", f"{spec.output.fps:g}", f"{fps:g}, the rate that is generated, or unset")
     if spec.output.audio is not Audio.NONE:

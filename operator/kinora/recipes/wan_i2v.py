@@ -2,9 +2,14 @@
 
 Two things differ from the document. adjust_resolution is false, because the node would recompute the size from the
 picture's aspect (512x512 would become 576x432 for a 4:3 picture); the picture is cut to the exact size before it.
-And its WanVideoTorchCompileSettings is left out: nothing was wired to it.
+And its WanVideoTorchCompileSettings, to which nothing was wired, is there only when an administrator asks for it.
+What belongs to the hardware (block swap, tiles, attention, compiling) comes from the catalogue entry.
 """
 
+from typing import Any
+
+from kinora.catalogue.model import Role
+from kinora.catalogue.options import EngineOptions, TiledDecode
 from kinora.recipes.graph import Graph, Order, cover, deliver, link, load_image, node
 
 
@@ -17,35 +22,50 @@ def _loaders(order: Order) -> Graph:
     files = order.files
     offload = "offload_device"
     return {
-        "43": node("WanVideoVAELoader", model_name=files["vae"], precision="bf16"),
+        "43": node("WanVideoVAELoader", model_name=files[Role.VAE], precision="bf16"),
         "44": node(
-            "LoadWanVideoClipTextEncoder", model_name=files["clipVision"], precision="fp16", load_device=offload
+            "LoadWanVideoClipTextEncoder", model_name=files[Role.CLIP_VISION], precision="fp16", load_device=offload
         ),
         "45": node(
             "LoadWanVideoT5TextEncoder",
-            model_name=files["textEncoder"],
+            model_name=files[Role.TEXT_ENCODER],
             precision="bf16",
             load_device=offload,
             quantization="disabled",
         ),
-        "46": node(
-            "WanVideoBlockSwap",
-            blocks_to_swap=10,
-            offload_img_emb=False,
-            offload_txt_emb=False,
-            use_non_blocking=True,
-            vace_blocks_to_swap=0,
-        ),
-        "48": node(
-            "WanVideoModelLoader",
-            model=files["diffusion"],
-            base_precision="bf16",
-            quantization=order.resolved.weight_dtype,
-            load_device=offload,
-            attention_mode="sageattn",
-            block_swap_args=link("46"),
-        ),
+        **_model(order),
     }
+
+
+def _model(order: Order) -> Graph:
+    """The loader of the model, with the nodes of its options and of the preset's LoRA where they are wanted."""
+    options, graph, wired = _options(order), Graph(), dict[str, Any]()
+    if options.block_swap is not None:
+        graph["46"] = node("WanVideoBlockSwap", **options.block_swap.model_dump())
+        wired["block_swap_args"] = link("46")
+    if options.torch_compile is not None:
+        graph["47"] = node("WanVideoTorchCompileSettings", **options.torch_compile.model_dump())
+        wired["compile_args"] = link("47")
+    if Role.FAST_LORA in order.files:
+        lora, strength = order.files[Role.FAST_LORA], order.strengths.get(Role.FAST_LORA, 1)
+        graph["51"] = node("WanVideoLoraSelect", lora=lora, strength=strength, low_mem_load=False, merge_loras=True)
+        wired["lora"] = link("51")
+    graph["48"] = node(
+        "WanVideoModelLoader",
+        model=order.files[Role.DIFFUSION],
+        base_precision=options.base_precision,
+        quantization=order.resolved.weight_dtype,
+        load_device=options.load_device,
+        attention_mode=options.attention_mode,
+        **wired,
+    )
+    return graph
+
+
+def _options(order: Order) -> EngineOptions:
+    if order.options is None:
+        raise ValueError("the model has no engine_options")  # the catalogue holds every entry of the family to them
+    return order.options
 
 
 def _conditioning(order: Order) -> Graph:
@@ -78,7 +98,7 @@ def _conditioning(order: Order) -> Graph:
 
 
 def _sampling(order: Order) -> Graph:
-    resolved = order.resolved
+    resolved, tiles = order.resolved, _options(order).tiled_decode
     return {
         "52": node(
             "WanVideoSampler",
@@ -98,11 +118,8 @@ def _sampling(order: Order) -> Graph:
         ),
         "53": node(
             "WanVideoDecode",
-            enable_vae_tiling=True,
-            tile_x=272,
-            tile_y=272,
-            tile_stride_x=144,
-            tile_stride_y=128,
+            enable_vae_tiling=tiles is not None,
+            **(tiles or TiledDecode()).model_dump(),
             vae=link("43"),
             samples=link("52"),
         ),

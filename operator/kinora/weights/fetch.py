@@ -131,7 +131,7 @@ class _Run:
                     await asyncio.to_thread(self._keep, item)
         self._progress.phase, self._progress.file = Phase.VERIFIED, ""
         self._reports |= {state.path: FileReport(state.path, "Present", state.size_bytes, "") for state in rest}
-        return [self._reports[weight.path] for weight in request.model.weights]
+        return [self._reports[one.path] for one in request.model.weights if one.path in self._reports]
 
     # --- looking ------------------------------------------------------------------------------------------------------
 
@@ -153,18 +153,20 @@ class _Run:
         return _Item(source, choose(source, found), found=found)
 
     def _others(self) -> list[FileState]:
-        """The files without a source, which must be right by themselves."""
+        """The files without a source, which must be right by themselves (those of a preset only if it is to be had)."""
         sourced = {source.weight.path for source in self._request.sources}
+        required = {weight.path for weight in self._request.model.weights if weight.preset is None}
         states = [
             verify_weight(weight, self._request.root, self._request.level, self._records.get(weight.path))
             for weight in self._request.model.weights
             if weight.path not in sourced
         ]
         for state in states:
-            self._progress.files[state.path] = str(state.state)
-            if not state.ok:
+            if state.ok or state.path in required:
+                self._progress.files[state.path] = str(state.state)
+            if not state.ok and state.path in required:
                 raise Permanent(f"{state.message}; it has no source: add one, or put the file there")
-        return states
+        return [state for state in states if state.ok]
 
     async def _ask(self, session: aiohttp.ClientSession, item: _Item) -> None:
         """Size and validator at the source, of what is to be fetched or compared."""

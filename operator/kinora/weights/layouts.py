@@ -29,6 +29,9 @@ def layout(family: str, weight: Weight) -> dict[str, tuple[Dtype, tuple[int, ...
         tensors[key] = (weight.dtypes[0], tensors[key][1])
     for key, dtype in weight.proof.extra.items():
         tensors[key] = (dtype, (4 * DIM,))
+    for group in weight.proof.endings:
+        if not any(key.endswith(group) for key in tensors):
+            tensors[f"blocks.0{group[0]}"] = (weight.dtypes[0], (DIM, DIM))
     return tensors
 
 
@@ -140,10 +143,27 @@ def _clip_vision() -> Iterator[Spec]:
         yield from _linear(f"{name}.mlp.2", DIM, FFN)
 
 
+def _lora(blocks: int) -> Callable[[], Iterator[Spec]]:
+    """Pairs of thin matrices beside each attention and feed-forward matrix of a Wan model."""
+
+    def pairs() -> Iterator[Spec]:
+        for number in range(blocks):
+            for part in ("self_attn.q", "self_attn.o", "cross_attn.k", "ffn.0", "ffn.2"):
+                name = f"diffusion_model.blocks.{number}.{part}"
+                wide = FFN if part == "ffn.0" else DIM
+                yield f"{name}.lora_down.weight", (4, FFN if part == "ffn.2" else DIM)
+                yield f"{name}.lora_up.weight", (wide, 4)
+
+    return pairs
+
+
 LAYOUTS: Mapping[tuple[str, Role], Callable[[], Iterator[Spec]]] = MappingProxyType(
     {
         ("wan-vace", Role.DIFFUSION): _vace,
         ("wan-vace", Role.DIFFUSION_LOW_NOISE): _vace,
+        ("wan-vace", Role.FAST_LORA): _lora(30),
+        ("wan-vace", Role.FAST_LORA_LOW_NOISE): _lora(30),
+        ("wan-i2v-wrapper", Role.FAST_LORA): _lora(40),
         ("wan-vace", Role.TEXT_ENCODER): _umt5,
         ("wan-vace", Role.VAE): _vae,
         ("wan-i2v-wrapper", Role.DIFFUSION): _i2v,

@@ -214,6 +214,16 @@ class Bench:
         )
         return _condition(pod)
 
+    async def fast_when(self, status: str, seconds: float = 30) -> Object:
+        """The pod's FastReady as soon as it has that status."""
+        pod = await self._when(
+            POD,
+            self.pod["metadata"]["name"],
+            lambda pod: _condition(pod, names.CONDITION_FAST_READY).get("status") == status,
+            seconds,
+        )
+        return _condition(pod, names.CONDITION_FAST_READY)
+
     async def _when(self, resource: Resource, name: str, holds: Callable[[Object], bool], seconds: float) -> Object:
         selector = f"metadata.name={name}"
         latest: Object | None = None
@@ -237,9 +247,9 @@ class Bench:
             raise AssertionError(f"{resource.kind} {name} is not as wanted after {seconds} s: {shown}\n{log}") from None
 
 
-def _condition(pod: Object) -> Object:
+def _condition(pod: Object, kind: str = names.CONDITION_ENGINE_READY) -> Object:
     conditions = (pod.get("status") or {}).get("conditions") or []
-    return next((one for one in conditions if one["type"] == names.CONDITION_ENGINE_READY), {})
+    return next((one for one in conditions if one["type"] == kind), {})
 
 
 def _without_certificate(connection: Connection) -> Any:

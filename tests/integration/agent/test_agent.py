@@ -458,6 +458,27 @@ async def test_a_job_is_not_rendered_with_a_file_that_changed_since_the_last_loo
     assert (await bench.status_when("careful", ENDED))["phase"] == "Succeeded"
 
 
+async def test_the_lora_of_preset_fast_is_needed_by_jobs_of_that_preset_only(bench: Bench) -> None:
+    model = load_catalogue().get(MODEL)
+    assert model is not None
+    [lora] = model.preset_weights("Fast")
+    (bench.root / "models" / lora.path).unlink()
+    bench.times = _faster(bench, weights_present=0.1)
+    await ready(bench)
+    condition = await bench.fast_when("False")
+    assert (condition["reason"], lora.path in condition["message"]) == ("WeightsMissing", True)
+    await bench.bind(video_job("plain"))
+    assert (await bench.status_when("plain", ENDED))["phase"] == "Succeeded"
+    await bench.bind(video_job("too-early", parameters={**SMALL, "preset": "Fast"}))
+    early = await bench.status_when("too-early", released)
+    assert (early["released"]["reason"], early.get("failures", 0)) == ("PresetWeightsGone", 0)
+    write_demo_weights(model, bench.root / "models")
+    await bench.fast_when("True")
+    await bench.bind(video_job("fast", parameters={**SMALL, "preset": "Fast"}))
+    done = await bench.status_when("fast", ENDED)
+    assert (done["phase"], done["resolved"]["preset"]) == ("Succeeded", "Fast")
+
+
 async def test_a_cuda_fault_hands_back_what_waits_and_asks_for_another_pod(bench: Bench) -> None:
     await ready(bench, STEP)
     await bench.bind(video_job("first", parameters={**SMALL, "steps": 20}))

@@ -44,6 +44,13 @@ def test_the_first_obstacle(facts: Facts, reason: str, said: str) -> None:
     assert said in readiness.message
 
 
+def test_files_of_preset_fast_stand_in_nobody_else_s_way() -> None:
+    assert assess(GOOD).fast is None
+    assert assess(replace(GOOD, fast_faults=())).fast == ""
+    lacking = assess(replace(GOOD, fast_faults=("loras/a.safetensors: not on the volume",)))
+    assert (lacking.ready, lacking.fast) == (True, "loras/a.safetensors: not on the volume")
+
+
 def test_long_lists_are_cut_and_messages_bounded() -> None:
     assert shortened(tuple("abcdefg"), ", ") == "a, b, c, d, e, and 2 more"
     assert len(assess(replace(GOOD, weight_faults=("x" * 5000,))).message) == 1024

@@ -9,11 +9,13 @@ import pytest
 
 from kinora.agent.condition import engine_termination
 from kinora.agent.graphcheck import graph_faults
+from kinora.agent.main import model_for
 from kinora.agent.manifest import NAME, Manifest, read_manifest, write_manifest
 from kinora.agent.publish import proof_faults
 from kinora.agent.settings import SettingsError, settings_from
 from kinora.agent.staging import Staged
 from kinora.agent.token import token_fault
+from kinora.api.agentconfig import AgentConfig
 from kinora.api.videojob import Task, VideoJobSpec
 from kinora.catalogue.load import load_catalogue
 from kinora.media.info import Proof
@@ -47,6 +49,26 @@ def test_what_is_missing_is_named(missing: str) -> None:
 def test_a_config_that_is_not_one_is_refused() -> None:
     with pytest.raises(SettingsError, match="KINORA_AGENT_CONFIG"):
         settings_from({**ENVIRONMENT, "KINORA_AGENT_CONFIG": "{}"})
+
+
+def config(**change: str) -> AgentConfig:
+    return AgentConfig.model_validate({"modelServerName": "vace", "artifactClaim": "a", **change})
+
+
+def test_the_model_is_the_packaged_one_or_the_administrator_s_entry() -> None:
+    packaged = model_for(config(model="wan2.1-vace-1.3b"))
+    assert packaged == load_catalogue().get("wan2.1-vace-1.3b")
+    entry = json.dumps({"extends": "wan2.1-vace-1.3b", "name": "tune", "defaults": {"steps": 9}})
+    own = model_for(config(model="tune", modelEntry=entry))
+    assert (own.name, own.defaults.steps, own.weights) == ("tune", 9, packaged.weights)
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"), [("", "'tune' is not in the catalogue"), ("{}", "KINORA_AGENT_CONFIG: name")]
+)
+def test_a_model_that_cannot_be_had_ends_the_agent(entry: str, said: str) -> None:
+    with pytest.raises(SystemExit, match=said):
+        model_for(config(model="tune", modelEntry=entry))
 
 
 def token(claims: object) -> str:

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from kinora.api.videojob import Task
+from kinora.catalogue.hosted import hosted
 from kinora.catalogue.load import CatalogueError, load_catalogue, parse_model
 from kinora.catalogue.model import Model, Role
 
@@ -52,6 +53,7 @@ def test_facts_of_the_first_document() -> None:
         "diffusion_models/wan21_vace_1_3_b.safetensors",
         "text_encoders/umt5_xxl_fp8_e4m3fn.safetensors",
         "vae/wan21_vace_vae.safetensors",
+        "loras/Wan2_1_self_forcing_dmd_1_3B_lora_rank_32_fp16.safetensors",
     ]
     defaults = model.defaults
     assert (defaults.width, defaults.height, defaults.frames, defaults.steps) == (480, 480, 49, 20)
@@ -63,7 +65,7 @@ def test_facts_of_the_first_document() -> None:
 def test_facts_of_the_second_document() -> None:
     model = CATALOGUE.get(I2V)
     assert model is not None
-    assert {weight.role: weight.name for weight in model.weights} == {
+    assert {weight.role: weight.name for weight in model.required_weights} == {
         Role.DIFFUSION: "Wan2_1-I2V-14B-480P_fp8_e4m3fn.safetensors",
         Role.TEXT_ENCODER: "wan2.1/umt5-xxl-enc-bf16.safetensors",
         Role.VAE: "wan2.1/Wan2_1_VAE_bf16.safetensors",
@@ -103,7 +105,7 @@ def test_a_hosted_name_is_known_only_where_it_is_mapped() -> None:
     mapped = CATALOGUE.with_aliases({"wan2.1-vace-plus": "wan2.1-vace-14b"})
     found = mapped.get("wan2.1-vace-plus")
     assert found is not None
-    assert found.name == "wan2.1-vace-14b"
+    assert (found.name, found.local_name) == ("wan2.1-vace-plus", "wan2.1-vace-14b")
     assert mapped.names == CATALOGUE.names
     with pytest.raises(CatalogueError, match="wan9"):
         CATALOGUE.with_aliases({"wan2.1-vace-plus": "wan9"})
@@ -111,9 +113,46 @@ def test_a_hosted_name_is_known_only_where_it_is_mapped() -> None:
         CATALOGUE.with_aliases({VACE: "wan2.1-vace-14b"})
 
 
+def _mapped(name: str, target: str) -> Model:
+    found = CATALOGUE.with_aliases({name: target}).get(name)
+    assert found is not None
+    return found
+
+
+def test_what_the_dashscope_document_allows_of_its_hosted_models() -> None:
+    plus = _mapped("wan2.1-vace-plus", "wan2.1-vace-14b")
+    assert plus.tasks == (Task.REFERENCE_TO_VIDEO, Task.VIDEO_TO_VIDEO, Task.INPAINT, Task.EXTEND, Task.OUTPAINT)
+    assert (plus.limits.references, plus.limits.most_control_strength) == (3, 1)
+    assert (plus.defaults.width, plus.defaults.height) == (1280, 720)
+    edit = _mapped("wan2.7-videoedit", "wan2.1-vace-14b")
+    assert (edit.tasks, edit.limits.references, edit.limits.negative_prompt) == ((Task.EDIT,), 4, 500)
+    assert edit.limits.seconds is not None
+    assert (edit.limits.seconds.minimum, edit.limits.seconds.maximum) == (2, 10)
+
+
+def test_a_hosted_name_never_widens_the_local_model() -> None:
+    small = _mapped("wan2.1-vace-plus", VACE)
+    assert small.limits.size.max_pixels == 399360
+    assert (small.defaults.width, small.defaults.height) == (480, 480)
+    plain = _mapped("ours", VACE)
+    assert (plain.local_name, plain.limits) == (VACE, CATALOGUE.get(VACE).limits)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", list(hosted()))
+def test_hosted_names_recommend_a_model_that_does_their_tasks(name: str) -> None:
+    near = CATALOGUE.get(hosted()[name].near)
+    assert near is not None
+    assert set(hosted()[name].tasks) <= set(near.tasks)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        ({"family": "wan9"}, ["family", "wan9"]),
+        ({"tasks": ["Dream"]}, ["tasks.0", "Dream"]),
+        ({"presets": {}}, ["presets: Fast is not there"]),
+        ({"presets": {"Fast": {"steps": 500}}}, ["presets.Fast.steps: 500 is not within limits.steps"]),
+        ({"engine_options": {}}, ["engine_options: must be set for family wan-i2v-wrapper, and for no other"]),
         ({"colour": "red"}, ["colour"]),
         ({"name": "Upper"}, ["name", "Upper"]),
         ({"weights": []}, ["weights"]),

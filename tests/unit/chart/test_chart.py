@@ -14,15 +14,18 @@ from typing import Any
 import pytest
 import yaml
 
-from kinora.api.modelserver import ModelServerSpec
+from kinora.api.modelserver import ModelServerSpec, Pool
 from kinora.api.names import (
     AGENT_CLUSTER_ROLE,
     AGENT_SERVICE_ACCOUNT,
     CONDITION_ENGINE_READY,
+    LABEL_CATALOGUE,
     WEIGHTS_CLUSTER_ROLE,
 )
 from kinora.api.reasons import TERMINAL, Phase
 from kinora.api.videojob import VideoJobSpec
+from kinora.catalogue.load import load_catalogue
+from kinora.catalogue.own import read_entries
 from kinora_cluster import ROOT
 
 Object = dict[str, Any]
@@ -155,6 +158,26 @@ def test_roles_for_people_hold_no_status_and_servers_are_for_admins() -> None:
     assert not [label for label in str(objects("--set", "rbac.aggregate=false")).split() if "aggregate-to" in label]
 
 
+def test_models_are_read_from_the_operator_s_own_namespace_alone() -> None:
+    assert not [rule for rule in rules("kinora-operator") if rule[1] == "configmaps"]
+    role = one("Role", "kinora-operator-models")
+    assert role["metadata"]["namespace"] == "kinora-system"
+    assert role["rules"] == [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list", "watch"]}]
+    binding = one("RoleBinding", "kinora-operator-models")
+    assert [(who["name"], who["namespace"]) for who in binding["subjects"]] == [("films-operator", "kinora-system")]
+
+
+def test_models_of_the_values_become_entries_that_the_operator_reads(tmp_path: Path) -> None:
+    values = {"models": {"tune": {"extends": "wan2.1-vace-14b", "name": "tune", "defaults": {"steps": 24}}}}
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump(values), encoding="utf-8")
+    made = one("ConfigMap", "films-models", "--values", str(file))
+    assert made["metadata"]["labels"][LABEL_CATALOGUE] == "true"
+    read = read_entries({"system/films-models": made["data"]}, load_catalogue())
+    assert (dict(read.bad), read.good["tune"].model.defaults.steps) == ({}, 24)
+    assert not [found for found in objects() if found["kind"] == "ConfigMap" and "models" in found["metadata"]["name"]]
+
+
 # --- pods
 
 
@@ -272,7 +295,14 @@ def test_server_pods_are_held_to_the_same() -> None:
     from kinora.controller.modelserver.desired import pod
     from unit.controller.builders import SETTINGS, server
 
-    made = pod(server(), ModelServerSpec.model_validate(server()["spec"]), SETTINGS, slot=0, incarnation=0)
+    made = pod(
+        server(),
+        ModelServerSpec.model_validate(server()["spec"]),
+        SETTINGS,
+        pool=Pool(name="default"),
+        slot=0,
+        incarnation=0,
+    )
     for container in [*made["spec"]["initContainers"], *made["spec"]["containers"]]:
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}

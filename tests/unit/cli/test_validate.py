@@ -56,7 +56,6 @@ def test_every_fault_of_every_object_at_once(tmp_path: Path) -> None:
         "f.yaml:8: VideoJob/a: spec.parameters.steps is many",
         "f.yaml:8: VideoJob/a: spec.parameters.frames is 80",
         "f.yaml:9: VideoJob/a: spec.priority is 5000",
-        "f.yaml:10: VideoJob/a: spec.queue is gold; not implemented yet",
         "f.yaml:14: ModelServer/1vace: metadata.name is 1vace",
         "f.yaml:19: ModelServer/1vace: spec.warmup is set; not implemented yet",
         "f.yaml:20: ModelServer/1vace: spec.engine.args is --port=1",

@@ -5,8 +5,15 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
+from kinora.api.modelserver import ModelServerSpec
 from kinora.catalogue.load import Catalogue, load_catalogue
+from kinora.controller.modelserver import decide as server_decide
+from kinora.controller.modelserver import weights
+from kinora.controller.modelserver.capacity import Ages, capacity
+from kinora.controller.modelserver.refuse import Refusal
 from kinora.controller.modelserver.snapshot import ServerPod, ServerSnapshot
+from kinora.controller.plan import Plan
+from kinora.controller.scheduling.fleet import Fleet, arrange
 from kinora.controller.settings import Settings
 from kinora.controller.videojob.check import Accepted, Verdict
 from kinora.controller.videojob.snapshot import JobSnapshot, PodState
@@ -65,6 +72,7 @@ def snapshot(
     verdict: Verdict | None = None,
     has_server: bool = True,
     surplus: bool = False,
+    preset_lacks: str = "",
     seen: float = 10,
     running: float = 0,
     cancelled: float = 0,
@@ -79,6 +87,7 @@ def snapshot(
         pod=pod or PodState(exists=True, phase="Running"),
         has_server=has_server,
         surplus=surplus,
+        preset_lacks=preset_lacks,
         seen_seconds=seen,
         running_seconds=running,
         cancel_seconds=cancelled,
@@ -137,3 +146,22 @@ def server_snapshot(obj: Object, *pods: ServerPod, claims: frozenset[str] | None
     """What is known of one ModelServer; its claims exist."""
     there = frozenset({"weights", "videos"}) if claims is None else claims
     return ServerSnapshot(server=obj, pods=pods, claims=there, backlog=0, now=NOW)
+
+
+def arranged(snapshot_: ServerSnapshot, asked: ModelServerSpec, digest: str = "new") -> Fleet:
+    """What scheduling makes of a server's pods when spec.replicas rules."""
+    facts = capacity(snapshot_, asked, digest, 60.0, Ages({}, {}))
+    return arrange(facts.members, facts.wish, NOW.timestamp())
+
+
+def server_plan(snapshot_: ServerSnapshot, *, settings: Settings = SETTINGS, made: bool = True) -> Plan:
+    """The plan for a server whose spec.replicas rules."""
+    asked = server_decide.accepted(snapshot_, catalogue(), settings)
+    if isinstance(asked, Refusal):
+        return server_decide.refused(snapshot_, asked)
+    model = catalogue().get(asked.model)
+    assert model is not None
+    volume, digest = weights.look(snapshot_, asked, model, settings), server_decide.current_hash(asked, settings)
+    fleet = arranged(weights.current(snapshot_, volume, digest), asked, digest)
+    outcome = server_decide.Outcome(fleet, volume=volume)
+    return server_decide.decide(snapshot_, asked, settings, outcome, children_made=made)

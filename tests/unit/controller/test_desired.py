@@ -9,6 +9,7 @@ import pytest
 
 from kinora.api.modelserver import ModelServerSpec
 from kinora.controller.modelserver import desired
+from kinora.controller.modelserver.capacity import pools_of
 from kinora.controller.settings import Settings
 from unit.controller.builders import SETTINGS, server
 
@@ -20,7 +21,8 @@ def spec(**change: Any) -> ModelServerSpec:
 
 
 def pod(slot: int = 0, settings: Settings = SETTINGS, **change: Any) -> Object:
-    return desired.pod(server(**change), spec(**change), settings, slot=slot, incarnation=0)
+    asked = spec(**change)
+    return desired.pod(server(**change), asked, settings, pool=pools_of(asked)[0], slot=slot, incarnation=0)
 
 
 def containers(body: Object) -> list[Object]:

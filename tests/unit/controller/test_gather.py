@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kinora.controller.gather import Gatherer
+from kinora.controller.gather import Gatherer, has_news_of_presets
 from kinora.controller.store import Store
 from kinora.controller.videojob.check import Accepted, Refused, Undecided
 from unit.controller.builders import NOW, SETTINGS, assigned, catalogue, job, server
@@ -37,11 +37,18 @@ def put(store: Store, name: str, status: Object | None = None, **spec: Any) -> O
 
 
 def ready_pod(gatherer: Gatherer, store: Store, slot: int = 0, uid: str = "p1", **change: Any) -> Object:
-    from kinora.api.modelserver import ModelServerSpec
+    from kinora.api.modelserver import ModelServerSpec, Pool
     from kinora.controller.modelserver.desired import pod
 
     owner = server(replicas=2)
-    made = pod(owner, ModelServerSpec.model_validate(owner["spec"]), SETTINGS, slot=slot, incarnation=0)
+    made = pod(
+        owner,
+        ModelServerSpec.model_validate(owner["spec"]),
+        SETTINGS,
+        pool=Pool(name="default"),
+        slot=slot,
+        incarnation=0,
+    )
     made["metadata"] |= {"uid": uid, "resourceVersion": "3", **change}
     made["spec"]["nodeName"] = "n1"
     made["status"] = {"phase": "Running", "conditions": [{"type": "kinora.dev/EngineReady", "status": "True"}]}
@@ -49,8 +56,16 @@ def ready_pod(gatherer: Gatherer, store: Store, slot: int = 0, uid: str = "p1", 
     return made
 
 
-def idle_uids(gatherer: Gatherer, *reserved: str) -> list[str]:
-    return [pod.uid for pod in gatherer.idle("films", frozenset(reserved), NOW)]
+def idle_uids(gatherer: Gatherer, *reserved: str, cordoned: frozenset[str] = frozenset()) -> list[str]:
+    pods = gatherer.world("films", reserved, cordoned, NOW.timestamp()).pods
+    return [pod.uid for pod in pods if pod.serves and pod.open and not pod.held]
+
+
+def waiting_keys(gatherer: Gatherer, store: Store) -> list[str]:
+    for name in store.jobs.entries:
+        gatherer.index(name)
+    lanes = gatherer.world("films", (), (), NOW.timestamp()).lanes
+    return [job.key for lane in lanes for job in lane.jobs]
 
 
 def test_a_ready_pod_is_idle_until_it_holds_a_job_or_a_bind_is_on_its_way(gatherer: Gatherer, store: Store) -> None:
@@ -83,14 +98,52 @@ def test_a_pod_that_goes_or_is_not_the_servers_gets_no_job(
     assert idle_uids(gatherer) == []
 
 
-def test_surplus_and_outdated_pods_get_no_job(gatherer: Gatherer, store: Store) -> None:
+def test_cordoned_pods_get_no_job(gatherer: Gatherer, store: Store) -> None:
     store.servers.apply(server(replicas=1))
-    ready_pod(gatherer, store, slot=1)
-    assert idle_uids(gatherer) == [], "its slot is beyond spec.replicas"
-    outdated = server(replicas=2, drainSeconds=5, update={"maxUnavailable": 2})
-    outdated["metadata"]["resourceVersion"] = "6"
-    store.servers.apply(outdated)
-    assert idle_uids(gatherer) == [], "its template is of yesterday"
+    ready_pod(gatherer, store)
+    assert idle_uids(gatherer, cordoned=frozenset({"p1"})) == []
+
+
+def test_what_a_pod_holds_is_told_in_the_order_in_which_it_takes_it(gatherer: Gatherer, store: Store) -> None:
+    store.servers.apply(server(replicas=2))
+    ready_pod(gatherer, store)
+    put(store, "staged", assigned("Scheduled"), priority=5)
+    put(store, "runs", assigned("Running", progress={"percent": 50}))
+    (pod,) = gatherer.world("films", (), (), NOW.timestamp()).pods
+    assert [(held.key, held.running) for held in pod.held] == [("films/runs", True), ("films/staged", False)]
+    assert pod.held[0].remaining is not None
+    assert pod.held[1].remaining is None
+
+
+FAST = {"type": "kinora.dev/FastReady", "status": "True"}
+NOT_FAST = {"type": "kinora.dev/FastReady", "status": "False", "message": "loras/a.safetensors: not on the volume"}
+
+
+def says(store: Store, pod: Object, condition: Object) -> Object:
+    told = {**pod, "status": {**pod["status"], "conditions": [*pod["status"]["conditions"][:1], condition]}}
+    told["metadata"] = {**pod["metadata"], "resourceVersion": str(int(pod["metadata"]["resourceVersion"]) + 1)}
+    store.pods.apply(told)
+    return told
+
+
+def test_a_job_of_preset_fast_waits_for_a_pod_with_its_files_and_is_told_which_lack(
+    gatherer: Gatherer, store: Store
+) -> None:
+    store.servers.apply(server(replicas=2))
+    put(store, "fast", parameters={"preset": "Fast"})
+    entry = store.jobs.entries["films/fast"]
+    assert waiting_keys(gatherer, store) == ["films/fast"]
+    assert gatherer.job(entry, NOW).preset_lacks == "", "no pod serves: that is what it waits for"
+    pod = says(store, ready_pod(gatherer, store), NOT_FAST)
+    assert gatherer.job(entry, NOW).preset_lacks == "loras/a.safetensors: not on the volume"
+    assert [one.presets for one in gatherer.world("films", (), (), NOW.timestamp()).pods] == [frozenset()]
+    news: dict[str, str] = {}
+    assert has_news_of_presets(pod, news)
+    assert not has_news_of_presets(pod, news)
+    able = says(store, pod, FAST)
+    assert has_news_of_presets(able, news)
+    assert gatherer.job(entry, NOW).preset_lacks == ""
+    assert [one.presets for one in gatherer.world("films", (), (), NOW.timestamp()).pods] == [frozenset({"Fast"})]
 
 
 def test_who_waits(gatherer: Gatherer, store: Store) -> None:
@@ -105,7 +158,7 @@ def test_who_waits(gatherer: Gatherer, store: Store) -> None:
     }.items():
         put(store, name, **spec)
     put(store, "bound", assigned("Scheduled"))
-    assert sorted(waiting.key for waiting in gatherer.waiting("films")) == ["films/named", "films/plain"]
+    assert sorted(waiting_keys(gatherer, store)) == ["films/named", "films/plain"]
     assert gatherer.server(server(), NOW).backlog == 2
 
 

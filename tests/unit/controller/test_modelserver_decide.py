@@ -10,12 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kinora.api.modelserver import ModelServerSpec
-from kinora.controller.modelserver.decide import decide, sort_pods
 from kinora.controller.modelserver.desired import template_hash
 from kinora.controller.modelserver.snapshot import ServerPod
 from kinora.controller.plan import Plan
 from kinora.kube.resources import POD
-from unit.controller.builders import NOW, SETTINGS, catalogue, server, server_pod, server_snapshot
+from unit.controller.builders import NOW, SETTINGS, arranged, server, server_plan, server_pod, server_snapshot
 
 DOWN: dict[str, Any] = {"engine_ready": False, "engine_reason": "EngineDown"}
 OLD: dict[str, Any] = {"template_hash": "old"}
@@ -27,8 +26,8 @@ def spec(replicas: int = 3, max_unavailable: int = 1) -> ModelServerSpec:
 
 def fate(*pods: ServerPod, replicas: int = 3, max_unavailable: int = 1) -> tuple[list[str], set[str], tuple[int, ...]]:
     """(UIDs to delete, UIDs that get no new job, slots to fill)."""
-    fleet = sort_pods(pods, spec(replicas, max_unavailable), "new", NOW)
-    return sorted(pod.uid for pod in fleet.going), set(fleet.cordoned), fleet.missing_slots
+    fleet = arranged(server_snapshot(server(), *pods), spec(replicas, max_unavailable))
+    return sorted(pod.uid for pod in fleet.going), set(fleet.cordoned), tuple(start.slot for start in fleet.starts)
 
 
 def pods(count: int, **facts: Any) -> list[ServerPod]:
@@ -43,7 +42,7 @@ def test_scale_up_fills_the_lowest_free_slots() -> None:
 
 def test_scale_down_lets_idle_pods_go_and_busy_ones_finish() -> None:
     two = [server_pod(0), server_pod(1), server_pod(2, busy=True)]
-    assert fate(*two, replicas=1) == (["u1"], {"u1", "u2"}, ())
+    assert fate(*two, replicas=1) == (["u0", "u1"], {"u0", "u1"}, ()), "the busy one is the one that stays"
     assert fate(*pods(3, busy=True), replicas=0) == ([], {"u0", "u1", "u2"}, ())
     assert fate(*pods(3), replicas=0) == (["u0", "u1", "u2"], {"u0", "u1", "u2"}, ())
 
@@ -59,10 +58,9 @@ def test_a_pod_without_a_slot_goes() -> None:
 
 @pytest.mark.parametrize("phase", ["Failed", "Succeeded"])
 @pytest.mark.parametrize("busy", [True, False])
-def test_a_pod_that_ended_goes_and_its_slot_waits_until_it_is_gone(phase: str, busy: bool) -> None:
+def test_a_pod_that_ended_goes_and_is_replaced_at_once(phase: str, busy: bool) -> None:
     dead = server_pod(0, phase=phase, busy=busy)
-    assert fate(dead, replicas=1) == (["u0"], {"u0"}, ())
-    assert fate(replicas=1)[2] == (0,)
+    assert fate(dead, replicas=1) == (["u0"], {"u0"}, (0,))
 
 
 def test_a_pod_with_a_broken_gpu_is_replaced_once_it_holds_no_job() -> None:
@@ -127,25 +125,24 @@ FACTS = st.fixed_dictionaries(
 @given(st.lists(FACTS, max_size=6), st.integers(0, 4), st.integers(1, 3))
 def test_whatever_the_fleet(facts: list[dict[str, Any]], replicas: int, max_unavailable: int) -> None:
     fleet = [server_pod(uid=f"p{number}", **fact) for number, fact in enumerate(facts)]
-    found = sort_pods(tuple(fleet), spec(replicas, max_unavailable), "new", NOW)
-    assert not [pod for pod in found.going if pod.busy and not pod.is_lost], "a render is never stopped"
+    found = arranged(server_snapshot(server(), *fleet), spec(replicas, max_unavailable))
+    assert not [pod for pod in found.going if pod.busy and not pod.lost], "a render is never stopped"
     assert not [pod for pod in found.going if pod.terminating], "deleting twice says nothing new"
     assert {pod.uid for pod in found.going} <= found.cordoned
-    assert len(found.missing_slots) == len(set(found.missing_slots)) <= replicas
-    occupied = {pod.slot for pod in fleet}
-    assert not occupied & set(found.missing_slots)
-    serving = [pod for pod in fleet if pod.serves and 0 <= pod.slot < replicas]
-    updated = [pod for pod in found.going if pod.serves and pod.template_hash == "old" and pod in serving]
-    owners = {pod.slot for pod in serving}
-    doubled = len(serving) - len(owners)
-    assert len(updated) <= max_unavailable + doubled
+    slots = [start.slot for start in found.starts]
+    assert len(slots) == len(set(slots)) <= replicas
+    assert not {pod.slot for pod in fleet if not pod.is_lost} & set(slots)
+    kept = [pod for pod in fleet if not pod.terminating and not pod.is_lost][:replicas]
+    updated = [pod for pod in found.going if pod.serves and not pod.current]
+    surplus = max(0, sum(1 for pod in fleet if not pod.terminating and not pod.is_lost) - replicas)
+    assert len(updated) <= max_unavailable + surplus + len(kept) * (replicas == 0)
 
 
 # --- the whole plan
 
 
 def plan(obj: dict[str, Any], *fleet: ServerPod, claims: frozenset[str] | None = None, made: bool = True) -> Plan:
-    return decide(server_snapshot(obj, *fleet, claims=claims), catalogue(), SETTINGS, children_made=made)
+    return server_plan(server_snapshot(obj, *fleet, claims=claims), made=made)
 
 
 def kinds(found: Plan) -> list[str]:
@@ -160,12 +157,6 @@ def test_a_new_server_gets_its_children_and_pods() -> None:
     template = {"claimTemplate": {"storage": "10Gi"}}
     assert "PersistentVolumeClaim" in kinds(plan(server(weights=template), made=False))
     assert kinds(plan(server(), made=True)) == ["Pod"]
-
-
-def test_a_server_that_is_deleted_is_left_to_garbage_collection() -> None:
-    obj = server()
-    obj["metadata"]["deletionTimestamp"] = "2026-05-01T12:00:00Z"
-    assert plan(obj, server_pod(0)) == Plan()
 
 
 def test_a_pods_name_is_a_function_of_its_slot_and_a_taken_name_is_passed_over() -> None:
@@ -202,7 +193,6 @@ def test_it_is_looked_at_again_when_a_terminating_pod_gives_its_slot_free() -> N
     [
         ({"model": "wan9"}, "UnknownModel", ["wan9", "wan2.1-vace-1.3b"]),
         ({"replicas": "many"}, "InvalidSpec", ["spec.replicas", "many"]),
-        ({"autoscaling": {}}, "NotImplemented", ["spec.autoscaling"]),
         ({"warmup": True}, "NotImplemented", ["spec.warmup"]),
         ({"recycle": {"afterJobs": 5}}, "NotImplemented", ["spec.recycle"]),
         ({"podTemplate": {}}, "NotImplemented", ["spec.podTemplate"]),
@@ -218,12 +208,9 @@ def test_it_is_looked_at_again_when_a_terminating_pod_gives_its_slot_free() -> N
             "InvalidSpec",
             ["spec.weights.sources[0].url is http://x/y", "https://", "weights.allowHTTP"],
         ),
-        ({"gpu": {"pools": [{"name": "a"}, {"name": "b"}]}}, "NotImplemented", ["spec.gpu.pools"]),
-        ({"gpu": {"pools": [{"name": "a", "maxReplicas": 1}]}}, "NotImplemented", ["maxReplicas"]),
         ({"gpu": {"pools": [{"name": "a", "gpuModel": "H20"}]}}, "NotImplemented", ["gpuModel"]),
         ({"gpu": {"pools": [{"name": "a", "provider": "acs"}]}}, "NotImplemented", ["provider"]),
         ({"gpu": {"pools": [{"name": "a", "capacity": "Spot"}]}}, "NotImplemented", ["capacity"]),
-        ({"gpu": {"fallbackAfterSeconds": 5}}, "NotImplemented", ["fallbackAfterSeconds"]),
         ({"engine": {"args": ["--listen", "0.0.0.0"]}}, "NotAllowed", ["--listen"]),
         ({"engine": {"args": ["--port=80"]}}, "NotAllowed", ["--port=80"]),
     ],
@@ -252,7 +239,7 @@ def test_an_image_must_come_from_somewhere() -> None:
     from kinora.controller.settings import Settings
 
     bare = Settings(agent_image="kinora:1")
-    found = decide(server_snapshot(server()), catalogue(), bare)
+    found = server_plan(server_snapshot(server()), settings=bare)
     assert "spec.engine.image" in str(found.status)
-    named = decide(server_snapshot(server(engine={"image": "comfyui:1"})), catalogue(), bare)
+    named = server_plan(server_snapshot(server(engine={"image": "comfyui:1"})), settings=bare)
     assert named.create

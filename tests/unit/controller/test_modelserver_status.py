@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 
-from kinora.api.modelserver import ModelServerSpec
+from kinora.api.modelserver import ModelServerSpec, Pool
 from kinora.controller.executor import differs
-from kinora.controller.modelserver.decide import decide
 from kinora.controller.modelserver.desired import template_hash
 from kinora.controller.modelserver.snapshot import ServerPod
 from kinora.controller.modelserver.snapshot import server_pod as facts_of
-from unit.controller.builders import SETTINGS, catalogue, server, server_pod, server_snapshot
+from unit.controller.builders import SETTINGS, server, server_plan, server_pod, server_snapshot
 
 Object = dict[str, Any]
 
@@ -22,7 +21,7 @@ def current(obj: Object) -> str:
 
 
 def status(obj: Object, *pods: ServerPod, claims: frozenset[str] | None = None) -> Object:
-    found = decide(server_snapshot(obj, *pods, claims=claims), catalogue(), SETTINGS, children_made=True).status
+    found = server_plan(server_snapshot(obj, *pods, claims=claims)).status
     assert found is not None
     return found
 
@@ -33,6 +32,13 @@ def conditions(found: Object) -> dict[str, tuple[str, str]]:
 
 def pod(obj: Object, slot: int = 0, **facts: Any) -> ServerPod:
     return server_pod(slot, **{"template_hash": current(obj), **facts})
+
+
+def test_what_preset_fast_lacks_is_told_and_keeps_nobody_from_being_ready() -> None:
+    obj = server()
+    found = status(obj, pod(obj, preset_message="loras/a.safetensors: not on the volume"))
+    assert conditions(found)["WeightsReady"] == ("True", "WeightsPresent")
+    assert "preset Fast: loras/a.safetensors: not on the volume" in str(found["conditions"])
 
 
 def test_all_is_well() -> None:
@@ -151,7 +157,9 @@ def test_the_facts_of_a_pod_object() -> None:
     from kinora.controller.modelserver.desired import pod as desired_pod
 
     obj = server()
-    made = desired_pod(obj, ModelServerSpec.model_validate(obj["spec"]), SETTINGS, slot=2, incarnation=0)
+    made = desired_pod(
+        obj, ModelServerSpec.model_validate(obj["spec"]), SETTINGS, pool=Pool(name="default"), slot=2, incarnation=0
+    )
     made["metadata"]["uid"] = "u"
     found = facts_of(made, busy=False)
     assert (found.slot, found.template_hash, found.phase, found.scheduled) == (2, current(obj), "Pending", True)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from kinora.api.base import MESSAGE_LIMIT
+from kinora.controller.queues import read_queues
 from kinora.controller.videojob.check import Accepted, Refused, Undecided, check
 from unit.controller.builders import VACE, catalogue, job
 
@@ -14,7 +15,7 @@ I2V = "wan2.1-i2v-14b-480p"
 
 
 def verdict(servers: dict[str, str] | None = None, **spec: Any) -> Accepted | Refused | Undecided:
-    return check(job(**spec), catalogue(), servers or {})
+    return check(job(**spec), catalogue(), servers or {}, read_queues(""))
 
 
 def test_an_accepted_job_is_resolved_without_its_prompt() -> None:
@@ -40,7 +41,7 @@ def test_an_accepted_job_is_resolved_without_its_prompt() -> None:
         ({"parameters": {"width": 1024, "height": 1024}}, "InvalidSpec", ["1024x1024", "399360"]),
         ({"task": "ImageToVideo"}, "InvalidSpec", ["spec.inputs.image is not set"]),
         ({"prompt": "  "}, "InvalidSpec", ["spec.prompt"]),
-        ({"queue": "gold"}, "NotImplemented", ["spec.queue is gold", "default"]),
+        ({"queue": "gold"}, "InvalidSpec", ["spec.queue is gold", "default in namespace films"]),
         ({"webhook": {"url": "https://x.example"}}, "NotImplemented", ["spec.webhook"]),
         ({"task": None, "workflow": {"inline": "{}"}}, "NotImplemented", ["spec.workflow"]),
         ({"task": "Inpaint"}, "InvalidSpec", ["spec.inputs.video is not set", "spec.inputs.mask is not set"]),

@@ -68,6 +68,11 @@ WAITS = [
     ({}, "WaitingForServer", "busy or not ready"),
     ({"has_server": False}, "NoModelServer", VACE),
     ({"verdict": Undecided("no ModelServer 'x' in the namespace yet")}, "NoModelServer", "'x'"),
+    (
+        {"verdict": Accepted(VACE, {"preset": "Fast"}), "preset_lacks": "loras/a.safetensors: not on the volume"},
+        "NoPresetWeights",
+        "no server pod has the files of preset Fast: loras/a.safetensors: not on the volume",
+    ),
     ({"suspend": True}, "Suspended", "spec.suspend"),
     ({"suspend": True, "has_server": False}, "Suspended", "spec.suspend"),
 ]

@@ -8,14 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kinora.api.videojob import VideoJobSpec
+from kinora.api.videojob import Preset, VideoJobSpec
 from kinora.catalogue.load import load_catalogue
-from kinora.catalogue.model import Model
+from kinora.catalogue.model import Model, Role, Windows
+from kinora.catalogue.options import EngineOptions
 from kinora.engine.contract import check_graph
 from kinora.recipes.build import RECIPES, build, graph_inputs, planned_hash
 from kinora.recipes.graph import Graph, Prompts, StagedInput, graph_hash
 from kinora.recipes.needs import NEEDS, MediaKind
 from kinora.recipes.resolve import prompts_of, resolve
+from kinora.recipes.windows import spans
 
 RECORDED = Path(__file__).parents[4] / "shared" / "comfyui" / "nodes.json"
 CLAIM = {"claim": {"name": "footage", "path": "a"}}
@@ -54,6 +56,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"parameters": {"width": 832, "height": 480, "frames": 81, "fps": 12.5, "steps": 30, "guidance": 6.5, "shift": 3}},
     {"parameters": {"seed": 2**53 - 1, "durationSeconds": 2}, "output": {"crf": 0, "width": 470, "height": 462}},
     {"parameters": {"frames": 5, "width": 64, "height": 64, "steps": 1, "shift": 0, "guidance": 0}},
+    {"parameters": {"preset": "Fast", "frames": 81}},
 ]
 
 
@@ -69,7 +72,7 @@ def _spec(name: str, case: str, **more: Any) -> VideoJobSpec:
     parameters |= {"control": control} if control else {}
     parameters |= more.get("parameters", {})
     if name == FUN and "shift" in parameters:  # two experts need two steps, and its shift begins at 1
-        parameters |= {"steps": max(parameters["steps"], 2), "shift": max(parameters["shift"], 1)}
+        parameters |= {"steps": max(parameters.get("steps", 2), 2), "shift": max(parameters["shift"], 1)}
     asked = {**more, "parameters": parameters}
     given = {"model": name, "task": task, "prompt": "a cat", "inputs": INPUTS[case]}
     return VideoJobSpec.model_validate({**given, **asked})
@@ -121,10 +124,22 @@ def _check_value(wanted: dict[str, Any], value: Any, graph: Graph, nodes: dict[s
 @pytest.mark.parametrize("name", [*VACE_MODELS, I2V])
 def test_required_node_classes_are_what_the_recipes_use(name: str) -> None:
     graphs = [_graph(name, case, **more) for model, case in CASES if model == name for more in OPTIONS]
+    if name == I2V:
+        graphs.append(_with_options(torch_compile={}))
     used = {item["class_type"] for graph in graphs for item in graph.values()}
     assert sorted(used) == sorted(_model(name).node_classes)
-    plain = {item["class_type"] for more in OPTIONS for item in _graph(name, "ImageToVideo", **more).values()}
+    plain = {item["class_type"] for more in OPTIONS[:4] for item in _graph(name, "ImageToVideo", **more).values()}
     assert plain <= set(_model(name).required_node_classes)
+
+
+def _with_options(**options: Any) -> Graph:
+    """The wrapper's graph with these options of the engine, the others as they are in the entry."""
+    model = _model(I2V)
+    assert model.engine_options is not None
+    known = model.engine_options.model_dump() | options
+    entry = model.model_copy(update={"engine_options": EngineOptions.model_validate(known)})
+    spec = _spec(I2V, "ImageToVideo")
+    return build(entry, resolve(spec, entry, "uid"), prompts_of(spec, entry), STAGED, "kinora/u-1")
 
 
 def test_every_task_of_the_table_has_a_recipe_and_every_family_too() -> None:
@@ -177,9 +192,91 @@ def test_what_the_mask_keeps_is_laid_back_over_what_was_decoded(case: str) -> No
 
 @pytest.mark.parametrize("case", ["TextToVideo", "ReferenceToVideo", "VideoToVideo", "Edit"])
 def test_without_a_mask_everything_is_generated(case: str) -> None:
-    graph = _graph(VACE, case)
+    graph = _graph(VACE, case, parameters={"frames": 81})
     assert "control_masks" not in graph["17"]["inputs"]
     assert _source(graph, "32", "images")["class_type"] == "VAEDecode"
+
+
+@pytest.mark.parametrize(("name", "loaders"), [(VACE, ["19"]), ("wan2.1-vace-14b", ["19"]), (FUN, ["19", "29"])])
+def test_fast_lays_each_expert_s_lora_on_it(name: str, loaders: list[str]) -> None:
+    graph, model = _graph(name, "TextToVideo", parameters={"preset": "Fast"}), _model(name)
+    assert [key for key, item in graph.items() if item["class_type"] == "LoraLoaderModelOnly"] == loaders
+    for loader, shift, expert, lora in zip(
+        loaders, ("27", "28"), ("11", "12"), model.preset_weights("Fast"), strict=False
+    ):
+        assert graph[loader]["inputs"] == {"model": [expert, 0], "lora_name": lora.name, "strength_model": 1}
+        assert graph[shift]["inputs"]["model"] == [loader, 0]
+    if name == FUN:
+        assert ["high" in graph[loader]["inputs"]["lora_name"] for loader in loaders] == [True, False]
+    sampler = graph["24"]["inputs"]
+    assert (sampler["steps"], sampler["cfg"]) == (4, 1)
+    assert "LoraLoaderModelOnly" not in {item["class_type"] for item in _graph(name, "TextToVideo").values()}
+
+
+def test_fast_on_the_wrapper() -> None:
+    graph = _graph(I2V, "ImageToVideo", parameters={"preset": "Fast", "steps": 6})
+    assert graph["48"]["inputs"]["lora"] == ["51", 0]
+    assert graph["51"]["inputs"]["lora"] == _model(I2V).preset_weights("Fast")[0].name
+    assert (graph["52"]["inputs"]["steps"], graph["52"]["inputs"]["cfg"]) == (6, 1)
+    assert graph["52"]["inputs"]["scheduler"] == "lcm"
+
+
+def test_a_preset_s_strength_is_the_entry_s() -> None:
+    model = _model(VACE)
+    values = model.presets[Preset.FAST].model_copy(update={"strengths": {Role.FAST_LORA: 0.3}})
+    entry = model.model_copy(update={"presets": {Preset.FAST: values}})
+    spec = _spec(VACE, "TextToVideo", parameters={"preset": "Fast"})
+    graph = build(entry, resolve(spec, entry, "uid"), prompts_of(spec, entry), STAGED, "kinora/u-1")
+    assert graph["19"]["inputs"]["strength_model"] == 0.3
+
+
+def test_options_of_the_wrapper_are_wired() -> None:
+    plain = _with_options(block_swap=None, tiled_decode=None, attention_mode="sdpa")
+    assert not {"46", "47"} & set(plain)
+    assert not {"block_swap_args", "compile_args"} & set(plain["48"]["inputs"])
+    assert plain["53"]["inputs"]["enable_vae_tiling"] is False
+    assert plain["48"]["inputs"]["attention_mode"] == "sdpa"
+    full = _with_options(
+        block_swap={"blocks_to_swap": 30}, torch_compile={"mode": "max-autotune"}, tiled_decode={"tile_x": 128}
+    )
+    assert full["46"]["inputs"]["blocks_to_swap"] == 30
+    assert (full["47"]["inputs"]["mode"], full["47"]["inputs"]["backend"]) == ("max-autotune", "inductor")
+    assert full["48"]["inputs"]["compile_args"] == ["47", 0]
+    assert (full["53"]["inputs"]["enable_vae_tiling"], full["53"]["inputs"]["tile_x"]) == (True, 128)
+
+
+def test_a_long_edit_is_rendered_in_windows() -> None:
+    graph = _graph("wan2.1-vace-14b", "Edit", parameters={"frames": 161})
+    assert [graph[name]["inputs"]["value"] for name in ("21", "121", "221")] == [81, 81, 33]
+    # What each window is steered by: its own frames of the one control video, behind the 17 that it keeps.
+    parts = [graph[name]["inputs"] for name in ("80", "180", "280")]
+    assert [(part["batch_index"], part["length"]) for part in parts] == [(0, 81), (81, 64), (145, 16)]
+    assert {tuple(part["image"]) for part in parts} == {("61", 0)}
+    tails = [graph[name]["inputs"] for name in ("181", "281")]
+    assert [(tail["image"], tail["batch_index"], tail["length"]) for tail in tails] == [
+        (["31", 0], 64, 17), (["141", 0], 64, 17),
+    ]  # fmt: skip
+    assert [graph[name]["inputs"]["amount"] for name in ("185", "188", "285", "288")] == [17, 64, 17, 16]
+    assert (graph["183"]["inputs"]["value"], graph["186"]["inputs"]["value"]) == (0, 1)
+    fresh = [graph[name]["inputs"] for name in ("142", "242")]
+    assert [(part["image"], part["batch_index"], part["length"]) for part in fresh] == [
+        (["141", 0], 17, 64), (["241", 0], 17, 16),
+    ]  # fmt: skip
+    assert graph["141"]["inputs"]["image_target"] == ["131", 0]
+    assert graph["243"]["inputs"] == {"image1": ["143", 0], "image2": ["242", 0]}
+    assert _source(graph, "32", "images") is graph["243"]
+    assert "control_masks" not in graph["17"]["inputs"]
+
+
+@given(st.integers(1, 300), st.sampled_from([(81, 17), (9, 5), (49, 9), (5, 1)]))
+def test_every_frame_is_fresh_in_one_window(n: int, shape: tuple[int, int]) -> None:
+    frames, (size, overlap) = 4 * n + 1, shape
+    found = spans(frames, Windows(frames=size, overlap=overlap, maximum=1000))
+    covered = [at for window in found for at in range(window.start + window.kept, window.start + window.frames)]
+    assert covered == list(range(frames))
+    assert all(window.frames % 4 == 1 and window.frames <= size for window in found)
+    assert all(window.frames == size for window in found[:-1])
+    assert all(window.kept == overlap for window in found[1:])
 
 
 def test_two_experts_share_the_steps() -> None:
@@ -208,7 +305,7 @@ def test_reference_is_wired_and_trimmed() -> None:
 
 
 def test_depth_and_pose_are_drawn_by_nodes_in_the_render_size() -> None:
-    size = {"width": 640, "height": 352}
+    size = {"width": 640, "height": 352, "frames": 81}
     drawn = _source(_graph(VACE, "Edit", parameters=size), "17", "control_video")
     assert (drawn["class_type"], drawn["inputs"]["resolution"]) == ("DepthAnythingV2Preprocessor", 352)
     for control, face in (("Pose", "disable"), ("PoseFace", "enable")):

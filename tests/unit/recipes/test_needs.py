@@ -8,6 +8,7 @@ import pytest
 from kinora.api.videojob import VideoJobSpec
 from kinora.catalogue.load import load_catalogue
 from kinora.recipes.needs import frames_at_rate, named_inputs, staging_faults
+from kinora.recipes.preparation import sized
 from kinora.recipes.resolve import resolve
 
 CLAIM = {"claim": {"name": "footage", "path": "a.mp4"}}
@@ -74,3 +75,25 @@ def test_a_source_video_has_every_frame_that_is_asked_for(facts: dict[str, Facts
 )
 def test_frames_at_another_rate(frames: int, source: float, target: float, expected: int) -> None:
     assert frames_at_rate(frames, source, target) == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "rate", "frames"), [(31, 16, 29), (5, 16, 5), (273, 16, 273), (400, 16, 273), (150, 30, 77)]
+)
+def test_an_edit_takes_its_source_s_length(source: int, rate: float, frames: int) -> None:
+    model = load_catalogue().get("wan2.1-vace-1.3b")
+    assert model is not None
+    edit = VideoJobSpec.model_validate({"model": "m", "task": "Edit", "prompt": "a", "inputs": {"video": CLAIM}})
+    facts, resolved = {"video": Facts("Video", source, rate)}, resolve(edit, model, "uid")
+    assert staging_faults(resolved, facts) == ()
+    found = sized(resolved, facts, model.limits.size)
+    assert (found.frames, found.frames_from_input) == (frames, False)
+    assert found.notes[-2].startswith(f"{frames} frames of the source's")
+
+
+def test_an_edit_of_next_to_nothing_is_refused() -> None:
+    model = load_catalogue().get("wan2.1-vace-1.3b")
+    assert model is not None
+    edit = VideoJobSpec.model_validate({"model": "m", "task": "Edit", "prompt": "a", "inputs": {"video": CLAIM}})
+    [fault] = staging_faults(resolve(edit, model, "uid"), {"video": Facts("Video", 4, 16)})
+    assert "at least 5 frames at 16 fps" in str(fault)

@@ -57,6 +57,38 @@ def test_defaults_of_i2v() -> None:
     assert found.inputs == ("image",)
 
 
+def test_fast_is_the_entry_s_and_what_is_asked_for_wins() -> None:
+    found = _resolve(parameters={"preset": "Fast"})
+    assert (found.preset, found.steps, found.guidance, found.shift) == ("Fast", 4, 1, 8)
+    assert (found.sampler, found.scheduler) == ("lcm", "simple")
+    asked = _resolve(parameters={"preset": "Fast", "steps": 8, "guidance": 2, "shift": 3})
+    assert (asked.steps, asked.guidance, asked.shift, asked.sampler) == (8, 2, 3, "lcm")
+    assert found.to_status()["preset"] == "Fast"
+    assert "preset" not in _resolve(parameters={"preset": "Quality"}).to_status()
+    assert Resolved.from_status(found.to_status()) == found
+
+
+def test_a_preset_that_the_model_has_not_is_refused() -> None:
+    plain = _model("vace")
+    entry = plain.model_copy(update={"presets": {}, "weights": plain.required_weights})
+    with pytest.raises(InvalidSpec) as caught:
+        resolve(_spec(parameters={"preset": "Fast"}), entry, UID)
+    assert str(caught.value) == "spec.parameters.preset is Fast; allowed: Quality for wan2.1-vace-1.3b"
+
+
+def test_an_edit_is_as_long_as_its_source_up_to_all_windows() -> None:
+    found = _resolve("vace", "Edit", inputs={"video": CLAIM})
+    assert (found.frames, found.frames_from_input, found.size_from_input) == (273, True, True)
+    assert "81 frames are rendered in windows, 17 of overlap" in found.notes[1]
+    assert Resolved.from_status(found.to_status()) == found
+    asked = _resolve("vace", "Edit", inputs={"video": CLAIM}, parameters={"durationSeconds": 10})
+    assert (asked.frames, asked.frames_from_input) == (161, False)
+    [fault] = _faults("vace", "Edit", inputs={"video": CLAIM}, parameters={"frames": 277})
+    assert "between 5 and 273" in str(fault)
+    [other] = _faults("vace", "VideoToVideo", inputs={"video": CLAIM}, parameters={"frames": 161})
+    assert "between 5 and 81" in str(other)
+
+
 def test_a_missing_seed_is_the_first_53_bits_of_the_uid_s_hash() -> None:
     # sha256 of UID, from another program: first 14 hex digits, without the last 3 bits
     assert _resolve().seed == seed_of(UID) == int(_sha256(UID)[:14], 16) >> 3
@@ -185,7 +217,6 @@ def test_faults_name_field_value_and_allowed(
 
 
 LATER: list[tuple[str, dict[str, Any], str]] = [
-    ("TextToVideo", {"parameters": {"preset": "Fast"}}, "spec.parameters.preset"),
     ("TextToVideo", {"output": {"fps": 30}}, "spec.output.fps"),
     ("TextToVideo", {"output": {"audio": "Source"}}, "spec.output.audio"),
     ("TextToVideo", {"output": {"watermark": True}}, "spec.output.watermark"),
@@ -331,3 +362,74 @@ def test_resolve_is_total(job: dict[str, Any], short: str, uid: str) -> None:
     assert found.width * found.height <= model.limits.size.max_pixels
     assert 0 <= found.width - found.output_width < 16
     assert Resolved.from_status(found.to_status()) == found
+
+
+# --- hosted names
+
+
+def _hosted(name: str, task: str, local: str = "wan2.1-vace-14b", **more: Any) -> Resolved | str:
+    model = load_catalogue().with_aliases({name: local}).get(name)
+    assert model is not None
+    try:
+        return resolve(_spec(task, **more), model, UID)
+    except InvalidSpec as invalid:
+        return str(invalid)
+
+
+REFERENCE = {"source": CLAIM}
+
+
+@pytest.mark.parametrize(
+    ("task", "more", "said"),
+    [
+        ("TextToVideo", {}, "spec.task is TextToVideo; allowed: Edit for wan2.7-videoedit"),
+        ("Edit", {"inputs": {"video": CLAIM, "references": [REFERENCE] * 5}}, "at most 4 for wan2.7-videoedit"),
+        ("Edit", {"parameters": {"durationSeconds": 11}}, "durationSeconds is 11; allowed: 2 to 10 seconds"),
+        ("Edit", {"parameters": {"durationSeconds": 1}}, "durationSeconds is 1; allowed: 2 to 10 seconds"),
+        ("Edit", {"parameters": {"frames": 165}}, "frames is 165 (10.31 s at 16 fps); allowed: 2 to 10 seconds"),
+        (
+            "Edit",
+            {"negativePrompt": "x" * 501},
+            "spec.negativePrompt is a text of 501 characters; allowed: at most 500",
+        ),
+    ],
+)
+def test_limits_of_the_hosted_edit(task: str, more: dict[str, Any], said: str) -> None:
+    found = _hosted("wan2.7-videoedit", task, **{"inputs": {"video": CLAIM}, **more})
+    assert said in str(found)
+
+
+def test_the_hosted_edit_takes_the_whole_source_up_to_ten_seconds() -> None:
+    found = _hosted("wan2.7-videoedit", "Edit", inputs={"video": CLAIM, "references": [REFERENCE] * 4})
+    assert isinstance(found, Resolved)
+    assert (found.frames, found.frames_from_input, found.model) == (161, True, "wan2.1-vace-14b")
+    assert "wan2.7-videoedit is rendered by wan2.1-vace-14b" in found.notes
+    longest = _hosted(
+        "wan2.7-videoedit", "Edit", inputs={"video": CLAIM}, parameters={"durationSeconds": 10, "fps": 24}
+    )
+    assert isinstance(longest, Resolved)
+    assert longest.frames == 241
+
+
+@pytest.mark.parametrize(
+    ("task", "more", "said"),
+    [
+        ("Edit", {"inputs": {"video": CLAIM}}, "spec.task is Edit"),
+        ("ReferenceToVideo", {"inputs": {"references": [REFERENCE] * 4}}, "at most 3 for wan2.1-vace-plus"),
+        (
+            "VideoToVideo",
+            {"inputs": {"video": CLAIM}, "parameters": {"control": "Flow"}},
+            "control is Flow; allowed: None",
+        ),
+        ("VideoToVideo", {"inputs": {"video": CLAIM}, "parameters": {"controlStrength": 1.5}}, "allowed: 0 to 1"),
+        ("VideoToVideo", {"inputs": {"video": CLAIM}, "parameters": {"frames": 85}}, "allowed: 0 to 5 seconds"),
+    ],
+)
+def test_limits_of_the_hosted_vace(task: str, more: dict[str, Any], said: str) -> None:
+    assert said in str(_hosted("wan2.1-vace-plus", task, **more))
+
+
+def test_the_hosted_vace_renders_720p() -> None:
+    found = _hosted("wan2.1-vace-plus", "ReferenceToVideo", inputs={"references": [REFERENCE]})
+    assert isinstance(found, Resolved)
+    assert (found.width, found.height, found.frames) == (1280, 720, 81)

@@ -34,7 +34,7 @@ def _states(model: Model, root: Path, level: VerifyLevel = VerifyLevel.HEADER) -
 def test_demo_weights_are_small_real_and_say_what_they_are(model: Model, tmp_path: Path) -> None:
     paths = write_demo_weights(model, tmp_path)
     assert paths == [weight.path for weight in model.weights]
-    for found in verify(model, tmp_path, VerifyLevel.HASH):
+    for found in verify(model, tmp_path, VerifyLevel.HEADER):
         assert found.ok, found
         assert found.demo
         assert 0 < found.size_bytes < 800_000
@@ -122,21 +122,42 @@ def test_headers_are_judged(tmp_path: Path, change: Any, state: State, words: st
 
 
 def test_missing_comes_and_goes(tmp_path: Path) -> None:
-    assert _states(_vace(), tmp_path / "no such folder") == [State.MISSING] * 3
-    assert _states(_vace(), tmp_path) == [State.MISSING] * 3
+    assert _states(_vace(), tmp_path / "no such folder") == [State.MISSING] * 4
+    assert _states(_vace(), tmp_path) == [State.MISSING] * 4
     paths = write_demo_weights(_vace(), tmp_path)
-    assert _states(_vace(), tmp_path) == [State.PRESENT] * 3
+    assert _states(_vace(), tmp_path) == [State.PRESENT] * 4
     (tmp_path / paths[2]).unlink()
-    assert _states(_vace(), tmp_path) == [State.PRESENT, State.PRESENT, State.MISSING]
+    assert _states(_vace(), tmp_path) == [State.PRESENT, State.PRESENT, State.MISSING, State.PRESENT]
+
+
+def test_a_lora_is_known_by_the_endings_of_its_keys(tmp_path: Path) -> None:
+    path = tmp_path / write_demo_weights(_vace(), tmp_path)[3]
+    found = verify(_vace(), tmp_path, VerifyLevel.HEADER)[3]
+    assert (found.state, found.preset) == (State.PRESENT, "Fast")
+
+    def respell(header: dict[str, Any]) -> None:
+        for key in [key for key in header if "lora_" in key]:
+            header[key.replace("lora_down", "lora_A").replace("lora_up", "lora_B")] = header.pop(key)
+
+    def spoil(header: dict[str, Any]) -> None:
+        for key in [key for key in header if "lora_" in key]:
+            header[key.replace("lora_", "lokr_")] = header.pop(key)
+
+    _rewrite(path, respell)
+    assert verify(_vace(), tmp_path, VerifyLevel.HEADER)[3].ok
+    _rewrite(path, spoil)
+    spoilt = verify(_vace(), tmp_path, VerifyLevel.HEADER)[3]
+    assert spoilt.state is State.MISSING_KEYS
+    assert "no key ends in .self_attn.q.lora_down.weight" in spoilt.message
 
 
 def test_truncated_empty_linked_and_folder(tmp_path: Path) -> None:
-    first, second, third = (tmp_path / path for path in write_demo_weights(_vace(), tmp_path))
+    first, second, third, _lora = (tmp_path / path for path in write_demo_weights(_vace(), tmp_path))
     first.write_bytes(first.read_bytes()[:-1])
     second.write_bytes(b"")
     third.rename(tmp_path / "elsewhere")
     third.symlink_to(tmp_path / "elsewhere")
-    assert _states(_vace(), tmp_path) == [State.UNREADABLE, State.WRONG_SIZE, State.UNREADABLE]
+    assert _states(_vace(), tmp_path) == [State.UNREADABLE, State.WRONG_SIZE, State.UNREADABLE, State.PRESENT]
     assert _states(_vace(), tmp_path, VerifyLevel.SIZE)[0] is State.PRESENT
     third.unlink()
     third.mkdir()
@@ -150,6 +171,7 @@ def _known(model: Model, **known: Any) -> Model:
 
 def test_known_size_and_hash(tmp_path: Path) -> None:
     path = write_demo_weights(_vace(), tmp_path)[0]
+    _rewrite(tmp_path / path, lambda header: header.pop("__metadata__"))
     size = (tmp_path / path).stat().st_size
     assert _states(_known(_vace(), size_bytes=size), tmp_path, VerifyLevel.SIZE)[0] is State.PRESENT
     wrong = verify(_known(_vace(), size_bytes=size + 1), tmp_path, VerifyLevel.SIZE)[0]
@@ -158,6 +180,14 @@ def test_known_size_and_hash(tmp_path: Path) -> None:
     hashed = _known(_vace(), sha256="0" * 64)
     assert _states(hashed, tmp_path, VerifyLevel.HEADER)[0] is State.PRESENT
     assert _states(hashed, tmp_path, VerifyLevel.HASH)[0] is State.WRONG_HASH
+
+
+def test_demo_weights_are_no_match_for_a_known_size_only_where_hashes_are_asked_for(tmp_path: Path) -> None:
+    write_demo_weights(_vace(), tmp_path)
+    known = _known(_vace(), size_bytes=1_470_000_000, sha256="0" * 64)
+    assert _states(known, tmp_path, VerifyLevel.SIZE)[0] is State.PRESENT
+    assert _states(known, tmp_path, VerifyLevel.HEADER)[0] is State.PRESENT
+    assert _states(known, tmp_path, VerifyLevel.HASH)[0] is State.WRONG_SIZE
 
 
 @contextmanager

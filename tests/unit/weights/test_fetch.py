@@ -43,7 +43,8 @@ def model_named(name: str = "wan2.1-vace-1.3b") -> Model:
     return found
 
 
-MODEL = model_named()
+WHOLE = model_named()
+MODEL = WHOLE.model_copy(update={"weights": tuple(weight for weight in WHOLE.weights if weight.preset is None)})
 BIG = MODEL.weights[0]  # 312,272 bytes as a demo file
 OTHERS = MODEL.weights[1:]
 
@@ -171,6 +172,14 @@ async def test_a_file_without_a_source_must_be_there(server: Server, tmp_path: P
         await fetch(only)
     await fetch(asked)
     assert outcomes(await fetch(only)) == ["Kept", "Present", "Present"]
+
+
+async def test_a_file_that_only_a_preset_needs_may_be_missing_or_have_a_source(server: Server, tmp_path: Path) -> None:
+    sources = request(server, tmp_path).sources
+    without = Request(WHOLE, tmp_path, sources, allow_http=True, pace=PACE)
+    assert len(await fetch(without)) == len(MODEL.weights) < len(WHOLE.weights)
+    reports = await fetch(request(server, tmp_path, model=WHOLE))
+    assert outcomes(reports) == [*["Kept"] * len(MODEL.weights), "Fetched"]
 
 
 # --- the network

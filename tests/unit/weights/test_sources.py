@@ -9,6 +9,7 @@ import pytest
 
 from kinora.api.modelserver import WeightSource
 from kinora.catalogue.load import load_catalogue
+from kinora.catalogue.model import Role
 from kinora.weights.faults import Permanent
 from kinora.weights.secrets import read_secrets
 from kinora.weights.sigv4 import signed
@@ -116,7 +117,7 @@ def test_every_fault_at_once() -> None:
     given = [
         WeightSource(name="vae", url="https://x/a"),
         WeightSource(name="nothing", url="https://x/b"),
-        WeightSource(name=MODEL.weight(MODEL.weights[-1].role).path, url="https://x/c"),
+        WeightSource(name=MODEL.weight(Role.VAE).path, url="https://x/c"),
         WeightSource(name="diffusion", url="gopher://x"),
     ]
     found = [finding.field for finding in source_findings(given, MODEL, RULES)]

@@ -65,8 +65,8 @@ def weights_claim(server: Object, spec: ModelServerSpec) -> str:
     return spec.weights.claim_name or f"{server['metadata']['name']}-weights"
 
 
-def template_hash(spec: ModelServerSpec, engine_image: str) -> str:
-    """Eight hex digits over everything in the spec that shapes a pod.
+def template_hash(spec: ModelServerSpec, engine_image: str, entry: str = "") -> str:
+    """Eight hex digits over everything in the spec, and in an administrator's entry of its model, that shapes a pod.
 
     Defaults stay out: a field that a later version adds must not roll the pods that do not set it.
     """
@@ -77,7 +77,9 @@ def template_hash(spec: ModelServerSpec, engine_image: str) -> str:
         exclude_defaults=True,
         exclude={"replicas", "update", "autoscaling"},
     )
-    text = json.dumps([integral(shaping), engine_image], sort_keys=True, separators=(",", ":"))
+    text = json.dumps(
+        [integral(shaping), engine_image, *([entry] if entry else [])], sort_keys=True, separators=(",", ":")
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
@@ -163,12 +165,23 @@ def _metadata(server: Object, name: str) -> Body:
     }
 
 
-def pod(server: Object, spec: ModelServerSpec, settings: Settings, *, slot: int, incarnation: int) -> Body:
-    """One server pod: install-supervisor, then the engine as a native sidecar, then the agent."""
+def pod(
+    server: Object,
+    spec: ModelServerSpec,
+    settings: Settings,
+    *,
+    pool: Pool,
+    slot: int,
+    incarnation: int,
+    entry: str = "",
+) -> Body:
+    """One server pod of a pool: install-supervisor, then the engine as a native sidecar, then the agent.
+
+    ``entry``: the text of an administrator's entry of its model; empty: the agent has it packaged.
+    """
     engine_image = spec.engine.image or settings.engine_image
-    digest = template_hash(spec, engine_image)
+    digest = template_hash(spec, engine_image, entry)
     metadata = server["metadata"]
-    pool = spec.gpu.pools[0] if spec.gpu.pools else Pool(name="default")
     body = _metadata(server, names.pod_name(metadata["name"], metadata["uid"], digest, slot, incarnation))
     body["labels"] = {**pool.labels, **body["labels"], names.LABEL_SLOT: str(slot), LABEL_POOL: pool.name}
     body["annotations"] = {
@@ -190,7 +203,7 @@ def pod(server: Object, spec: ModelServerSpec, settings: Settings, *, slot: int,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "initContainers": [_install(settings), _engine(spec, settings, engine_image, pool)],
-        "containers": [_agent(server, spec, settings, pool)],
+        "containers": [_agent(server, spec, settings, pool, entry)],
         "volumes": _volumes(server, spec),
         "tolerations": [
             {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
@@ -278,10 +291,11 @@ def _engine_resources(spec: ModelServerSpec, pool: Pool) -> Body:
     return resources
 
 
-def _agent(server: Object, spec: ModelServerSpec, settings: Settings, pool: Pool) -> Body:
+def _agent(server: Object, spec: ModelServerSpec, settings: Settings, pool: Pool, entry: str) -> Body:
     config = AgentConfig(
         model_server_name=server["metadata"]["name"],
         model=spec.model,
+        model_entry=entry,
         verify=spec.weights.verify,
         drain_seconds=spec.drain_seconds,
         artifact_claim=spec.artifacts.claim_name or "",
@@ -289,13 +303,17 @@ def _agent(server: Object, spec: ModelServerSpec, settings: Settings, pool: Pool
         allowed_node_classes=spec.allowed_node_classes,
         pool=pool.name,
     )
+    without = None if entry else {"model_entry"}
     return {
         "name": names.CONTAINER_AGENT,
         "image": settings.agent_image,
         "imagePullPolicy": settings.image_pull_policy,
         "command": ["kinora", "agent"],
         "env": [
-            {"name": CONFIG_VARIABLE, "value": json.dumps(config.model_dump(mode="json", by_alias=True))},
+            {
+                "name": CONFIG_VARIABLE,
+                "value": json.dumps(config.model_dump(mode="json", by_alias=True, exclude=without)),
+            },
             downward(POD_NAME_VARIABLE, "metadata.name"),
             downward(POD_UID_VARIABLE, "metadata.uid"),
             downward(NAMESPACE_VARIABLE, "metadata.namespace"),

@@ -54,9 +54,12 @@ def refusals(
     spec: ModelServerSpec, catalogue: Catalogue, default_engine_image: str, rules: Rules | None = None
 ) -> Iterator[Refusal]:
     """Every reason why not, the most telling first. `rules`: what sources of weights may be."""
-    if catalogue.get(spec.model) is None:
+    model = catalogue.get(spec.model)
+    if model is None or model.served_by is not None:
         known = ", ".join(catalogue.names)
-        yield Refusal(reasons.UNKNOWN_MODEL, f"spec.model is {spec.model!r}; allowed: {known}")
+        more = f"a further name of {model.served_by}" if model is not None else catalogue.unknown(spec.model)
+        mend = f" ({more})" if more else ""
+        yield Refusal(reasons.UNKNOWN_MODEL, f"spec.model is {spec.model!r}; allowed: {known}{mend}")
     for missing in _not_implemented(spec):
         yield Refusal(reasons.NOT_IMPLEMENTED, f"{missing} is not implemented in this release; remove it")
     yield from _wrong_weights(spec, catalogue.get(spec.model), rules or Rules())
@@ -84,17 +87,12 @@ def _wrong_weights(spec: ModelServerSpec, model: Model | None, rules: Rules) -> 
 
 def _not_implemented(spec: ModelServerSpec) -> list[str]:
     given = {
-        "spec.autoscaling": spec.autoscaling is not None,
         "spec.warmup": spec.warmup,
         "spec.recycle": spec.recycle is not None,
         "spec.artifacts.s3": spec.artifacts.s3 is not None,
         "spec.podTemplate": spec.pod_template is not None,
-        "more than one entry of spec.gpu.pools": len(spec.gpu.pools) > 1,
-        "spec.gpu.pools[0].maxReplicas": any(pool.max_replicas is not None for pool in spec.gpu.pools),
         "spec.gpu.pools[0].gpuModel": any(pool.gpu_model is not None for pool in spec.gpu.pools),
         "spec.gpu.pools[0].provider": any(pool.provider != "generic" for pool in spec.gpu.pools),
         "spec.gpu.pools[0].capacity": any(pool.capacity != "OnDemand" for pool in spec.gpu.pools),
-        "spec.gpu.fallbackAfterSeconds": "fallback_after_seconds" in spec.gpu.model_fields_set
-        and spec.gpu.fallback_after_seconds != 300,
     }
     return [field for field, is_given in given.items() if is_given]

@@ -11,10 +11,12 @@ from kinora.api.names import (
     ANNOTATION_SOURCES_HASH,
     ANNOTATION_TEMPLATE_HASH,
     CONDITION_ENGINE_READY,
+    CONDITION_FAST_READY,
     CONDITION_WEIGHTS_READY,
     LABEL_SLOT,
 )
 from kinora.api.transitions import parse_time
+from kinora.api.videojob import Preset
 
 Object = Mapping[str, Any]
 TERMINATING_LIMIT = 30.0  # seconds beyond a pod's grace: its node is gone, or its processes cannot be ended
@@ -42,6 +44,9 @@ class ServerPod:
     node_ready: bool = True
     engine_since: dt.datetime | None = None  # the engine condition's last transition
     deletion_time: dt.datetime | None = None  # metadata.deletionTimestamp: when its grace ends
+    started_in: float | None = None  # seconds from its creation to EngineReady, by the cluster's clocks
+    presets: frozenset[str] = frozenset()  # whose files it has
+    preset_message: str = ""  # what the files of preset Fast lack
 
     @property
     def is_lost(self) -> bool:
@@ -87,6 +92,7 @@ class ServerSnapshot:
     backlog: int  # unfinished jobs of the namespace that only wait for this server
     now: dt.datetime
     runs: tuple[WeightsRun, ...] = ()
+    entry: str = ""  # the text of an administrator's entry of its model
 
 
 def _condition(pod: Object, kind: str) -> Object:
@@ -103,6 +109,7 @@ def server_pod(pod: Object, *, busy: bool, node_ready: bool = True) -> ServerPod
     status = pod.get("status") or {}
     engine = _condition(pod, CONDITION_ENGINE_READY)
     scheduled = _condition(pod, "PodScheduled")
+    fast = _condition(pod, CONDITION_FAST_READY)
     slot = metadata.get("labels", {}).get(LABEL_SLOT, "")
     deletion = metadata.get("deletionTimestamp")
     return ServerPod(
@@ -124,7 +131,17 @@ def server_pod(pod: Object, *, busy: bool, node_ready: bool = True) -> ServerPod
         busy=busy,
         node_ready=node_ready,
         deletion_time=parse_time(deletion) if deletion else None,
+        started_in=_started_in(metadata, engine),
+        presets=frozenset({str(Preset.FAST)}) if fast.get("status") == "True" else frozenset(),
+        preset_message=fast.get("message", "") if fast.get("status") == "False" else "",
     )
+
+
+def _started_in(metadata: Object, engine: Object) -> float | None:
+    created, ready = metadata.get("creationTimestamp"), engine.get("lastTransitionTime")
+    if engine.get("status") != "True" or not created or not ready:
+        return None
+    return max(0.0, (parse_time(ready) - parse_time(created)).total_seconds())
 
 
 def _waiting(status: Object) -> str:

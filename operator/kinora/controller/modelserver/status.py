@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kinora.api import reasons
 from kinora.api.modelserver import ModelServerSpec
-from kinora.api.transitions import clip, rfc3339
+from kinora.api.transitions import clip, parse_time, rfc3339
+from kinora.controller.modelserver.capacity import pools_of
 from kinora.controller.modelserver.desired import selector
 from kinora.controller.modelserver.refuse import Refusal
 from kinora.controller.modelserver.snapshot import ServerPod, ServerSnapshot
 from kinora.controller.modelserver.weights import Volume
+from kinora.controller.scheduling.fleet import Fleet, Rest
+from kinora.controller.scheduling.scale import Scale
 
 Body = dict[str, Any]
 _BAD_WEIGHTS = frozenset({reasons.WEIGHTS_MISSING, reasons.WEIGHTS_CHANGED, reasons.WEIGHTS_VERIFYING})
@@ -26,7 +29,14 @@ class Facts:
     spec: ModelServerSpec
     current_hash: str
     missing_claims: tuple[str, ...]
+    replicas: int
+    "How many pods are wanted: spec.replicas, or what the autoscaler decided."
+    fleet: Fleet
     volume: Volume
+    scaled: Scale | None = None
+    cold_start: float | None = None
+    performance: Mapping[str, Any] = field(default_factory=dict)
+    backlog_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -80,17 +90,17 @@ def server_status(snapshot: ServerSnapshot, facts: Facts) -> Body:
     serving = [pod for pod in pods if pod.serves]
     weights = _weights(pods, facts, snapshot)
     available = (
-        Verdict("True", reasons.ALL_READY, f"{len(serving)} of {facts.spec.replicas} pods serve")
+        Verdict("True", reasons.ALL_READY, f"{len(serving)} of {facts.replicas} pods serve")
         if serving
         else _why_none(pods, facts, weights)
     )
-    settled = len(serving) == facts.spec.replicas == len(snapshot.pods) and all(
+    settled = len(serving) == facts.replicas == len(snapshot.pods) and all(
         pod.template_hash == facts.current_hash for pod in snapshot.pods
     )
     reconciling = (
         Verdict("False", reasons.ALL_READY, "")
         if settled
-        else Verdict("True", reasons.PROGRESSING, f"{len(serving)} of {facts.spec.replicas} pods serve")
+        else Verdict("True", reasons.PROGRESSING, f"{len(serving)} of {facts.replicas} pods serve")
     )
     conditions = {
         "WeightsReady": weights,
@@ -99,17 +109,63 @@ def server_status(snapshot: ServerSnapshot, facts: Facts) -> Body:
         "Reconciling": reconciling,
         "Stalled": Verdict("False", reasons.PROGRESSING if not settled else reasons.ALL_READY, ""),
     }
+    if facts.scaled is not None:
+        told = "spec.autoscaling decides; spec.replicas is not read"
+        conditions["Autoscaling"] = Verdict("True", reasons.AUTOSCALING, told)
     status = {**_status(snapshot, conditions), **(facts.volume.status or {})}
-    pool = facts.spec.gpu.pools[0].name if facts.spec.gpu.pools else "default"
-    unscheduled = next((pod.unscheduled_message for pod in pods if pod.unscheduled_message), None)
-    told = {"message": clip(unscheduled)} if unscheduled else {}  # a null in a list is pruned: it would always differ
-    status["pools"] = [{"name": pool, "replicas": len(pods), **told}]
+    status["pools"] = _pools(snapshot, facts, pods)
+    status["backlogSeconds"] = round(facts.backlog_seconds)
+    if facts.cold_start is not None:
+        status["coldStart"] = {"seconds": round(facts.cold_start, 1)}
+    if facts.performance:
+        status["performance"] = dict(facts.performance)
+    status["lastScale"] = _last_scale(snapshot, facts) if facts.scaled is not None else None
     return status
 
 
+def _pools(snapshot: ServerSnapshot, facts: Facts, pods: list[ServerPod]) -> list[Body]:
+    """Each pool with its pods and, in the provider's own words, why it has no more of them."""
+    before = {told.get("name"): told for told in (snapshot.server.get("status") or {}).get("pools") or []}
+    rests = {rest.pool: rest for rest in facts.fleet.rests}
+    return [_pool(pool.name, before.get(pool.name) or {}, rests.get(pool.name), pods, snapshot.now)
+            for pool in pools_of(facts.spec)]  # fmt: skip
+
+
+def _pool(name: str, before: Mapping[str, Any], rest: Rest | None, pods: list[ServerPod], now: dt.datetime) -> Body:
+    mine = [pod for pod in pods if (pod.pool or name) == name]
+    told: Body = {"name": name, "replicas": len(mine)}
+    message = next((pod.unscheduled_message for pod in mine if pod.unscheduled_message), "")
+    until, refusals = before.get("backoffUntilTime"), int(before.get("refusals") or 0)
+    if rest is not None:
+        until = rfc3339(dt.datetime.fromtimestamp(rest.until, dt.UTC)) if rest.rests else None
+        refusals, message = rest.rests, rest.message
+    elif until and parse_time(until) > now:
+        message = message or str(before.get("message") or "")
+    else:
+        until = None
+    if any(pod.node for pod in mine) and until is None:
+        refusals = 0  # it gives again
+    # A null in a list is pruned by the API server, and would always differ: what is not is left out.
+    extra = {"backoffUntilTime": until, "refusals": refusals, "message": clip(message) if message else None}
+    return told | {key: value for key, value in extra.items() if value}
+
+
+def _last_scale(snapshot: ServerSnapshot, facts: Facts) -> list[Body]:
+    """The last five decisions, the newest first; a new one only when another number is wanted."""
+    before = list((snapshot.server.get("status") or {}).get("lastScale") or [])
+    if facts.scaled is None:
+        return before
+    wanted = facts.scaled.replicas
+    present = int(before[0]["toReplicas"]) if before else sum(1 for pod in snapshot.pods if not pod.terminating)
+    if wanted == present:
+        return before
+    entry = {"time": rfc3339(snapshot.now), "fromReplicas": present, "toReplicas": wanted}
+    return [{**entry, "reason": clip(facts.scaled.reason)}, *before][:5]
+
+
 def _ready(facts: Facts, weights: Verdict, available: Verdict) -> Verdict:
-    if facts.spec.replicas == 0 and weights.status != "False" and not facts.missing_claims:
-        return Verdict("True", reasons.SCALED_TO_ZERO, "spec.replicas is 0; raise it to render")
+    if facts.replicas == 0 and weights.status != "False" and not facts.missing_claims:
+        return Verdict("True", reasons.SCALED_TO_ZERO, "no pod is wanted")
     return available
 
 
@@ -122,7 +178,8 @@ def _weights(pods: list[ServerPod], facts: Facts, snapshot: ServerSnapshot) -> V
     if lacking:
         return Verdict("False", lacking.engine_reason, lacking.engine_message)
     if facts.volume.sourced or any(pod.serves for pod in pods):
-        return Verdict("True", reasons.WEIGHTS_PRESENT, "every weight file is present and verified")
+        without = next((f"; preset Fast: {pod.preset_message}" for pod in pods if pod.preset_message), "")
+        return Verdict("True", reasons.WEIGHTS_PRESENT, f"every weight file is present and verified{without}")
     for condition in (snapshot.server.get("status") or {}).get("conditions") or []:
         if condition.get("type") == "WeightsReady" and condition.get("status") == "True":
             return Verdict("True", condition.get("reason", ""), condition.get("message", ""))
@@ -133,8 +190,8 @@ def _why_none(pods: list[ServerPod], facts: Facts, weights: Verdict) -> Verdict:
     """Why no pod serves: the most telling reason first."""
     if weights.status == "False":
         return weights
-    if facts.spec.replicas == 0:
-        return Verdict("False", reasons.SCALED_TO_ZERO, "spec.replicas is 0; raise it to render")
+    if facts.replicas == 0:
+        return Verdict("False", reasons.SCALED_TO_ZERO, "no pod is wanted")
     for pod in pods:
         if pod.unscheduled_message:
             return Verdict("False", reasons.POD_UNSCHEDULABLE, f"{pod.name}: {pod.unscheduled_message}")
@@ -143,7 +200,7 @@ def _why_none(pods: list[ServerPod], facts: Facts, weights: Verdict) -> Verdict:
     for pod in pods:
         if pod.engine_reason:
             return Verdict("False", pod.engine_reason, f"{pod.name}: {pod.engine_message}".rstrip(": "))
-    return Verdict("False", reasons.ENGINE_STARTING, f"{len(pods)} of {facts.spec.replicas} pods are starting")
+    return Verdict("False", reasons.ENGINE_STARTING, f"{len(pods)} of {facts.replicas} pods are starting")
 
 
 def _status(snapshot: ServerSnapshot, wanted: Mapping[str, Verdict]) -> Body:

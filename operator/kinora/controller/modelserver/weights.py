@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kinora.api import names, reasons
@@ -69,6 +69,13 @@ def look(snapshot: ServerSnapshot, spec: ModelServerSpec, model: Model, settings
         return Volume(False, reasons.WEIGHTS_FAILED, message, _status(progress, None, None), delete=others)
     reason, message = _under_way(run, progress)
     return Volume(False, reason, message, _status(progress, None, None), delete=others)
+
+
+def current(snapshot: ServerSnapshot, volume: Volume, template_hash: str) -> ServerSnapshot:
+    """While other weights are on their way no pod is outdated: those that serve go on serving."""
+    if volume.ready:
+        return snapshot
+    return replace(snapshot, pods=tuple(replace(pod, template_hash=template_hash) for pod in snapshot.pods))
 
 
 def sources_hash(config: WeightsConfig) -> str:

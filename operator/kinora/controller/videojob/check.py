@@ -16,8 +16,10 @@ from kinora.api.base import MESSAGE_LIMIT
 from kinora.api.findings import shape_message
 from kinora.api.videojob import VideoJobSpec
 from kinora.catalogue.load import Catalogue
+from kinora.controller.queues import queue_faults
+from kinora.controller.scheduling.facts import Queue
 from kinora.recipes.build import planned_hash
-from kinora.recipes.faults import Fault, InvalidSpec, not_yet
+from kinora.recipes.faults import Fault, InvalidSpec
 from kinora.recipes.resolve import prompts_of, resolve
 
 Object = Mapping[str, Any]
@@ -30,6 +32,11 @@ class Accepted:
     model: str
     resolved: Mapping[str, Any]
 
+    @property
+    def preset(self) -> str:
+        """The preset whose files a pod must have besides; empty: none."""
+        return str(self.resolved.get("preset", ""))
+
 
 @dataclass(frozen=True)
 class Refused:
@@ -41,16 +48,22 @@ class Refused:
 
 @dataclass(frozen=True)
 class Undecided:
-    """``modelServerName`` names no ModelServer yet, so the model is not known."""
+    """The model is not known: ``modelServerName`` names no ModelServer yet, or the model's entry cannot be used."""
 
     message: str
+    reason: str = reasons.NO_MODEL_SERVER
 
 
 Verdict = Accepted | Refused | Undecided
 
 
-def check(job: Object, catalogue: Catalogue, server_models: Mapping[str, str]) -> Verdict:
-    """Accept, refuse with every fault, or wait. ``server_models``: ModelServer name -> model, of the namespace."""
+def check(
+    job: Object, catalogue: Catalogue, server_models: Mapping[str, str], queues: Mapping[str, Queue] | None = None
+) -> Verdict:
+    """Accept, refuse with every fault, or wait. ``server_models``: ModelServer name -> model, of the namespace.
+
+    ``queues``: the declared ones; None where nobody can know them (offline).
+    """
     try:
         spec = VideoJobSpec.model_validate(job["spec"])
     except ValidationError as error:
@@ -61,23 +74,25 @@ def check(job: Object, catalogue: Catalogue, server_models: Mapping[str, str]) -
         if name is None:
             return Undecided(f"no ModelServer {spec.model_server_name!r} in the namespace yet")
     model = catalogue.get(name)
+    if model is None and name is not None and name in catalogue.refused:
+        message = f"the catalogue entry of {name} cannot be used: {catalogue.refused[name]}"[:MESSAGE_LIMIT]
+        return Undecided(message, reasons.MODEL_REFUSED)
     if model is None:
         fault = Fault("spec.model", name, ", ".join(catalogue.names), catalogue.unknown(name))
         return Refused(reasons.INVALID_SPEC, str(fault))
     try:
         resolved = resolve(spec, model, job["metadata"]["uid"])
     except InvalidSpec as invalid:
-        return _refused(InvalidSpec((*invalid.faults, *queue_faults(spec))))
-    later = queue_faults(spec)
-    if later:
-        return _refused(InvalidSpec(later))
+        return _refused(InvalidSpec((*invalid.faults, *_queue_faults(spec, job, queues))))
+    faults = _queue_faults(spec, job, queues)
+    if faults:
+        return _refused(InvalidSpec(faults))
     graph_hash = planned_hash(model, resolved, prompts_of(spec, model))
-    return Accepted(model.name, {**resolved.to_status(), "graphHash": graph_hash})
+    return Accepted(model.local_name, {**resolved.to_status(), "graphHash": graph_hash})
 
 
-def queue_faults(spec: VideoJobSpec) -> tuple[Fault, ...]:
-    """What belongs to the queue rather than to the picture, and arrives with scheduling."""
-    return () if spec.queue == "default" else (not_yet("spec.queue", spec.queue, "default"),)
+def _queue_faults(spec: VideoJobSpec, job: Object, queues: Mapping[str, Queue] | None) -> tuple[Fault, ...]:
+    return () if queues is None else tuple(queue_faults(spec, job["metadata"]["namespace"], queues))
 
 
 def _refused(invalid: InvalidSpec) -> Refused:

@@ -58,9 +58,12 @@ def _wait(snapshot: JobSnapshot, verdict: Accepted | Undecided, deadline_left: f
     if snapshot.job["spec"].get("suspend"):
         reason, message = reasons.SUSPENDED, "spec.suspend is true; set it to false to go on"
     elif isinstance(verdict, Undecided):
-        reason, message = reasons.NO_MODEL_SERVER, verdict.message
+        reason, message = verdict.reason, verdict.message
     elif not snapshot.has_server:
         reason, message = reasons.NO_MODEL_SERVER, f"no ModelServer in the namespace serves {verdict.model}"
+    elif snapshot.preset_lacks:
+        reason = reasons.NO_PRESET_WEIGHTS
+        message = f"no server pod has the files of preset {verdict.preset}: {snapshot.preset_lacks}"
     else:
         reason, message = reasons.WAITING_FOR_SERVER, "every server pod of the model is busy or not ready"
     if phase_of(status) == Phase.QUEUED and _same_wait(status.get("reason"), reason):
@@ -76,7 +79,13 @@ def _wait(snapshot: JobSnapshot, verdict: Accepted | Undecided, deadline_left: f
 def _same_wait(old: str | None, new: str) -> bool:
     """A job that waits after a retry or a disruption keeps that reason: it is the more telling one."""
     if new == reasons.WAITING_FOR_SERVER:
-        return old in {reasons.WAITING_FOR_SERVER, reasons.RETRY, reasons.DISRUPTED, reasons.TAKEN_BACK}
+        return old in {
+            reasons.WAITING_FOR_SERVER,
+            reasons.RETRY,
+            reasons.DISRUPTED,
+            reasons.TAKEN_BACK,
+            reasons.PREEMPTED,
+        }
     return old == new
 
 
@@ -118,6 +127,10 @@ def _after_release(snapshot: JobSnapshot, reason: str) -> Plan:
     status = snapshot.job.get("status") or {}
     if snapshot.job["spec"].get("cancel"):
         return _end(snapshot, Phase.CANCELLED, reasons.CANCELLED, "cancelled; its attempt had been given up")
+    if reason == reasons.PREEMPTED:
+        message = f"attempt {status.get('attempt')} was stopped for a job that goes first"
+        patch = requeued(snapshot.job, reasons.PREEMPTED, message, snapshot.now, disruption=False)
+        return Plan(status=patch, notes=(Note("Normal", reasons.PREEMPTED, message, "Requeue"),))
     if reason in DISRUPTIONS:
         return _disrupted(snapshot, f"attempt {status.get('attempt')} was given up: {reason}")
     failures = int(status.get("failures") or 0)

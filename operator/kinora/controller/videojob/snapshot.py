@@ -59,3 +59,4 @@ class JobSnapshot:
     cancel_seconds: float  # since it saw cancel on an assigned job
     suspended_seconds: float  # how long it has been seen suspended, in all
     now: dt.datetime
+    preset_lacks: str = ""  # why no pod that serves can render its preset; empty where one can, or none serves

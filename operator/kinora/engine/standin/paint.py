@@ -50,6 +50,8 @@ class Scene:
     strength: float = 1.0
     denoise: float = 1.0
     overlay: float = 1.0
+    marks: tuple[str, ...] = ()
+    "What was laid on the model: other marks, other pictures."
 
 
 class Painter:
@@ -57,7 +59,7 @@ class Painter:
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
-        numbers = palette.generator(scene.seed, scene.prompt, scene.negative)
+        numbers = palette.generator(scene.seed, scene.prompt, scene.negative, *scene.marks)
         colours = palette.prompt_colours(numbers)
         if scene.reference is not None:
             colours = palette.with_reference(colours, dominant_colours(scene.reference[0], 5))

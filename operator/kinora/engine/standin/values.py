@@ -34,6 +34,8 @@ class Weights:
     name: str
     shift: float = 0.0
     tensors: int = 0
+    loras: tuple[str, ...] = ()
+    "What was laid on it, as name and strength."
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class Latent:
     lead_pixels: Images | None = None
     noisy: bool = False
     "Whether a first stage of sampling left noise for a second one."
+    marks: tuple[str, ...] = ()
+    "The LoRAs of that first stage's model."
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ class Role:
     name: str
     keys: tuple[str, ...]
     refusal: str
+    part: str = ""
+    "What one key at least must hold."
 
 
 VACE_MODEL = Role(
@@ -35,7 +37,7 @@ UMT5 = Role("UMT5 text encoder", ("shared.weight", "spiece_model"), "ERROR: clip
 WAN_VAE = Role("Wan VAE", ("decoder.middle.0.residual.0.gamma",), "ERROR: VAE is invalid")
 WRAPPER_T5 = Role("UMT5 text encoder", ("token_embedding.weight",), "Invalid T5 text encoder model")
 CLIP_VISION = Role("CLIP vision encoder", ("log_scale",), "Invalid CLIP model")
-LORA = Role("LoRA", (), "ERROR: LoRA is invalid")
+LORA = Role("LoRA", (), "ERROR: LoRA is invalid", part=".lora_")
 
 PREFIXES = ("", "model.", "model.diffusion_model.")
 
@@ -49,6 +51,8 @@ def load(folders: Folders, places: tuple[str, ...], name: str, role: Role, preci
     missing = [key for key in role.keys if not any(prefix + key in header.tensors for prefix in PREFIXES)]
     if missing:
         raise NodeError(f"{role.refusal}: {name} is no {role.name}: it has no key {missing[0]!r}")
+    if not any(role.part in key for key in header.tensors):
+        raise NodeError(f"{role.refusal}: {name} is no {role.name}: none of its keys holds {role.part!r}")
     if precision in FP8:
         _check_matrices(header.tensors, name, precision)
     return Weights(role.name, name, tensors=len(header.tensors))

@@ -202,6 +202,20 @@ def _preprocessed(image: Images, resolution: int) -> Images:
     return resize(image, round(width * scale), round(height * scale))
 
 
+@node("ColorMatch")
+def color_match(
+    _context: Context, *, image_ref: Images, image_target: Images, method: str, strength: float = 1.0, **_more: Any
+) -> Output:
+    """IMAGE: the target with the reference's mean and spread of each channel, whatever the method."""
+    if len(image_ref) not in (1, len(image_target)):
+        raise NodeError(f"ColorMatch ({method}) takes one reference picture, or as many as there are pictures")
+    target, wanted = image_target.astype(np.float32), image_ref.astype(np.float32)
+    mean, spread = target.mean((1, 2), keepdims=True), target.std((1, 2), keepdims=True)
+    scale = wanted.std((1, 2), keepdims=True) / np.maximum(spread, 1.0)
+    matched = (target - mean) * scale + wanted.mean((1, 2), keepdims=True)
+    return Output((np.clip(target + strength * (matched - target) + 0.5, 0, 255).astype(np.uint8),))
+
+
 @node("SaveImage")
 def save_image(context: Context, *, images: Images, filename_prefix: str) -> Output:
     """PNG files in the output folder: name_00001_.png and on."""

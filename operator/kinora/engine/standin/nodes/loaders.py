@@ -17,10 +17,24 @@ def unet_loader(context: Context, *, unet_name: str, weight_dtype: str) -> Outpu
 
 @node("LoraLoaderModelOnly")
 def lora_loader(context: Context, *, model: Weights, lora_name: str, strength_model: float) -> Output:
-    """MODEL: the file must be sound; it has no effect here."""
-    if strength_model:
-        weights.load(context.folders, ("loras",), lora_name, weights.LORA)
-    return Output((model,))
+    """MODEL with the LoRA on it: it changes what a sampler paints. At strength 0 the file is not even read."""
+    if not strength_model:
+        return Output((model,))
+    return Output((_with_lora(context, model, lora_name, strength_model),))
+
+
+def _with_lora(context: Context, model: Weights, name: str, strength: float) -> Weights:
+    weights.load(context.folders, ("loras",), name, weights.LORA)
+    return replace(model, loras=(*model.loras, f"{name} at {strength:g}"))
+
+
+@node("WanVideoLoraSelect")
+def wan_lora_select(
+    _context: Context, *, lora: str, strength: float, prev_lora: tuple[tuple[str, float], ...] = (), **_options: Any
+) -> Output:
+    """WANVIDLORA: names and strengths, for the model loader to read."""
+    chosen = (*prev_lora, (lora, strength)) if strength else tuple(prev_lora)
+    return Output((chosen,))
 
 
 @node("CLIPLoader")
@@ -88,6 +102,16 @@ def settings(_context: Context, **options: Any) -> Output:
 
 
 @node("WanVideoModelLoader")
-def wan_model_loader(context: Context, *, model: str, quantization: str, **_options: Any) -> Output:
-    """WANVIDEOMODEL."""
-    return Output((weights.load(context.folders, ("diffusion_models",), model, weights.WAN_VIDEO_MODEL, quantization),))
+def wan_model_loader(
+    context: Context,
+    *,
+    model: str,
+    quantization: str,
+    lora: tuple[tuple[str, float], ...] = (),
+    **_options: Any,
+) -> Output:
+    """WANVIDEOMODEL, its LoRAs on it."""
+    found = weights.load(context.folders, ("diffusion_models",), model, weights.WAN_VIDEO_MODEL, quantization)
+    for name, strength in lora:
+        found = _with_lora(context, found, name, strength)
+    return Output((found,))

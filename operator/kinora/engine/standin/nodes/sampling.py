@@ -137,6 +137,7 @@ def ksampler(
         reference=vace.reference,
         strength=vace.strength,
         denoise=denoise,
+        marks=(*latent_image.marks, *model.loras),
     )
     lead = None if vace.reference is None else vace.reference[:1]
     return Output((replace(latent_image, pixels=sample(context, scene), lead_pixels=lead),))
@@ -172,7 +173,8 @@ def ksampler_advanced(
         for step in range(count):
             context.pace.step(time.monotonic(), tokens)
             context.progress(step + 1, count)
-        return Output((replace(latent_image, noisy=True),))
+        marks = tuple(f"first stage: {lora}" for lora in model.loras)
+        return Output((replace(latent_image, noisy=True, marks=marks),))
     whole = replace(latent_image, noisy=False)
     return ksampler(
         context, model=model, seed=noise_seed, steps=count, cfg=cfg, positive=positive, negative=negative,

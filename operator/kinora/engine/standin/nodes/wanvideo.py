@@ -70,7 +70,7 @@ def adjusted_size(width: int, height: int, area: int) -> tuple[int, int]:
 def sampler(
     context: Context,
     *,
-    model: Weights,  # noqa: ARG001
+    model: Weights,
     image_embeds: ImageEmbeds,
     steps: int,
     cfg: float,
@@ -101,6 +101,7 @@ def sampler(
         masks=masks,
         strength=image_embeds.strength,
         overlay=denoise_strength,
+        marks=model.loras,
     )
     return Output((Latent(width, height, latent_frames(frames), pixels=sample(context, scene)),))
 

@@ -1,0 +1,154 @@
+"""Carries out what scheduling decides for a namespace: binds jobs, takes staged ones back, stops pre-empted ones.
+
+The decision itself is `scheduling.bind.assign`. All writes of a pass go out side by side, each a compare-and-set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from kinora.api import reasons
+from kinora.api.names import prompt_id
+from kinora.api.reasons import Phase
+from kinora.api.transitions import bound, is_assigned, phase_of, preempted, requeued
+from kinora.controller.executor import Executor, StaleError
+from kinora.controller.gather import Gatherer
+from kinora.controller.metrics import Metrics
+from kinora.controller.scheduling.bind import Bind, Leave, assign
+from kinora.controller.store import Store
+from kinora.controller.videojob.check import Accepted
+from kinora.kube.client import ApiError
+from kinora.kube.resources import VIDEOJOB
+
+log = logging.getLogger(__name__)
+Object = dict[str, Any]
+HELD_SECONDS: Final = 30.0
+
+
+class Binder:
+    """Binds the jobs of one namespace after another.
+
+    ``again(namespace, delay)`` asks for another pass; ``bound_to(job as it waited, bind)`` is told of each bind.
+    """
+
+    def __init__(  # noqa: PLR0917 - the operator's parts, and three ways back to it
+        self,
+        store: Store,
+        gatherer: Gatherer,
+        executor: Executor,
+        metrics: Metrics,
+        take: Callable[[Object], None],
+        refresh: Callable[[str], Awaitable[None]],
+        again: Callable[[str, float], None],
+        bound_to: Callable[[Object, Bind], None],
+    ) -> None:
+        self._store = store
+        self._gatherer = gatherer
+        self._executor = executor
+        self._metrics = metrics
+        self._take = take
+        self._refresh = refresh
+        self._again = again
+        self._bound = bound_to
+        self.cordoned: dict[str, frozenset[str]] = {}  # ModelServer key -> UIDs of pods that get no new job
+        self._reserved: set[str] = set()  # UIDs of pods with a bind on its way
+        self._held: dict[str, float] = {}  # keys of jobs whose bind was refused, and until when they are passed over
+
+    @property
+    def reserved(self) -> frozenset[str]:
+        """UIDs of pods with a bind on its way: as good as busy."""
+        return frozenset(self._reserved)
+
+    def index(self, job: str) -> None:
+        """Bring the queue up to date with one job."""
+        now = asyncio.get_running_loop().time()
+        self._held = {name: until for name, until in self._held.items() if until > now}
+        self._gatherer.index(job, self._held.keys())
+
+    async def run(self, namespace: str) -> None:
+        """One pass over a namespace. Raises what the API server refuses or what keeps it from answering."""
+        prefix = f"{namespace}/"
+        cordoned = frozenset[str]().union(*(uids for key, uids in self.cordoned.items() if key.startswith(prefix)))
+        world = self._gatherer.world(namespace, self._reserved, cordoned, dt.datetime.now(dt.UTC).timestamp())
+        outcome = assign(world)
+        if not outcome.binds and not outcome.leaves:
+            return
+        self._reserved.update(bind.pod.uid for bind in outcome.binds)
+        try:
+            results = await asyncio.gather(
+                *(self._bind(bind) for bind in outcome.binds),
+                *(self._leave(leave) for leave in outcome.leaves),
+                return_exceptions=True,
+            )
+        finally:
+            self._reserved.difference_update(bind.pod.uid for bind in outcome.binds)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _bind(self, bind: Bind) -> None:
+        job = self._store.jobs.get(bind.job)
+        if job is None or is_assigned(job.get("status") or {}):
+            return
+        verdict = self._gatherer.verdict(job)
+        if not isinstance(verdict, Accepted):  # the job's own decision will say so in its status
+            self.index(bind.job)
+            self._again(job["metadata"]["namespace"], 0.0)
+            return
+        attempt = int((job.get("status") or {}).get("attempt") or 0) + 1
+        assignment = {
+            "podName": bind.pod.name,
+            "podUID": bind.pod.uid,
+            "nodeName": bind.pod.node,
+            "pool": bind.pod.pool,
+            "promptID": prompt_id(job["metadata"]["uid"], attempt),
+        }
+        status = bound(job, assignment, dt.datetime.now(dt.UTC), resolved=verdict.resolved)
+        if await self._write(bind.job, job, status):
+            self._bound(job, bind)
+            self._metrics.binds.labels("true" if bind.ahead else "false").inc()
+
+    async def _leave(self, leave: Leave) -> None:
+        """Take a staged job back; tell the agent of a running one to stop it."""
+        job = self._store.jobs.get(leave.job)
+        status = (job or {}).get("status") or {}
+        if job is None or not is_assigned(status) or status.get("released"):
+            return
+        now = dt.datetime.now(dt.UTC)
+        if leave.running:
+            patch = preempted(job, now)
+        elif phase_of(status) == Phase.SCHEDULED:
+            patch = requeued(job, reasons.TAKEN_BACK, leave.why, now, disruption=False)
+        else:
+            return
+        if await self._write(leave.job, job, patch):
+            self._metrics.moves.labels("Preempted" if leave.running else "TakenBack").inc()
+
+    async def _write(self, name: str, job: Object, status: Object) -> bool:
+        """One compare-and-set; whether it went through. A refused one holds this job back, not the others."""
+        namespace = job["metadata"]["namespace"]
+        try:
+            written = await self._executor.patch_status(VIDEOJOB, job, status)
+        except StaleError:
+            await self._refresh(name)
+            self._again(namespace, 0.02)
+            return False
+        except ApiError as error:
+            if not 400 <= error.status < 500:
+                raise
+            log.warning("binding %s: %s; trying it again in %.0f s", name, error, HELD_SECONDS)
+            self._held[name] = asyncio.get_running_loop().time() + HELD_SECONDS
+            self.index(name)
+            asyncio.get_running_loop().call_later(HELD_SECONDS + 0.1, self._unhold, name, namespace)
+            return False
+        if written is not None:
+            self._take(written)
+        return written is not None
+
+    def _unhold(self, name: str, namespace: str) -> None:
+        self.index(name)
+        self._again(namespace, 0.0)
