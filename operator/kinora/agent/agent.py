@@ -28,6 +28,8 @@ from kinora.agent.readiness import Readiness
 from kinora.agent.settings import Settings
 from kinora.agent.staging import Media, MediaChild, Stager
 from kinora.agent.stop import Stop
+from kinora.agent.workflow import Workflows
+from kinora.agent.workflow_outputs import WorkflowOutputs
 from kinora.agent.writer import JobStore, StatusWriter
 from kinora.api import names
 from kinora.api.reasons import TERMINAL
@@ -108,6 +110,7 @@ class Agent:
             namespace=settings.identity.namespace,
             field_selector=selection(settings.identity.pod_uid),
         )
+        stager = Stager(settings, parts.client, parts.store, parts.media)
         self._tools = Tools(
             settings=settings,
             now=parts.now,
@@ -116,7 +119,9 @@ class Agent:
             health=self.health,
             pump=self._pump,
             writer=self._writer,
-            stager=Stager(settings, parts.client, parts.store, parts.media),
+            stager=stager,
+            workflows=Workflows(settings, parts.client, stager, parts.model),
+            workflow_outputs=WorkflowOutputs(settings, parts.store, parts.media),
             publisher=Publisher(settings, parts.store, parts.media),
             metrics=metrics,
         )

@@ -10,7 +10,7 @@ import asyncio
 import datetime as dt
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +32,8 @@ from kinora.agent.settings import Settings
 from kinora.agent.staging import Stager
 from kinora.agent.stop import Stop, Stopped, StopSignal
 from kinora.agent.verdict import Kind, Refusal, Verdict, permanent
+from kinora.agent.workflow import Workflows
+from kinora.agent.workflow_outputs import WorkflowOutputs
 from kinora.agent.writer import Lost, StatusWriter
 from kinora.api import names, reasons, transitions
 from kinora.api.reasons import Phase
@@ -45,6 +47,8 @@ from kinora.recipes.needs import named_inputs
 from kinora.recipes.resolve import prompts_of, resolve
 from kinora.recipes.resolved import Resolved
 from kinora.storage.store import StoreError
+from kinora.workflows.allow import allowed_classes
+from kinora.workflows.resolved import ResolvedWorkflow
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +67,8 @@ class Tools:
     pump: EventPump
     writer: StatusWriter
     stager: Stager
+    workflows: Workflows
+    workflow_outputs: WorkflowOutputs
     publisher: Publisher
     metrics: Metrics
 
@@ -71,7 +77,7 @@ class Tools:
 class Plan:
     """Everything that rendering needs."""
 
-    resolved: Resolved
+    resolved: Resolved | ResolvedWorkflow
     graph: Mapping[str, Mapping[str, Any]]
     inputs: list[Object]
     staged_seconds: float
@@ -167,6 +173,8 @@ class Attempt:
         model, job = self._tools.model, self._first
         try:
             spec = VideoJobSpec.model_validate(job["spec"])
+            if spec.workflow is not None:
+                return await self._workflow_plan(spec)
             resolved = Resolved.from_status(job["status"].get("resolved") or {}) or resolve(spec, model, self.key.uid)
         except (InvalidSpec, ValidationError) as invalid:
             raise permanent(reasons.INVALID_SPEC, str(invalid)) from None
@@ -175,21 +183,31 @@ class Attempt:
         resolved = manifest.staged.resolved
         prefix = f"{self._folder}/{self._folder}"
         graph = build(model, resolved, prompts_of(spec, model), manifest.staged.files, prefix)
-        allowed = self._tools.settings.config.allowed_node_classes or model.node_classes
-        faults = graph_faults(graph, allowed, self._folder)
-        if faults:
-            raise permanent(reasons.NOT_ALLOWED, "; ".join(faults))
+        self._must_be_allowed(graph, {*model.node_classes, *(self._tools.settings.config.allowed_node_classes or ())})
         told = {**resolved.to_status(), "graphHash": planned_hash(model, resolved, prompts_of(spec, model))}
         return Plan(resolved, graph, list(manifest.staged.facts), manifest.seconds, told)
 
-    def _check_preset(self, resolved: Resolved) -> None:
+    def _check_preset(self, resolved: Resolved | ResolvedWorkflow) -> None:
         """The preset's files may have gone since the bind: another pod may have them. Looked at again when it is ready.
 
         (An agent that has just come has not seen the files when it stages.)
         """
         lacking = self._tools.health.readiness.fast
-        if resolved.preset == Preset.FAST and lacking and not self._resumed:
+        if isinstance(resolved, Resolved) and resolved.preset == Preset.FAST and lacking and not self._resumed:
             raise Refusal(Verdict(Kind.DISRUPTION, reasons.RELEASED_PRESET_GONE, f"preset Fast: {lacking}"))
+
+    async def _workflow_plan(self, spec: VideoJobSpec) -> Plan:
+        """The user's own graph instead of a recipe's."""
+        prepared = await self._tools.workflows.prepared(self._first, spec, self._folder)
+        more = self._tools.settings.config.allowed_node_classes
+        self._must_be_allowed(prepared.graph, allowed_classes(self._tools.model.node_classes, more))
+        resolved = prepared.resolved
+        return Plan(resolved, prepared.graph, list(prepared.facts), prepared.seconds, resolved.to_status())
+
+    def _must_be_allowed(self, graph: Mapping[str, Mapping[str, Any]], classes: Collection[str]) -> None:
+        faults = graph_faults(graph, classes, self._folder)
+        if faults:
+            raise permanent(reasons.NOT_ALLOWED, "; ".join(faults))
 
     async def _staged(self, spec: VideoJobSpec, resolved: Resolved) -> Manifest:
         folder = self._tools.settings.paths.input / self._folder
@@ -268,15 +286,17 @@ class Attempt:
         if self._reporter is not None:
             self._reporter.publishing()
         job = self._tools.writer.store.get(self.key.uid) or self._first
+        if isinstance(plan.resolved, ResolvedWorkflow):
+            saved = self._tools.workflow_outputs.publish(job, self.key.attempt, outputs, self._folder)
+            return await self.stop.unless(saved)
         work = self._tools.publisher.publish(job, self.key.attempt, plan.resolved, outputs, self._folder)
         return await self.stop.unless(work)
 
     async def _succeed(self, plan: Plan, artifacts: list[Object], published: float) -> None:
         if self._reporter is not None:
             await self._reporter.close()
-        resolved, seconds = plan.resolved, self._stage_seconds(plan, published)
-        size = f"{resolved.output_width}x{resolved.output_height}"
-        message = f"{resolved.frames} frames of {size} at {resolved.fps:g} fps, read back from the store and proven"
+        seconds = self._stage_seconds(plan, published)
+        message = f"{_proven(artifacts)}, read back from the store and proven"
 
         def succeeded(job: Object) -> Object:
             now = self._tools.now()
@@ -343,3 +363,14 @@ class Attempt:
         for root in (paths.input, paths.output):
             with suppress(OSError):
                 await asyncio.to_thread(shutil.rmtree, root / self._folder, ignore_errors=True)
+
+
+def _proven(artifacts: Sequence[Mapping[str, Any]]) -> str:
+    """What was made, in words for the message."""
+    told = []
+    for one in artifacts if len(artifacts) <= 3 else ():
+        size = f"{one['width']}x{one['height']}"
+        told.append(
+            f"{one['frames']} frames of {size} at {one['fps']:g} fps" if "fps" in one else f"a picture of {size}"
+        )
+    return ", ".join(told) or f"{len(artifacts)} files"

@@ -31,24 +31,30 @@ from kinora.media.files import FileRefused, open_beneath
 from kinora.media.info import InputError, MediaError, MediaInfo, Normalised, Proof
 from kinora.recipes.build import preparation
 from kinora.recipes.graph import StagedInput
-from kinora.recipes.needs import MediaKind, NamedInput, staging_faults
+from kinora.recipes.needs import MediaKind, NamedInput, field_of, staging_faults
 from kinora.recipes.preparation import Preparation, kind_of_prepared, sized
 from kinora.recipes.resolved import Resolved
 from kinora.storage.keys import KeyRefused
 from kinora.storage.store import ArtifactStore, NotStoredError
+from kinora.workflows.workflow import StagedFile
 
 MAX_INPUT_BYTES: Final = 2 * 1024**3
 MAX_CONFIGMAP_BYTES: Final = 1024**2
 _CHUNK: Final = 1 << 20
 # What VHS_LoadVideo lists; another name would not be found.
 _VIDEO_SUFFIXES: Final = frozenset({".mp4", ".webm", ".mkv", ".mov"})
+_IMAGE_SUFFIX: Final = {"JPEG": ".jpg", "MPO": ".jpg", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tiff", "GIF": ".gif"}
 _PREPARED_SUFFIX: Final = {MediaKind.VIDEO: ".mkv", MediaKind.IMAGE: ".png"}
 _WORDS: Final = {
     MediaKind.IMAGE: "one image",
     MediaKind.VIDEO: "one video",
     MediaKind.EITHER: "one image or video",
 }
+_MANY: Final = 6  # files of a workflow: of more, a status has room for name and hash only
 _MAX_ACTION, _MAX_ACTIONS, _MAX_ACTIONS_TEXT = 96, 4, 600  # characters of one, how many, and of all, in a status
+
+
+Object = dict[str, Any]
 
 
 class Media(Protocol):
@@ -130,6 +136,32 @@ class Stager:
         if plan is not None:
             await self._made(plan, files, facts, root)
         return Staged(files, tuple(facts.values()), resolved)
+
+    async def stage_files(self, inputs: tuple[NamedInput, ...], folder: str) -> dict[str, tuple[StagedFile, Object]]:
+        """The inputs of a raw workflow, by name: looked at and left as they are, with what status says of each.
+
+        Raises Refusal (InvalidInput).
+        """
+        root = self._settings.paths.input / folder
+        root.mkdir(mode=0o2775, parents=True, exist_ok=True)
+        staged = {}
+        for one in inputs:
+            copied = await self._fetch(one, root)
+            info = await self._look(one, copied)
+            if one.kind not in (MediaKind.EITHER, info.kind):
+                raise _bad(one.name, f"a file of kind {info.kind}", _WORDS[one.kind])
+            suffixes = _VIDEO_SUFFIXES if info.kind == MediaKind.VIDEO else {_IMAGE_SUFFIX.get(info.codec, ".png")}
+            path = copied.path
+            if path.suffix not in suffixes:
+                path = path.with_suffix(".mp4" if info.kind == MediaKind.VIDEO else next(iter(suffixes)))
+                os.replace(copied.path, path)
+            entry: Object = {"name": one.name, "sha256": copied.sha256}
+            if len(inputs) <= _MANY:
+                entry |= {"bytes": copied.size, "width": info.width, "height": info.height, "frames": info.frames}
+            if len(inputs) <= _MANY and info.kind == MediaKind.VIDEO:
+                entry |= {"fps": info.fps, "durationSeconds": info.duration_seconds}
+            staged[one.name] = StagedFile(f"{folder}/{path.name}", info), entry
+        return staged
 
     async def _made(
         self, plan: Preparation, files: dict[str, StagedInput], facts: dict[str, dict[str, Any]], root: Path
@@ -284,7 +316,7 @@ class Stager:
 def _bad(field: str, value: object, allowed: str) -> Refusal:
     text = str(value)
     shown = text if len(text) <= 300 else text[:297] + "..."
-    return permanent(reasons.INVALID_INPUT, f"spec.inputs.{field} is {shown}; allowed: {allowed}")
+    return permanent(reasons.INVALID_INPUT, f"{field_of(field)} is {shown}; allowed: {allowed}")
 
 
 def _safe(name: str) -> str:

@@ -223,21 +223,49 @@ class Output(ApiModel):
 
 
 class WorkflowFile(ApiModel):
-    """A file that a raw graph names, pinned by its hash."""
+    """A file that a raw graph names, pinned by its hash where one is given."""
 
-    name: Annotated[str, StringConstraints(min_length=1, max_length=255)]
+    name: Annotated[str, StringConstraints(min_length=1, max_length=255)] = Field(
+        description="The name as it stands in the graph; the agent stages the file under one of its own and rewrites it"
+    )
     source: Source
     sha256: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$", max_length=64)] | None = None
 
 
+#: What a raw graph can be given by name: fields of the spec, by the last step of their path.
+BINDING_NAMES = (
+    *("prompt", "negativePrompt", "width", "height", "frames", "fps", "steps", "guidance", "shift", "seed", "denoise"),
+    *("controlStrength", "image", "video", "firstFrame", "lastFrame", "firstClip", "lastClip", "mask"),
+    *(f"references[{index}]" for index in range(5)),
+)
+# One target or several, `node.input`: the node's id in the graph, and the name of one of its inputs.
+_TARGETS = r"^[A-Za-z0-9_:-]{1,64}\.[^,]{1,128}(, ?[A-Za-z0-9_:-]{1,64}\.[^,]{1,128})*$"
+
+
+def _unknown_bindings(value: Any) -> Iterator[Finding]:
+    if isinstance(value, Mapping):
+        for name in value:
+            if name not in BINDING_NAMES:
+                yield Finding(str(name), "no name of a binding", ", ".join(BINDING_NAMES))
+
+
+_NAMED = rule(
+    f"self.all(name, name in {list(BINDING_NAMES)})",
+    f"bindings are named {', '.join(BINDING_NAMES)}",
+    meaning=_unknown_bindings,
+)
+
+
 class Workflow(ApiModel):
-    """A raw graph in ComfyUI's API format (arrives with the issue on tasks; refused as NotImplemented until then)."""
+    """A raw graph in ComfyUI's API format, rendered instead of a task."""
 
     model_config = ConfigDict(json_schema_extra=cel(exactly_one("configMapRef", "inline")))
 
     config_map_ref: ConfigMapSource | None = None
     inline: Annotated[str, StringConstraints(min_length=2, max_length=65536)] | None = None
-    bindings: dict[str, Annotated[str, StringConstraints(max_length=256)]] = Field(default_factory=dict, max_length=64)
+    bindings: dict[str, Annotated[str, StringConstraints(max_length=256, pattern=_TARGETS)]] = Field(
+        default_factory=dict, max_length=len(BINDING_NAMES), json_schema_extra=cel(_NAMED)
+    )
     files: list[WorkflowFile] = Field(default_factory=list, max_length=16)
 
 

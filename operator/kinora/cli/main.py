@@ -74,12 +74,20 @@ def fetch(  # noqa: PLR0917 - click passes options by name
     click.echo(f"{written.path}  {written.bytes} bytes  sha256 {written.sha256}")
 
 
+_CONFIG_MAP = click.option(
+    "--workflow-config-map", "config_map", metavar="FILE", help="The ConfigMap of a raw workflow, if FILE has it not."
+)
+
+
 @main.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path())
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @_MODELS
 @_ALIAS
-def validate(files: tuple[str, ...], output: str, models: tuple[str, ...], aliases: tuple[str, ...]) -> None:
+@_CONFIG_MAP
+def validate(
+    files: tuple[str, ...], output: str, models: tuple[str, ...], aliases: tuple[str, ...], config_map: str | None
+) -> None:
     """Check VideoJobs and ModelServers in YAML FILES (- is standard input) without a cluster: every fault at once.
 
     Exit code 0: sound; 1: faults; 2: a file cannot be read.
@@ -90,7 +98,7 @@ def validate(files: tuple[str, ...], output: str, models: tuple[str, ...], alias
     catalogue = _catalogue("validate", models, aliases)
     documents: list[Document] = []
     unreadable = False
-    for file in files:
+    for file in (*files, *([config_map] if config_map else ())):
         try:
             documents += read(file)
         except UnreadableError as error:
@@ -159,6 +167,7 @@ def simulate(  # noqa: PLR0917 - click passes options by name
 @click.option("--model", help="The model of a job that names a ModelServer.")
 @_MODELS
 @_ALIAS
+@_CONFIG_MAP
 def render(  # noqa: PLR0917 - click passes options by name
     file: str,
     inputs: tuple[str, ...],
@@ -166,6 +175,7 @@ def render(  # noqa: PLR0917 - click passes options by name
     model: str | None,
     models: tuple[str, ...],
     aliases: tuple[str, ...],
+    config_map: str | None,
 ) -> None:
     """Print the graph of the VideoJob in FILE (- is standard input) in ComfyUI's API format. Needs no cluster.
 
@@ -176,7 +186,9 @@ def render(  # noqa: PLR0917 - click passes options by name
 
     catalogue = _catalogue("render", models, aliases) if models or aliases else None
     try:
-        text, notes = command.render(command.pick(read(file), job), command.parse_inputs(inputs), model, catalogue)
+        documents = read(file) + (read(config_map) if config_map else [])
+        picked, files = command.pick(documents, job), command.parse_inputs(inputs)
+        text, notes = command.render(picked, files, model, catalogue, documents)
     except UnreadableError as error:
         click.echo(f"kinora render: {error}", err=True)
         sys.exit(2)

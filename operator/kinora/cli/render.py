@@ -31,11 +31,16 @@ class RenderError(Exception):
 
 
 def render(
-    document: Document, inputs: Mapping[str, str], model_name: str | None, catalogue: Catalogue | None = None
+    document: Document,
+    inputs: Mapping[str, str],
+    model_name: str | None,
+    catalogue: Catalogue | None = None,
+    documents: Sequence[Document] = (),
 ) -> tuple[str, list[str]]:
     """The graph as JSON text, and notes. `inputs`: files by input name, as the engine will see them.
 
-    `catalogue`: where models are looked up; None: among the packaged ones.
+    `catalogue`: where models are looked up; None: among the packaged ones. `documents`: what else was given, where
+    the ConfigMap of a raw workflow may be.
     """
     data = document.data
     spec = _spec(document)
@@ -47,6 +52,9 @@ def render(
     uid = str((data.get("metadata") or {}).get("uid") or _UID)
     if spec.parameters.seed is None and uid == _UID:
         notes.append("the job has no seed: in a cluster it comes from the job's uid; here from a uid of zeros")
+    if spec.workflow is not None:
+        text = _workflow(spec, model, uid, document=document, documents=documents, inputs=inputs)
+        return text, notes
     try:
         resolved = resolve(spec, model, uid)
     except InvalidSpec as invalid:
@@ -72,6 +80,25 @@ def render(
     if resolved.size_from_input:
         notes.append(f"no size is asked for: in a cluster it is the source's, here {resolved.width}x{resolved.height}")
     return json.dumps(graph, indent=2, ensure_ascii=False), notes
+
+
+def _workflow(
+    spec: VideoJobSpec,
+    model: Model,
+    uid: str,
+    *,
+    document: Document,
+    documents: Sequence[Document],
+    inputs: Mapping[str, str],
+) -> str:
+    from kinora.cli.workflows import render_workflow  # noqa: PLC0415 - a task does not need it
+
+    try:
+        return render_workflow(spec, model, uid, document=document, documents=documents, inputs=inputs)
+    except InvalidSpec as invalid:
+        raise RenderError("\n".join(str(fault) for fault in invalid.faults)) from None
+    except KeyError as missing:
+        raise RenderError(str(missing.args[0])) from None
 
 
 def pick(documents: Sequence[Document], job: str | None) -> Document:

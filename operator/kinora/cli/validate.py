@@ -18,13 +18,16 @@ from kinora.api import names, reasons
 from kinora.api.base import ApiModel
 from kinora.api.findings import findings
 from kinora.api.modelserver import NAME_RULE, ModelServerSpec
-from kinora.api.videojob import VideoJobSpec
+from kinora.api.videojob import VideoJobSpec, Workflow
 from kinora.catalogue.load import Catalogue
+from kinora.catalogue.model import Model
 from kinora.cli.manifests import Document
+from kinora.cli.workflows import allowed_by, missing, text_of
 from kinora.controller.modelserver import refuse
 from kinora.recipes.faults import Fault, InvalidSpec, not_yet
 from kinora.recipes.resolve import resolve
 from kinora.weights.sources import Rules
+from kinora.workflows.workflow import plan
 
 API_VERSION = f"{names.GROUP}/{names.VERSION}"
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
@@ -47,17 +50,22 @@ def validate(documents: Sequence[Document], catalogue: Catalogue) -> Report:
     """Judge every VideoJob and ModelServer; other kinds are noted and left alone."""
     report = Report()
     servers = {document.name: document.data for document in documents if document.kind == "ModelServer"}
+    graphs = {ref for document in documents for ref in _config_maps(document)}
     for document in documents:
         place = f"{document.file}:{document.line('')}: {document.kind or 'no kind'}/{document.name or 'no name'}"
         version = document.data.get("apiVersion") if isinstance(document.data, Mapping) else None
         foreign = isinstance(version, str) and version.partition("/")[0] != names.GROUP
         if foreign and document.kind not in _SPECS:
-            report.notes.append(f"{place}: not Kinora's, left alone")
+            if document.kind != "ConfigMap" or document.name not in graphs:
+                report.notes.append(f"{place}: not Kinora's, left alone")
             continue
         report.objects += 1
         if document.kind == "VideoJob" and _unknown_server(document.data, servers):
             report.notes.append(f"{place}: checked without its model, which its ModelServer names; give that file too")
-        found = {str(fault): fault for fault in _faults(document, servers, catalogue)}
+        workflow = _unknown_workflow(document, documents)
+        if workflow is not None:
+            report.notes.append(f"{place}: checked without its workflow: {workflow}")
+        found = {str(fault): fault for fault in _faults(document, servers, catalogue, documents)}
         for line, text in sorted(((_line(document, fault), text) for text, fault in found.items()), key=_first):
             _add(report, document, line, found[text])
     return report
@@ -68,7 +76,7 @@ def _first(item: tuple[int, str]) -> int:
 
 
 def _line(document: Document, fault: Fault) -> int:
-    line = document.line(fault.field)
+    line = document.line(fault.field.partition(" ")[0])  # what follows is a place inside of a workflow's text
     return dict(document.twice).get(fault.field, line) if fault.allowed == _ONCE else line
 
 
@@ -91,7 +99,9 @@ def _add(report: Report, document: Document, line: int, fault: Fault) -> None:
 _ONCE = "once"
 
 
-def _faults(document: Document, servers: Mapping[str, Any], catalogue: Catalogue) -> Iterator[Fault]:
+def _faults(
+    document: Document, servers: Mapping[str, Any], catalogue: Catalogue, documents: Sequence[Document]
+) -> Iterator[Fault]:
     yield from (Fault(name, "given twice", _ONCE) for name, _ in document.twice)
     data = document.data
     if not isinstance(data, Mapping):
@@ -108,7 +118,7 @@ def _faults(document: Document, servers: Mapping[str, Any], catalogue: Catalogue
     if data.get("spec") is None:
         yield Fault("spec", None, "a mapping of fields")
     elif document.kind == "VideoJob":
-        yield from job_faults(data, servers, catalogue)
+        yield from job_faults(data, servers, catalogue, documents)
     else:
         yield from _server_faults(data["spec"], catalogue)
 
@@ -127,11 +137,18 @@ def _metadata_faults(document: Document) -> Iterator[Fault]:
         yield Fault("metadata.name", name, "small letters, digits, - and . (1 to 253, a letter or digit at both ends)")
 
 
-def job_faults(data: Mapping[str, Any], servers: Mapping[str, Any], catalogue: Catalogue) -> Iterator[Fault]:
-    """Every fault of one VideoJob's spec. `servers`: ModelServers by name, for jobs that name one."""
+def job_faults(
+    data: Mapping[str, Any], servers: Mapping[str, Any], catalogue: Catalogue, documents: Sequence[Document] = ()
+) -> Iterator[Fault]:
+    """Every fault of one VideoJob's spec. `servers`: ModelServers by name, for jobs that name one.
+
+    `documents`: where the ConfigMap of a raw workflow may be.
+    """
     raw = data["spec"]
     spec, unreadable = _parsed(VideoJobSpec, raw)
-    deeper = [fault for fault in _deeper(spec, raw, servers, catalogue) if not _hidden(fault.field, unreadable)]
+    deeper = [
+        fault for fault in _deeper(spec, raw, servers, catalogue, documents) if not _hidden(fault.field, unreadable)
+    ]
     told = {fault.field for fault in deeper}
     for found in findings(VideoJobSpec, raw, "spec"):
         if found.field not in told:
@@ -140,7 +157,11 @@ def job_faults(data: Mapping[str, Any], servers: Mapping[str, Any], catalogue: C
 
 
 def _deeper(
-    spec: VideoJobSpec | None, raw: object, servers: Mapping[str, Any], catalogue: Catalogue
+    spec: VideoJobSpec | None,
+    raw: object,
+    servers: Mapping[str, Any],
+    catalogue: Catalogue,
+    documents: Sequence[Document],
 ) -> Iterator[Fault]:
     """What the model and this release have to say."""
     if spec is None or not isinstance(raw, Mapping):
@@ -152,11 +173,35 @@ def _deeper(
     model = catalogue.get(name if isinstance(name, str) else None)
     if model is not None:
         try:
-            resolve(spec, model, _UID)
+            if spec.workflow is None:
+                resolve(spec, model, _UID)
+            else:
+                _plan(spec, spec.workflow, model, documents)
         except InvalidSpec as invalid:
             yield from invalid.faults
     elif spec.model:
         yield Fault("spec.model", spec.model, ", ".join(catalogue.names), catalogue.unknown(spec.model))
+
+
+def _plan(spec: VideoJobSpec, workflow: Workflow, model: Model, documents: Sequence[Document]) -> None:
+    text = text_of(workflow, documents)
+    if text is not None:
+        plan(spec, model, text, _UID, allowed_by(spec.model_server_name, documents))
+
+
+def _config_maps(document: Document) -> Iterator[str]:
+    """The ConfigMap that holds the job's workflow."""
+    spec, _ = _parsed(VideoJobSpec, document.data.get("spec")) if document.kind == "VideoJob" else (None, ())
+    if spec is not None and spec.workflow is not None and spec.workflow.config_map_ref is not None:
+        yield spec.workflow.config_map_ref.name
+
+
+def _unknown_workflow(document: Document, documents: Sequence[Document]) -> str | None:
+    """What to give, where a job's workflow is a ConfigMap's and no file has it."""
+    spec, _ = _parsed(VideoJobSpec, document.data.get("spec")) if document.kind == "VideoJob" else (None, ())
+    if spec is None or spec.workflow is None or spec.workflow.config_map_ref is None:
+        return None
+    return missing(spec.workflow) if text_of(spec.workflow, documents) is None else None
 
 
 def _unknown_server(data: object, servers: Mapping[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from kinora.api.names import LABEL_MODEL_SERVER
 from kinora.api.reasons import Phase
-from kinora.api.transitions import is_assigned, parse_time, phase_of
+from kinora.api.transitions import is_assigned, is_finished, parse_time, phase_of
 from kinora.api.videojob import Preset
 from kinora.catalogue.load import Catalogue
 from kinora.controller.learning import Learning, video_seconds_of, work_of
@@ -19,7 +19,7 @@ from kinora.controller.scheduling.facts import DEFAULT_QUEUE, Held, Job, Lane, P
 from kinora.controller.scheduling.ledger import Ledger
 from kinora.controller.settings import Settings
 from kinora.controller.store import Entry, Store
-from kinora.controller.videojob.check import Accepted, Refused, Undecided, Verdict, check
+from kinora.controller.videojob.check import Accepted, Around, Refused, Undecided, Verdict, check
 from kinora.controller.videojob.snapshot import JobSnapshot, PodState
 from kinora.controller.waiting import WaitingJobs, Way
 
@@ -34,6 +34,7 @@ class Gatherer:
         self._store = store
         self._catalogue = catalogue
         self._settings = settings
+        self._texts: dict[str, tuple[str | None, str]] = {}  # job UID -> its workflow's text, or why there is none
         self._verdicts: dict[str, tuple[tuple[int, str], Verdict]] = {}  # job UID -> what it rests on, verdict
         self._pods: dict[str, tuple[Object, bool, ServerPod]] = {}  # UID -> what it was read from, and the facts
         self.waiting = WaitingJobs(settings.aging_seconds)
@@ -48,6 +49,7 @@ class Gatherer:
     def forget(self, job: Object) -> None:
         """Drop the remembered verdict of a job that is gone."""
         self._verdicts.pop(job["metadata"]["uid"], None)
+        self._texts.pop(job["metadata"]["uid"], None)
 
     def servers(self, namespace: str) -> dict[str, str]:
         """ModelServer name -> model, of one namespace."""
@@ -67,20 +69,56 @@ class Gatherer:
         remembered = self._verdicts.get(metadata["uid"])
         if remembered is not None and remembered[0] == mark:
             return remembered[1]
-        servers = self.servers(metadata["namespace"])
-        verdict = check(job, self._catalogue, servers, self._settings.queues)
+        text, missing = self._texts.get(metadata["uid"], (None, ""))
+        namespace = metadata["namespace"]
+        around = Around(self.servers(namespace), self._allowed(namespace), text, missing, self._settings.queues)
+        verdict = check(job, self._catalogue, around)
         if not isinstance(verdict, Undecided):
             self._verdicts[metadata["uid"]] = (mark, verdict)
+            self._texts.pop(metadata["uid"], None)
+            if job["spec"].get("workflow"):  # only now is it known which servers allow its classes
+                self.index(f"{metadata['namespace']}/{metadata['name']}")
         return verdict
+
+    def wants_workflow(self, job: Object) -> bool:
+        """Whether the ConfigMap of the job's workflow must be read before it can be judged."""
+        ref = (job["spec"].get("workflow") or {}).get("configMapRef")
+        status = job.get("status") or {}
+        if not ref or is_assigned(status) or is_finished(status) or self._texts.get(job["metadata"]["uid"], (None,))[0]:
+            return False
+        return isinstance(self.verdict(job), Undecided)
+
+    def take_workflow(self, job: Object, config_map: Object | None) -> bool:
+        """What was found where the job's workflow should be; whether there is a text."""
+        ref = job["spec"]["workflow"]["configMapRef"]
+        text = ((config_map or {}).get("data") or {}).get(ref["key"])
+        missing = f"no ConfigMap {ref['name']!r} in the namespace yet; spec.workflow.configMapRef names it"
+        if config_map is not None:
+            missing = f"ConfigMap {ref['name']!r} has no text under the key {ref['key']!r} yet"
+        self._texts[job["metadata"]["uid"]] = (text, missing)
+        return text is not None
+
+    def _allowed(self, namespace: str) -> dict[str, list[str]]:
+        """ModelServer name -> allowedNodeClasses, of those of a namespace that have any."""
+        prefix = f"{namespace}/"
+        return {
+            entry.obj["metadata"]["name"]: entry.obj["spec"]["allowedNodeClasses"]
+            for name, entry in self._store.servers.entries.items()
+            if name.startswith(prefix) and entry.obj["spec"].get("allowedNodeClasses")
+        }
 
     def serving(self, job: Object, verdict: Verdict, servers: dict[str, str]) -> frozenset[str]:
         """Names of the ModelServers that can render the job."""
         if not isinstance(verdict, Accepted):
             return frozenset()
         named = job["spec"].get("modelServerName")
-        if named:
-            return frozenset({named} & servers.keys())
-        return frozenset(name for name, model in servers.items() if model == verdict.model)
+        able = (
+            {named} & servers.keys() if named else {name for name, model in servers.items() if model == verdict.model}
+        )
+        if verdict.classes:
+            allowed = self._allowed(job["metadata"]["namespace"])
+            able = {name for name in able if verdict.classes <= set(allowed.get(name, ()))}
+        return frozenset(able)
 
     def job(self, entry: Entry, now: dt.datetime) -> JobSnapshot:
         """The snapshot of one VideoJob."""
@@ -214,14 +252,20 @@ class Gatherer:
         remembered = self._verdicts.get(job["metadata"]["uid"])
         if remembered is not None and isinstance(remembered[1], Refused):
             return None
+        classes = frozenset[str]()
+        if job["spec"].get("workflow"):
+            if remembered is None or not isinstance(remembered[1], Accepted):
+                return None
+            classes = remembered[1].classes
         if job["spec"].get("modelServerName"):
-            return Way(server=str(job["spec"]["modelServerName"]), preset=_preset(job["spec"]))
+            return Way(server=str(job["spec"]["modelServerName"]), preset=_preset(job["spec"]), classes=classes)
         model = self._catalogue.get(job["spec"].get("model"))
-        return None if model is None else Way(model=model.local_name, preset=_preset(job["spec"]))
+        return None if model is None else Way(model=model.local_name, preset=_preset(job["spec"]), classes=classes)
 
     def _lanes(self, namespace: str) -> tuple[Lane, ...]:
         servers = self.servers(namespace)
-        return self.waiting.lanes(namespace, lambda way: _able(way, servers))
+        allowed = self._allowed(namespace)
+        return self.waiting.lanes(namespace, lambda way: _able(way, servers, allowed))
 
     def world(self, namespace: str, reserved: Collection[str], cordoned: Collection[str], now: float) -> World:
         """What binding in a namespace rests on. ``reserved``: UIDs of pods with a bind on its way."""
@@ -323,10 +367,9 @@ def _may_be_bound(job: Object) -> bool:
     return not is_assigned(job.get("status") or {})
 
 
-def _able(way: Way, servers: dict[str, str]) -> frozenset[str]:
-    if way.server:
-        return frozenset({way.server} & servers.keys())
-    return frozenset(name for name, model in servers.items() if model == way.model)
+def _able(way: Way, servers: dict[str, str], allowed: dict[str, list[str]]) -> frozenset[str]:
+    able = {way.server} & servers.keys() if way.server else {one for one in servers if servers[one] == way.model}
+    return frozenset(one for one in able if not way.classes or way.classes <= set(allowed.get(one, ())))
 
 
 def _owned(obj: Object, uid: str) -> bool:

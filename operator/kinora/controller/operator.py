@@ -45,6 +45,7 @@ Key = tuple[str, str]
 
 OBSERVED_LIMIT = 4096
 SERVER_DELAY = 0.2  # seconds: many pods and jobs change together; a ModelServer is looked at once for all of them
+WORKFLOW_SECONDS = 5.0  # between two looks for a ConfigMap that is not there
 
 
 class Operator:
@@ -303,6 +304,7 @@ class Operator:
         entry = self.store.jobs.entries.get(name)
         if entry is None:
             return
+        await self._read_workflow(entry.obj)
         snapshot = self._gatherer.job(entry, dt.datetime.now(dt.UTC))
         plan = job_decide.decide(snapshot)
         written = await self._executor.run(VIDEOJOB, entry.obj, plan)
@@ -313,6 +315,17 @@ class Operator:
             self._take_job(written)
         if plan.requeue_after is not None:
             self._queue.add(("job", name), plan.requeue_after)
+
+    async def _read_workflow(self, job: Object) -> None:
+        """The ConfigMap of a raw workflow, once; while it is not there, again after a while."""
+        if not self._gatherer.wants_workflow(job):
+            return
+        namespace = job["metadata"]["namespace"]
+        found = await self._client.find(CONFIGMAP, namespace, job["spec"]["workflow"]["configMapRef"]["name"])
+        if self._gatherer.take_workflow(job, found):
+            self._queue.add(("bind", namespace))
+        else:
+            self._queue.add(("job", key(job)), WORKFLOW_SECONDS)
 
     def _count_attempt(self, job: Object) -> None:
         reason = (job.get("status") or {}).get("reason")
@@ -361,7 +374,8 @@ class Operator:
         if len(self._observed) > OBSERVED_LIMIT:
             del self._observed[next(iter(self._observed))]
         verdict = self._gatherer.verdict(job)
-        model = verdict.model if isinstance(verdict, Accepted) else ""
+        told = ((job.get("status") or {}).get("resolved") or {}).get("model") or ""  # a workflow is not read again
+        model = verdict.model if isinstance(verdict, Accepted) else str(told)
         self.metrics.observe_finished(job, model)
         self._learn(job)
         self._gatherer.forget(job)

@@ -22,6 +22,8 @@ class Way:
     model: str = ""
     preset: str = ""
     "Whose files the pod must have besides."
+    classes: frozenset[str] = frozenset()
+    "Node classes that the server must allow beyond what all do."
 
 
 _LaneKey = tuple[str, Way]  # queue, way

@@ -41,8 +41,8 @@ def probe(file: BinaryIO) -> MediaInfo:
 
 
 def prove(file: BinaryIO) -> Proof:
-    """Read a finished video back: decode it to its end and hash its bytes. Raises MediaError."""
-    found = _probe_video(file)
+    """Read a finished video or picture back: decode it to its end and hash its bytes. Raises MediaError."""
+    found = probe(file)
     digest, size = hashlib.sha256(), os.fstat(file.fileno()).st_size
     file.seek(0)
     while chunk := file.read(_CHUNK):

@@ -96,9 +96,24 @@ def given_inputs(inputs: Inputs) -> Mapping[str, tuple[Source, ...]]:
     return found
 
 
+def given_sources(spec: VideoJobSpec) -> tuple[tuple[str, Source], ...]:
+    """Every source of a job, its inputs' and its workflow's, with the field of the manifest that holds it."""
+    given = [
+        (field_of(input_name(field, index)), source)
+        for field, sources in given_inputs(spec.inputs).items()
+        for index, source in enumerate(sources)
+    ]
+    files = spec.workflow.files if spec.workflow is not None else ()
+    return (*given, *((field_of(file_name(index)), file.source) for index, file in enumerate(files)))
+
+
 def named_inputs(spec: VideoJobSpec) -> tuple[NamedInput, ...]:
     """What the agent stages for this job, in a stable order; empty for a task that this release does not render."""
     given = given_inputs(spec.inputs)
+    if spec.workflow is not None:
+        named = [(input_name(field, index), one) for field, found in given.items() for index, one in enumerate(found)]
+        named += [(file_name(index), file.source) for index, file in enumerate(spec.workflow.files)]
+        return tuple(NamedInput(name, kind_of(name), source) for name, source in named)
     return tuple(_named(NEEDS.get(spec.task, ()) if spec.task else (), given))
 
 
@@ -113,9 +128,22 @@ def input_name(field: str, index: int = 0) -> str:
     return f"{field}[{index}]" if field == "references" else field
 
 
+def file_name(index: int) -> str:
+    """The name under which a file of a raw workflow is staged."""
+    return f"files[{index}]"
+
+
+def field_of(name: str) -> str:
+    """The field of the manifest that a staged input of this name comes from."""
+    if not name.startswith("files["):
+        return f"spec.inputs.{name}"
+    file, _, below = name.partition("]")
+    return f"spec.workflow.{file}].source{below}"
+
+
 def kind_of(name: str) -> MediaKind:
     """What the input of this name must be."""
-    if name == "mask":
+    if name == "mask" or name.startswith("files["):
         return MediaKind.EITHER
     return MediaKind.VIDEO if name in ("video", "firstClip", "lastClip") else MediaKind.IMAGE
 

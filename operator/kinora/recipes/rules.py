@@ -7,7 +7,7 @@ from kinora.api.videojob import Audio, Control, Preset, Task, VideoJobSpec
 from kinora.catalogue.model import FrameLimits, Model, Range
 from kinora.recipes import delivery
 from kinora.recipes.faults import Fault, not_yet
-from kinora.recipes.needs import NEEDS, given_inputs, input_name
+from kinora.recipes.needs import NEEDS, given_inputs, given_sources
 
 
 def task_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:
@@ -46,15 +46,13 @@ def input_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:
 
 def source_faults(spec: VideoJobSpec) -> Iterator[Fault]:
     """Exactly one source an input, and of a kind that is fetched by now."""
-    for field, sources in given_inputs(spec.inputs).items():
-        for index, source in enumerate(sources):
-            path = f"spec.inputs.{input_name(field, index)}"
-            count = sum(value is not None for value in source.__dict__.values())
-            if count != 1:
-                yield Fault(path, f"{count} sources", "exactly one of url, artifact, upload, claim, configMap")
-            for kind in ("url", "upload"):
-                if getattr(source, kind) is not None:
-                    yield not_yet(f"{path}.{kind}", "set", "claim, configMap or artifact")
+    for path, source in given_sources(spec):
+        count = sum(value is not None for value in source.__dict__.values())
+        if count != 1:
+            yield Fault(path, f"{count} sources", "exactly one of url, artifact, upload, claim, configMap")
+        for kind in ("url", "upload"):
+            if getattr(source, kind) is not None:
+                yield not_yet(f"{path}.{kind}", "set", "claim, configMap or artifact")
 
 
 def prompt_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:

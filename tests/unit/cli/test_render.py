@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from kinora.cli.main import main
+from unit.workflows.made import node, sound
 
 ROOT = Path(__file__).parents[3]
 JOB = """
@@ -133,3 +134,54 @@ def test_prepared_files_can_be_named_and_are_told() -> None:
     assert "control, mask.video: prepared by the agent" in err
     assert "in a cluster it is the source's" in err
     assert "allowed: control, mask.video" in run("--inputs-as", "firstFrame=a.png", text=job)[2]
+
+
+RAW = """
+apiVersion: kinora.dev/v1alpha1
+kind: VideoJob
+metadata: {name: raw}
+spec:
+  model: wan2.1-vace-1.3b
+  prompt: a blue ship
+  inputs: {image: {claim: {name: media, path: ship.png}}}
+  workflow:
+    configMapRef: {name: graphs, key: vace.json}
+    bindings: {prompt: 15.text, image: 50.image}
+"""
+
+
+def _graphs(**changes: Any) -> str:
+    graph = sound(**changes)
+    graph["50"] = node("LoadImage", image="own.png")
+    data = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "graphs"},
+        "data": {"vace.json": json.dumps(graph)},
+    }
+    return json.dumps(data)
+
+
+def test_a_raw_workflow_of_the_same_stream() -> None:
+    code, graph, _ = run("--inputs-as", "image=ship.png", text=f"{RAW}---\n{_graphs()}")
+    assert code == 0
+    assert graph["15"]["inputs"]["text"] == "a blue ship"
+    assert graph["50"]["inputs"]["image"] == "ship.png"
+    assert graph["32"]["inputs"]["filename_prefix"] == "raw/raw-32"
+
+
+def test_a_raw_workflow_whose_config_map_is_in_another_file(tmp_path: Path) -> None:
+    code, _, err = run(text=RAW)
+    assert code == 1
+    assert "its workflow is key vace.json of ConfigMap graphs; give that file too (--workflow-config-map)" in err
+    path = tmp_path / "graphs.yaml"
+    path.write_text(_graphs())
+    assert run("--workflow-config-map", str(path), text=RAW)[0] == 0
+    assert "allowed: image" in run("--workflow-config-map", str(path), "--inputs-as", "video=a", text=RAW)[2]
+
+
+def test_a_raw_workflow_with_faults_is_not_rendered() -> None:
+    code, _, err = run(text=f"{RAW}---\n{_graphs(n17={'width': 72}, n24={'steps': 999})}")
+    assert code == 1
+    assert "node 17 (WanVaceToVideo) width is 72" in err
+    assert "node 24 (KSampler) steps is 999" in err

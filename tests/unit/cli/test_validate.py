@@ -14,6 +14,7 @@ from kinora.catalogue.load import load_catalogue
 from kinora.cli.main import main
 from kinora.cli.manifests import Document, UnreadableError, read
 from kinora.cli.validate import validate
+from unit.workflows.made import node, sound
 
 ROOT = Path(__file__).parents[3]
 HEAD = "apiVersion: kinora.dev/v1alpha1\nkind: VideoJob\nmetadata: {name: a}\n"
@@ -176,3 +177,39 @@ def test_models() -> None:
     made = json.loads(runner.invoke(main, ["models", "-o", "json"]).stdout)
     assert [model["name"] for model in made] == list(load_catalogue().names)
     assert "name: wan2.1-vace-1.3b" in runner.invoke(main, ["models", "-o", "yaml"]).stdout
+
+
+GRAPH = json.dumps(sound(n17={"width": 72}))
+RAW = (
+    HEAD + "spec:\n  model: wan2.1-vace-1.3b\n  prompt: x\n  workflow:\n"
+    "    configMapRef: {name: graphs, key: g}\n    bindings: {prompt: 15.text, size: 17.width}\n"
+)
+MAP = f"---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: graphs}}\ndata:\n  g: '{GRAPH}'\n"
+
+
+def test_a_raw_workflow_is_judged_with_its_config_map(tmp_path: Path) -> None:
+    lines = found(tmp_path, RAW + MAP)
+    assert [line.partition("; allowed: ")[0] for line in lines] == [
+        "f.yaml:7: VideoJob/a: spec.workflow node 17 (WanVaceToVideo) width is 72",
+        "f.yaml:9: VideoJob/a: spec.workflow.bindings.size is no name of a binding",
+    ]
+
+
+def test_a_raw_workflow_without_its_config_map_is_noted(tmp_path: Path) -> None:
+    job, graphs = tmp_path / "job.yaml", tmp_path / "map.yaml"
+    job.write_text(RAW.replace(", size: 17.width", ""))
+    graphs.write_text(MAP.removeprefix("---\n"))
+    code, out, err = run(str(job))
+    assert (code, out) == (0, "")
+    assert "checked without its workflow: its workflow is key g of ConfigMap graphs" in err
+    code, out, _ = run(str(job), "--workflow-config-map", str(graphs))
+    assert code == 1
+    assert "width is 72" in out
+
+
+def test_what_a_model_server_of_the_same_files_allows_counts(tmp_path: Path) -> None:
+    graph = sound()
+    graph["50"] = node("Glow")
+    text = HEAD + f"spec:\n  model: wan2.1-vace-1.3b\n  workflow:\n    inline: '{json.dumps(graph)}'\n"
+    assert 'node 50 class_type is "Glow"' in found(tmp_path, text)[0]
+    assert found(tmp_path, f"{text}---\n{SERVER}  allowedNodeClasses: [Glow]\n") == []

@@ -154,14 +154,17 @@ def arranged(snapshot_: ServerSnapshot, asked: ModelServerSpec, digest: str = "n
     return arrange(facts.members, facts.wish, NOW.timestamp())
 
 
-def server_plan(snapshot_: ServerSnapshot, *, settings: Settings = SETTINGS, made: bool = True) -> Plan:
+def server_plan(
+    snapshot_: ServerSnapshot, *, settings: Settings = SETTINGS, made: bool = True, models: Catalogue | None = None
+) -> Plan:
     """The plan for a server whose spec.replicas rules."""
-    asked = server_decide.accepted(snapshot_, catalogue(), settings)
+    asked = server_decide.accepted(snapshot_, models or catalogue(), settings)
     if isinstance(asked, Refusal):
         return server_decide.refused(snapshot_, asked)
-    model = catalogue().get(asked.model)
+    model = (models or catalogue()).get(asked.model)
     assert model is not None
-    volume, digest = weights.look(snapshot_, asked, model, settings), server_decide.current_hash(asked, settings)
+    digest = server_decide.current_hash(asked, settings, snapshot_.entry)
+    volume = weights.look(snapshot_, asked, model, settings)
     fleet = arranged(weights.current(snapshot_, volume, digest), asked, digest)
     outcome = server_decide.Outcome(fleet, volume=volume)
     return server_decide.decide(snapshot_, asked, settings, outcome, children_made=made)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from kinora.api.modelserver import ModelServerSpec
+from kinora.api.modelserver import ModelServerSpec, Pool
 from kinora.catalogue.load import load_catalogue
 from kinora.controller.models import Models
 from kinora.controller.modelserver import desired, refuse
-from kinora.controller.modelserver.decide import decide
+from kinora.controller.modelserver.snapshot import ServerSnapshot
 from kinora.controller.videojob.check import Accepted, Refused, Undecided, check
-from unit.controller.builders import SETTINGS, VACE, job, server, server_snapshot
+from unit.controller.builders import SETTINGS, VACE, job, server, server_plan, server_snapshot
 
 Object = dict[str, Any]
 TUNE = f"extends: {VACE}\nname: tune\ndefaults: {{steps: 9}}\n"
@@ -99,21 +99,27 @@ def test_agents_are_told_the_entry_and_a_change_of_it_rolls_their_pods() -> None
     entry = found.catalogue.entry("tune")
     plain, own = desired.template_hash(spec, "image"), desired.template_hash(spec, "image", entry)
     assert plain != own != desired.template_hash(spec, "image", entry.replace("9", "8"))
-    pod = desired.pod(server(model="tune"), spec, SETTINGS, slot=0, incarnation=0, entry=entry)
+    pod = desired.pod(
+        server(model="tune"), spec, SETTINGS, pool=Pool(name="default"), slot=0, incarnation=0, entry=entry
+    )
     variables = {one["name"]: one.get("value") for one in pod["spec"]["containers"][0]["env"]}
     assert "modelEntry" in variables["KINORA_AGENT_CONFIG"]
     assert pod["metadata"]["annotations"]["kinora.dev/template-hash"] == desired.template_hash(
         spec, SETTINGS.engine_image, entry
     )
-    without = desired.pod(server(), spec, SETTINGS, slot=0, incarnation=0)
+    without = desired.pod(server(), spec, SETTINGS, pool=Pool(name="default"), slot=0, incarnation=0)
     assert "modelEntry" not in str(without)
+
+
+def planned_pod(snapshot: ServerSnapshot, found: Models) -> Object:
+    return server_plan(snapshot, models=found.catalogue).create[-1].body
 
 
 def test_the_plan_of_a_server_goes_by_its_entry() -> None:
     found = models()
     found.take([config_map(tune=TUNE)])
     snapshot = server_snapshot(server(model="tune"))
-    plain = decide(snapshot, found.catalogue, SETTINGS).create[-1].body
+    plain = planned_pod(snapshot, found)
     object.__setattr__(snapshot, "entry", found.catalogue.entry("tune"))
-    own = decide(snapshot, found.catalogue, SETTINGS).create[-1].body
+    own = planned_pod(snapshot, found)
     assert plain["metadata"]["name"] != own["metadata"]["name"]

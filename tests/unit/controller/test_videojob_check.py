@@ -8,14 +8,14 @@ import pytest
 
 from kinora.api.base import MESSAGE_LIMIT
 from kinora.controller.queues import read_queues
-from kinora.controller.videojob.check import Accepted, Refused, Undecided, check
+from kinora.controller.videojob.check import Accepted, Around, Refused, Undecided, check
 from unit.controller.builders import VACE, catalogue, job
 
 I2V = "wan2.1-i2v-14b-480p"
 
 
 def verdict(servers: dict[str, str] | None = None, **spec: Any) -> Accepted | Refused | Undecided:
-    return check(job(**spec), catalogue(), servers or {}, read_queues(""))
+    return check(job(**spec), catalogue(), Around(servers or {}, queues=read_queues("")))
 
 
 def test_an_accepted_job_is_resolved_without_its_prompt() -> None:
@@ -43,7 +43,7 @@ def test_an_accepted_job_is_resolved_without_its_prompt() -> None:
         ({"prompt": "  "}, "InvalidSpec", ["spec.prompt"]),
         ({"queue": "gold"}, "InvalidSpec", ["spec.queue is gold", "default in namespace films"]),
         ({"webhook": {"url": "https://x.example"}}, "NotImplemented", ["spec.webhook"]),
-        ({"task": None, "workflow": {"inline": "{}"}}, "NotImplemented", ["spec.workflow"]),
+        ({"task": None, "workflow": {"inline": "{}"}}, "InvalidSpec", ["spec.workflow is a graph without nodes"]),
         ({"task": "Inpaint"}, "InvalidSpec", ["spec.inputs.video is not set", "spec.inputs.mask is not set"]),
     ],
 )

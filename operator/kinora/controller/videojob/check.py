@@ -1,12 +1,14 @@
 """Whether a VideoJob can be rendered at all, before it is queued or takes a GPU (invariant 11).
 
-The answer rests on the spec, the catalogue and, for ``modelServerName``, the model that server serves; nothing else.
+The answer rests on the spec, the catalogue and, for ``modelServerName``, the model that server serves; for a raw
+workflow also on its text and on the node classes that ModelServers allow. Nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,11 +18,15 @@ from kinora.api.base import MESSAGE_LIMIT
 from kinora.api.findings import shape_message
 from kinora.api.videojob import VideoJobSpec
 from kinora.catalogue.load import Catalogue
+from kinora.catalogue.model import Model
 from kinora.controller.queues import queue_faults
 from kinora.controller.scheduling.facts import Queue
 from kinora.recipes.build import planned_hash
 from kinora.recipes.faults import Fault, InvalidSpec
 from kinora.recipes.resolve import prompts_of, resolve
+from kinora.workflows.allow import allowed_classes
+from kinora.workflows.resolved import pinned
+from kinora.workflows.workflow import class_names, plan, text_hash, workflow_changed
 
 Object = Mapping[str, Any]
 
@@ -31,6 +37,8 @@ class Accepted:
 
     model: str
     resolved: Mapping[str, Any]
+    classes: frozenset[str] = frozenset()
+    "Node classes of a raw workflow that a ModelServer must allow beyond what all do."
 
     @property
     def preset(self) -> str:
@@ -48,7 +56,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class Undecided:
-    """The model is not known: ``modelServerName`` names no ModelServer yet, or the model's entry cannot be used."""
+    """Something that the job names is not there yet: its ModelServer, its model's entry, its workflow's ConfigMap."""
 
     message: str
     reason: str = reasons.NO_MODEL_SERVER
@@ -57,13 +65,26 @@ class Undecided:
 Verdict = Accepted | Refused | Undecided
 
 
-def check(
-    job: Object, catalogue: Catalogue, server_models: Mapping[str, str], queues: Mapping[str, Queue] | None = None
-) -> Verdict:
-    """Accept, refuse with every fault, or wait. ``server_models``: ModelServer name -> model, of the namespace.
+@dataclass(frozen=True)
+class Around:
+    """What stands around a job. ``allowed``: ModelServer name -> allowedNodeClasses, of those that have any.
 
-    ``queues``: the declared ones; None where nobody can know them (offline).
+    ``text`` is what a workflow's ConfigMap holds; None where it has not been read or is not there.
     """
+
+    server_models: Mapping[str, str]
+    allowed: Mapping[str, Collection[str]] = field(default_factory=dict)
+    text: str | None = None
+    missing: str = ""
+    "Why there is no text, in words."
+    queues: Mapping[str, Queue] | None = None
+    "The declared ones; None where nobody can know them (offline)."
+
+
+def check(job: Object, catalogue: Catalogue, around: Around | Mapping[str, str]) -> Verdict:
+    """Accept, refuse with every fault, or wait. A mapping stands for ``Around.server_models``."""
+    around = around if isinstance(around, Around) else Around(around)
+    server_models = around.server_models
     try:
         spec = VideoJobSpec.model_validate(job["spec"])
     except ValidationError as error:
@@ -80,19 +101,59 @@ def check(
     if model is None:
         fault = Fault("spec.model", name, ", ".join(catalogue.names), catalogue.unknown(name))
         return Refused(reasons.INVALID_SPEC, str(fault))
+    if spec.workflow is not None:
+        return _check_workflow(job, spec, model, around)
     try:
         resolved = resolve(spec, model, job["metadata"]["uid"])
     except InvalidSpec as invalid:
-        return _refused(InvalidSpec((*invalid.faults, *_queue_faults(spec, job, queues))))
-    faults = _queue_faults(spec, job, queues)
+        return _refused(InvalidSpec((*invalid.faults, *_queue_faults(spec, job, around))))
+    faults = _queue_faults(spec, job, around)
     if faults:
         return _refused(InvalidSpec(faults))
     graph_hash = planned_hash(model, resolved, prompts_of(spec, model))
     return Accepted(model.local_name, {**resolved.to_status(), "graphHash": graph_hash})
 
 
-def _queue_faults(spec: VideoJobSpec, job: Object, queues: Mapping[str, Queue] | None) -> tuple[Fault, ...]:
-    return () if queues is None else tuple(queue_faults(spec, job["metadata"]["namespace"], queues))
+def _check_workflow(job: Object, spec: VideoJobSpec, model: Model, around: Around) -> Verdict:
+    assert spec.workflow is not None
+    text = around.text if spec.workflow.inline is None else spec.workflow.inline
+    if text is None:
+        return Undecided(around.missing or "its workflow's ConfigMap is being read", reasons.WAITING_FOR_WORKFLOW)
+    pin = pinned(job.get("status") or {})
+    if pin is not None and pin != text_hash(text):
+        return Refused(reasons.WORKFLOW_CHANGED, workflow_changed(spec.workflow))
+    servers = [name for name, served in around.server_models.items() if served == model.local_name]
+    servers = [spec.model_server_name] if spec.model_server_name else servers
+    lists = [frozenset(around.allowed.get(name, ())) for name in servers]
+    try:
+        return _planned(job, spec, model, text, lists, around)
+    except InvalidSpec as invalid:
+        if not servers:
+            with suppress(InvalidSpec):
+                wanted = _planned(job, spec, model, text, [class_names(text)], around).classes
+                return Undecided(f"no ModelServer in the namespace allows node classes {', '.join(sorted(wanted))} yet")
+        return _refused(InvalidSpec((*invalid.faults, *_queue_faults(spec, job, around))))
+
+
+def _planned(  # noqa: PLR0917
+    job: Object, spec: VideoJobSpec, model: Model, text: str, lists: Collection[frozenset[str]], around: Around
+) -> Accepted:
+    """Accepted by one at least of these allow-lists. Raises InvalidSpec."""
+    planned = plan(spec, model, text, job["metadata"]["uid"], frozenset().union(*lists))
+    later = _queue_faults(spec, job, around)
+    if later:
+        raise InvalidSpec(later)
+    beyond = planned.classes - allowed_classes(model.node_classes, None)
+    if beyond and not any(beyond <= one for one in lists):
+        names = ", ".join(sorted(beyond))
+        raise InvalidSpec(
+            [Fault("spec.workflow", f"a graph with classes {names}", "those of one ModelServer together")]
+        )
+    return Accepted(model.local_name, planned.resolved.to_status(), beyond)
+
+
+def _queue_faults(spec: VideoJobSpec, job: Object, around: Around) -> tuple[Fault, ...]:
+    return () if around.queues is None else tuple(queue_faults(spec, job["metadata"]["namespace"], around.queues))
 
 
 def _refused(invalid: InvalidSpec) -> Refused:
