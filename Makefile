@@ -10,7 +10,7 @@ E2E_CLUSTER := kinora-e2e
 
 include hack/make/cluster.mk
 
-.PHONY: help venv lock fmt lint types generate verify unit contract integration e2e test demo demo-down bench bench-failover clean
+.PHONY: help venv lock fmt lint types generate verify unit contract integration s3-server e2e test demo demo-down bench bench-failover clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -61,8 +61,11 @@ unit: venv ## Pure functions and single processes
 contract: venv ## The stand-in against the recorded protocol; recipes against the node contract
 	$(BIN)/pytest tests/contract
 
-integration: venv integration-up ## Operator, agent and policies on a real API server
+integration: venv integration-up s3-server ## Operator, agent and policies on a real API server; S3
 	$(BIN)/pytest tests/integration
+
+s3-server: ## Build the S3 server that tests sign requests for
+	@hack/s3-server.sh
 
 e2e: venv ## Real kubelet and containers, the chart installed
 	@hack/e2e.sh $(E2E_CLUSTER)
@@ -70,10 +73,11 @@ e2e: venv ## Real kubelet and containers, the chart installed
 test: ## Everything: lint, types, unit, contract, integration, e2e; installs what it needs
 	@hack/test.sh
 
-bench: venv ## Latency from create to the engine's start (needs the demo up), kinora render, quantize
+bench: venv ## Latency from create to the engine's start (needs the demo up), kinora render, quantize, fetch
 	PYTHONPATH=hack:tests $(BIN)/python tests/bench/latency.py --name $(KINORA_CLUSTER_NAME)
 	$(BIN)/python tests/bench/render.py
 	$(BIN)/python tests/bench/quantize.py
+	$(BIN)/python tests/bench/fetch.py
 
 bench-failover: venv integration-up ## How long nobody binds when the leader is killed, and when it is asked to end
 	PYTHONPATH=tests $(BIN)/python tests/bench/failover.py

@@ -27,7 +27,7 @@ NAMESPACE = "kinora-e2e"
 def cluster() -> DevCluster:
     """The node with the chart installed."""
     found = DevCluster.find(NAME)
-    install_chart(found)
+    install_chart(found, "--set", "weights.allowHTTP=true")  # files are served in the cluster, without TLS
     return found
 
 

@@ -18,6 +18,7 @@ from kinora.controller.settings import Settings
 from kinora.kube.client import KubeClient
 from kinora.kube.config import Connection, connect
 from kinora.kube.resources import CLAIM, NAMESPACE
+from kinora.weights.sources import Rules
 from kinora_cluster import ROOT, Cluster
 from kinora_cluster import cluster as find_cluster
 from waiting import DEADLINE
@@ -87,6 +88,7 @@ async def start_operator(
             http_port=free_port(),
             instance=f"operator-under-test-{len(stops)}",
             lease_namespace=namespace,
+            weights_rules=Rules(allow_http=True),
         )
         settings = dataclasses.replace(settings, **overrides)
         stop_event, wired = asyncio.Event(), asyncio.Event()

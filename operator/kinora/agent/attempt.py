@@ -229,7 +229,7 @@ class Attempt:
     async def _turn(self) -> None:
         await self._granted.wait()
         if not self._resumed:
-            await self._tools.health.until_ready()
+            await self._tools.health.until_sound()
 
     async def _render(self, plan: Plan) -> tuple[OutputFile, ...]:
         tools, spec = self._tools, self._first["spec"]

@@ -20,6 +20,7 @@ from kinora.api.videojob import Preset
 from kinora.catalogue.model import Model
 from kinora.engine.base import Engine, EngineUnavailable
 from kinora.engine.supervisor_client import EngineExit, EngineProcess, SupervisorClient, SupervisorUnavailable
+from kinora.weights.manifest import read_manifest
 from kinora.weights.verify import verify
 
 log = logging.getLogger(__name__)
@@ -42,8 +43,8 @@ class WeightsCheck(Protocol):
         """Verify at the level that the ModelServer asks for."""
         ...
 
-    async def changed(self) -> bool:
-        """Whether a file looks different (size, time) from when it was found good; cheap."""
+    async def changed(self) -> tuple[str, ...]:
+        """Paths of files that look different (size, time, the manifest's word) from when they were verified; cheap."""
         ...
 
 
@@ -54,7 +55,7 @@ class WeightFiles:
         self._model = model
         self._root = settings.paths.models
         self._level = settings.config.verify
-        self._seen: tuple[tuple[int, int] | None, ...] = ()
+        self._seen: dict[str, object] = {}
 
     async def full(self) -> WeightFaults:
         """See WeightsCheck."""
@@ -66,19 +67,23 @@ class WeightFiles:
 
         return WeightFaults(faults(""), faults(Preset.FAST) if Preset.FAST in self._model.presets else None)
 
-    async def changed(self) -> bool:
+    async def changed(self) -> tuple[str, ...]:
         """See WeightsCheck."""
-        return await asyncio.to_thread(self._look) != self._seen
+        found = await asyncio.to_thread(self._look)
+        return tuple(path for path, mark in found.items() if mark != self._seen.get(path))
 
-    def _look(self) -> tuple[tuple[int, int] | None, ...]:
-        found: list[tuple[int, int] | None] = []
+    def _look(self) -> dict[str, object]:
+        """What tells that a file is another one. (No inotify: network volumes and object stores announce nothing.)"""
+        records = read_manifest(self._root)
+        found: dict[str, object] = {}
         for weight in self._model.weights:
+            record = records.get(weight.path)
             try:
                 status = os.stat(self._root / weight.path)
-                found.append((status.st_size, status.st_mtime_ns))
+                found[weight.path] = (status.st_size, status.st_mtime_ns, record.sha256 if record else "")
             except OSError:
-                found.append(None)
-        return tuple(found)
+                found[weight.path] = None
+        return found
 
 
 class Health:
@@ -110,6 +115,7 @@ class Health:
         self._listeners: set[ProcessListener] = set()
         self._ready = asyncio.Event()
         self._serving = asyncio.Event()
+        self._weights_doubted = asyncio.Event()
         self._exits_seen: tuple[str, int] | None = None
         self.process: EngineProcess | None = None
         self.readiness = assess(self._facts)
@@ -120,6 +126,13 @@ class Health:
         """Wait until the engine takes a prompt (EngineReady is True); which process it is."""
         await self._ready.wait()
         return self._identity()
+
+    async def until_sound(self) -> tuple[str, int]:
+        """As `until_ready`, and the weight files are those that were verified: what a job waits for."""
+        while True:
+            identity = await self.until_ready()
+            if not await self._weights_changed():
+                return identity
 
     async def until_serving(self) -> tuple[str, int]:
         """Wait until the engine answers, ready for new jobs or not; which process it is."""
@@ -190,12 +203,31 @@ class Health:
         times = self._settings.times
         while True:
             faults = await self._weights.full()
-            self._set(weights_checked=True, weight_faults=faults.required, fast_faults=faults.fast)
+            if self._facts.weights_changed and not faults.required:
+                with suppress(EngineUnavailable):  # what the engine has loaded of the former file must go
+                    await self._engine.free(unload_models=True, free_memory=True)
+            self._set(
+                weights_checked=True,
+                weight_faults=faults.required,
+                fast_faults=faults.fast,
+                weights_were_good=self._facts.weights_were_good or not faults.required,
+                weights_changed=(),
+            )
             if faults.required:
                 await asyncio.sleep(times.weights_missing)
                 continue
-            while not await self._weights.changed():  # noqa: ASYNC110 - a volume announces nothing
-                await asyncio.sleep(times.weights_present)
+            while not await self._weights_changed():
+                self._weights_doubted.clear()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._weights_doubted.wait(), times.weights_present)
+
+    async def _weights_changed(self) -> bool:
+        """Look cheaply; a file that changed ends readiness until it is verified."""
+        changed = await self._weights.changed()
+        if changed:
+            self._set(weights_changed=changed)
+            self._weights_doubted.set()
+        return bool(changed)
 
     async def _watch_process(self) -> None:
         async for process in self._supervisor.watch():

@@ -22,6 +22,8 @@ class Facts:
     cuda_fault: str | None = None
     weights_checked: bool = False
     weight_faults: tuple[str, ...] = ()
+    weights_were_good: bool = False  # this agent has verified them once
+    weights_changed: tuple[str, ...] = ()  # paths that look different since; they are being verified
     fast_faults: tuple[str, ...] | None = (
         None  # of the files that preset Fast needs; None: the model has no such preset
     )
@@ -63,8 +65,11 @@ def _obstacle(facts: Facts) -> tuple[str, str] | None:
         return reasons.DRAINING, "the pod is being drained: what renders is finished, nothing new is started"
     if facts.cuda_fault:
         return reasons.CUDA_FAULT, facts.cuda_fault
+    if facts.weights_changed:
+        return reasons.WEIGHTS_VERIFYING, "changed, and being verified again: " + shortened(facts.weights_changed, ", ")
     if facts.weight_faults:
-        return reasons.WEIGHTS_MISSING, shortened(facts.weight_faults)
+        reason = reasons.WEIGHTS_CHANGED if facts.weights_were_good else reasons.WEIGHTS_MISSING
+        return reason, shortened(facts.weight_faults)
     return _engine_obstacle(facts)
 
 

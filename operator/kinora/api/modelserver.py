@@ -84,13 +84,33 @@ class ClaimTemplate(ApiModel):
     storage: Quantity
 
 
+class Addressing(StrEnum):
+    """How a bucket is named in a URL: in the path, or in the host's name."""
+
+    PATH = "Path"
+    VIRTUAL_HOSTED = "VirtualHosted"
+
+
+class S3Access(ApiModel):
+    """How the bucket of an s3:// or oss:// source is reached."""
+
+    endpoint: Annotated[str, StringConstraints(max_length=2048)] | None = None
+    region: Annotated[str, StringConstraints(pattern="^[-a-z0-9]+$", max_length=63)] | None = None
+    addressing: Addressing | None = None
+
+
 class WeightSource(ApiModel):
-    """Where one weight file is fetched from (arrives with the weights Job)."""
+    """Where one weight file is fetched from.
+
+    name: the file's role, or its path on the volume. url: https, hub, s3, oss or pvc (docs/weights.md).
+    """
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=255)]
     url: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
     sha256: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$", max_length=64)] | None = None
     secret_name: ObjectName | None = None
+    hub: Annotated[str, StringConstraints(max_length=2048)] | None = None
+    s3: S3Access | None = None
 
 
 class WeightsSpec(ApiModel):
@@ -237,18 +257,19 @@ class ModelServerSpec(ApiModel):
 
 
 class WeightFileStatus(ApiModel):
-    """One weight file as the agents found it."""
+    """One weight file as the weights Job found it."""
 
     name: Annotated[str, StringConstraints(max_length=255)]
     state: Annotated[str, StringConstraints(max_length=32)]
 
 
 class WeightsStatus(ApiModel):
-    """The weights volume (bytes arrive with the weights Job)."""
+    """The weights volume, as the weights Job tells of it. sourcesHash: of what was fetched and verified last."""
 
     bytes_done: int | None = Field(None, json_schema_extra={"format": "int64"})
     bytes_total: int | None = Field(None, json_schema_extra={"format": "int64"})
     verified_time: Time | None = None
+    sources_hash: Annotated[str, StringConstraints(max_length=64)] | None = None
     files: list[WeightFileStatus] | None = Field(None, max_length=64)
 
 

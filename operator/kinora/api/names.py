@@ -27,16 +27,21 @@ COMPONENT_SERVER: Final = "server"
 COMPONENT_STAGER: Final = "stager"
 LABEL_STAGER: Final = f"{GROUP}/stager"
 ANNOTATION_CLAIM: Final = f"{GROUP}/artifact-claim"
+COMPONENT_WEIGHTS: Final = "weights"
+ANNOTATION_SOURCES_HASH: Final = f"{GROUP}/sources-hash"
 ANNOTATION_TEMPLATE_HASH: Final = f"{GROUP}/template-hash"
 # Labels of a ModelServer that its pods carry too, and no others: what Kueue reads of a plain pod.
 QUEUE_LABELS: Final = ("kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class")
 CONDITION_ENGINE_READY: Final = f"{GROUP}/EngineReady"
+CONDITION_WEIGHTS_READY: Final = f"{GROUP}/WeightsReady"
 CONDITION_FAST_READY: Final = f"{GROUP}/FastReady"  # whether jobs of preset Fast can be rendered too
 
 AGENT_SERVICE_ACCOUNT: Final = "kinora-agent"
 AGENT_CLUSTER_ROLE: Final = "kinora-agent"
 STAGER_SERVICE_ACCOUNT: Final = "kinora-stager"
 STAGER_CLUSTER_ROLE: Final = "kinora-stager"
+WEIGHTS_SERVICE_ACCOUNT: Final = "kinora-weights"
+WEIGHTS_CLUSTER_ROLE: Final = "kinora-weights"
 
 CONTAINER_ENGINE: Final = "engine"
 CONTAINER_AGENT: Final = "agent"
@@ -57,6 +62,8 @@ TEMP_DIR: Final = "/kinora/temp"
 MODELS_DIR: Final = "/models"
 ARTIFACTS_DIR: Final = "/kinora/artifacts"
 INPUT_CLAIMS_DIR: Final = "/kinora/claims"
+SECRETS_DIR: Final = "/kinora/secrets"  # of a weights Job: a folder a Secret, a file a key
+SOURCE_CLAIMS_DIR: Final = "/kinora/sources"  # of a weights Job: the claims of pvc:// sources
 ENGINE_PORT: Final = 8188
 AGENT_PORT: Final = 8780
 STAGER_PORT: Final = 8782
@@ -83,6 +90,18 @@ def pod_name(model_server: str, uid: str, template_hash: str, slot: int, incarna
 def stager_name(artifact_claim: str) -> str:
     """``kinora-stager-<8 hex>``: one stager an artifact claim, in the claim's namespace."""
     return f"kinora-stager-{hashlib.sha256(artifact_claim.encode()).hexdigest()[:8]}"
+
+
+def weights_job_name(model_server: str, uid: str, sources_hash: str) -> str:
+    """``<modelserver>-weights-<8 hex>``; the hex digits are of (uid, hash of what is to be fetched)."""
+    suffix = f"-weights-{hashlib.sha256(f'{uid}/{sources_hash}'.encode()).hexdigest()[:8]}"
+    return model_server[: 63 - len(suffix)].rstrip("-.") + suffix
+
+
+def weights_lease_name(claim: str) -> str:
+    """The Lease that the writer of a volume holds."""
+    name = f"{WEIGHTS_SERVICE_ACCOUNT}-{claim}"
+    return name if len(name) <= 253 else f"{WEIGHTS_SERVICE_ACCOUNT}-{hashlib.sha256(claim.encode()).hexdigest()[:16]}"
 
 
 def job_folder(job_uid: str, attempt: int) -> str:

@@ -238,7 +238,7 @@ def _catalogue(command: str, files: Sequence[str], aliases: Sequence[str], *, st
 
 @main.group()
 def weights() -> None:
-    """Look at weight files, verify them, make FP8 of them."""
+    """Fetch weight files, look at them, verify them, make FP8 of them."""
 
 
 @weights.command("inspect")
@@ -268,6 +268,36 @@ def weights_verify(model: str, root: Path, level: str) -> None:
         _fail("weights verify", error)
     click.echo(shown)
     sys.exit(0 if sound else 1)
+
+
+@weights.command("fetch")
+@click.argument("model")
+@click.option("--into", required=True, type=click.Path(path_type=Path), help="The folder of models.")
+@click.option("--source", "sources", multiple=True, metavar="NAME=URL[#sha256=HEX]", help="NAME: role or path.")
+@click.option("--modelserver", "manifest", metavar="FILE", help="Take spec.weights of the ModelServer in FILE.")
+@click.option("--verify", "level", type=click.Choice(["Size", "Header", "Hash"]), help="Default: Header.")
+@click.option("--quantize", is_flag=True, help="Make FP8 of a BF16, FP16 or FP32 source where FP8 is expected.")
+@click.option("--hub", metavar="URL", help="The hub that hub:// means.")
+@click.option("--allow-http", is_flag=True, help="Take http:// too.")
+@click.option("--secrets", type=click.Path(path_type=Path), help="Folder with a folder a Secret (else: environment).")
+@click.option("--connections", default=4, show_default=True, type=click.IntRange(1, 64), help="Parts at once.")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def weights_fetch(output: str, **arguments: object) -> None:
+    """Bring the weight files of MODEL, verified; what is there and right is left alone. Interrupted, it is resumed.
+
+    Sources: https://, hub://OWNER/REPO/PATH, s3://BUCKET/KEY, oss://BUCKET/KEY, file:///PATH.
+    Exit code 0: all are right; 1: trying again is of no use; 3: try again; 4: not enough space.
+    """
+    import os
+
+    from kinora.cli import weights_fetch as command
+
+    asked = command.Asked(**arguments, as_json=output == "json")  # type: ignore[arg-type]
+    try:
+        sys.exit(command.run(asked, os.environ))
+    except command.UsageError as error:
+        click.echo(f"kinora weights fetch: {error}", err=True)
+        sys.exit(2)
 
 
 @weights.command("quantize")
@@ -314,6 +344,14 @@ def stager() -> None:
     from kinora.stager.main import run
 
     run()
+
+
+@main.command("weights-job", hidden=True)
+def weights_job() -> None:
+    """Fill a weights volume (in a weights Job's pod; settings come from the environment)."""
+    from kinora.weights.job import run
+
+    sys.exit(run())
 
 
 @main.command("install-supervisor", hidden=True)

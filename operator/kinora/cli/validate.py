@@ -29,12 +29,15 @@ from kinora.recipes.faults import Fault, InvalidSpec, not_yet
 from kinora.recipes.needs import given_inputs, input_name
 from kinora.recipes.resolve import resolve
 from kinora.storage.guard.urls import UrlRefused, parse_url
+from kinora.weights.sources import Rules
 from kinora.workflows.workflow import plan
 
 API_VERSION = f"{names.GROUP}/{names.VERSION}"
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _UID = "00000000-0000-0000-0000-000000000000"
-_SETTINGS = Settings("the chart's", engine_image="the chart's")  # what the operator has is not known here
+_SETTINGS = Settings(  # what the operator has is not known here, nor whether the installation allows http
+    "the chart's", engine_image="the chart's", weights_rules=Rules(allow_http=True)
+)
 
 
 @dataclass

@@ -23,7 +23,7 @@ from kinora.api.videojob import Preset
 from kinora.catalogue.load import Catalogue
 from kinora.controller.learning import Learning, video_seconds_of, work_of
 from kinora.controller.modelserver.notice import notice
-from kinora.controller.modelserver.snapshot import ServerPod, ServerSnapshot, server_pod
+from kinora.controller.modelserver.snapshot import ServerPod, ServerSnapshot, WeightsRun, server_pod, weights_run
 from kinora.controller.scheduling.cost import remaining
 from kinora.controller.scheduling.facts import DEFAULT_QUEUE, Held, Job, Lane, Pod, Rate, World, level
 from kinora.controller.scheduling.ledger import Ledger
@@ -239,7 +239,7 @@ class Gatherer:
         pods = [
             self._server_pod(pod)
             for pod in self._store.pods_by_server.get(f"{namespace}/{name}", {}).values()
-            if any(owner.get("uid") == uid for owner in pod["metadata"].get("ownerReferences") or [])
+            if _owned(pod, uid)
         ]
         prefix = f"{namespace}/"
         return ServerSnapshot(
@@ -248,8 +248,15 @@ class Gatherer:
             claims=frozenset(key[len(prefix) :] for key in self._store.claims.entries if key.startswith(prefix)),
             backlog=sum(len(lane.jobs) for lane in self._lanes(namespace) if name in lane.servers),
             now=now,
+            runs=self._runs(f"{namespace}/{name}", uid),
             entry=self._catalogue.entry(server["spec"].get("model")),
         )
+
+    def _runs(self, server: str, uid: str) -> tuple[WeightsRun, ...]:
+        """The weights Jobs of one ModelServer, each with its pods."""
+        jobs = [job for job in self._store.weights_jobs.of(server) if _owned(job, uid)]
+        pods = self._store.weights_pods.of(server) if jobs else []
+        return tuple(weights_run(job, [pod for pod in pods if _owned(pod, job["metadata"]["uid"])]) for job in jobs)
 
     def _server_pod(self, pod: Object) -> ServerPod:
         """The facts of a pod; read anew only when the object or its node changed."""
@@ -412,6 +419,10 @@ def _may_be_bound(job: Object) -> bool:
     if awaits_stager(job):  # nothing is queued, counted or scaled for before its inputs are known
         return False
     return not is_assigned(job.get("status") or {})
+
+
+def _owned(obj: Object, uid: str) -> bool:
+    return any(owner.get("uid") == uid for owner in obj["metadata"].get("ownerReferences") or [])
 
 
 def _turn(job: Object) -> tuple[int, str, str]:

@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from kinora.api.names import COMPONENT_STAGER, LABEL_CATALOGUE, LABEL_COMPONENT
+from kinora.api.names import COMPONENT_STAGER, COMPONENT_WEIGHTS, LABEL_CATALOGUE, LABEL_COMPONENT
 from kinora.catalogue.load import load_catalogue
 from kinora.controller import http
 from kinora.controller.edge import UNFINISHED, Edge
@@ -23,10 +23,20 @@ from kinora.controller.settings import Settings, from_environment
 from kinora.kube.client import ApiError, KubeClient, UnreachableError
 from kinora.kube.config import Connection, connect
 from kinora.kube.lease import LeaseHolder, LeaseLostError
-from kinora.kube.resources import CLAIM, CONFIGMAP, DEPLOYMENT, MODELSERVER, NODE, POD, VIDEOJOB, Resource
+from kinora.kube.resources import CLAIM, CONFIGMAP, DEPLOYMENT, JOB, MODELSERVER, NODE, POD, VIDEOJOB, Resource
 from kinora.kube.watch import Reflector
 
 log = logging.getLogger(__name__)
+_WEIGHTS = f"{LABEL_COMPONENT}={COMPONENT_WEIGHTS}"
+#: What our own reflectors follow: the operator's word for it -> the kind, and which of them.
+_WATCHED: dict[str, tuple[Resource, str | None]] = {
+    "node": (NODE, None),
+    "claim": (CLAIM, None),
+    "pod": (POD, SERVER_PODS),
+    "weights job": (JOB, _WEIGHTS),
+    "weights pod": (POD, _WEIGHTS),
+    "stager": (DEPLOYMENT, f"{LABEL_COMPONENT}={COMPONENT_STAGER}"),
+}
 MINIMUM_VERSION = (1, 32)  # selectable fields, admission policies, native sidecars (api.md)
 
 
@@ -106,11 +116,9 @@ def _parts(
     resync = asyncio.Event()
     edge = Edge(connection, settings.namespaces, operator.deliver, resync.set)
     scopes: tuple[str | None, ...] = settings.namespaces or (None,)
-    reflectors = [_reflector(operator, client, NODE, None)]
+    reflectors = [_reflector(operator, client, "node", None)]
     for scope in scopes:
-        reflectors.append(_reflector(operator, client, POD, scope, SERVER_PODS))
-        reflectors.append(_reflector(operator, client, CLAIM, scope))
-        reflectors.append(_reflector(operator, client, DEPLOYMENT, scope, f"{LABEL_COMPONENT}={COMPONENT_STAGER}"))
+        reflectors += [_reflector(operator, client, kind, scope) for kind in _WATCHED if kind != "node"]
     if settings.namespace:
         reflectors.append(_model_maps(operator, client, settings.namespace))
     return [
@@ -135,15 +143,9 @@ def _model_maps(operator: Operator, client: KubeClient, namespace: str) -> Refle
     )
 
 
-def _reflector(
-    operator: Operator, client: KubeClient, resource: Resource, scope: str | None, selector: str | None = None
-) -> Reflector:
-    kind, cache = {
-        POD: ("pod", operator.store.pods),
-        CLAIM: ("claim", operator.store.claims),
-        NODE: ("node", operator.store.nodes),
-        DEPLOYMENT: ("stager", operator.store.stagers),
-    }[resource]
+def _reflector(operator: Operator, client: KubeClient, kind: str, scope: str | None) -> Reflector:
+    resource, selector = _WATCHED[kind]
+    cache = operator.caches[kind]
     return Reflector(
         client,
         resource,

@@ -31,7 +31,7 @@ from kinora.controller.planner import Planner
 from kinora.controller.scheduling.bind import Bind
 from kinora.controller.settings import Settings
 from kinora.controller.stager import decide as stager_decide
-from kinora.controller.store import Store
+from kinora.controller.store import Cache, Store
 from kinora.controller.usage import UsageKeeper
 from kinora.controller.videojob import decide as job_decide
 from kinora.controller.videojob.check import Accepted
@@ -86,19 +86,22 @@ class Operator:
         self._staged: dict[str, frozenset[str]] = {}  # namespace -> ModelServers whose stagers' children were made
         self._fast: dict[str, str] = {}  # what pods (by UID) said last of preset Fast
         self._observed: dict[str, None] = {}  # UIDs of the last finished jobs that were counted
-
-    # --- events in ------------------------------------------------------------------------------------------------
-
-    def deliver(self, kind: str, event_type: str, obj: Object) -> None:
-        """One watch event of a job, server, pod, claim or node."""
-        cache = {
+        self.caches: dict[str, Cache] = {
             "job": self.store.jobs,
             "server": self.store.servers,
             "pod": self.store.pods,
             "claim": self.store.claims,
             "node": self.store.nodes,
             "stager": self.store.stagers,
-        }[kind]
+            "weights job": self.store.weights_jobs,
+            "weights pod": self.store.weights_pods,
+        }
+
+    # --- events in ------------------------------------------------------------------------------------------------
+
+    def deliver(self, kind: str, event_type: str, obj: Object) -> None:
+        """One watch event of a kind of ``caches``."""
+        cache = self.caches[kind]
         if event_type == "DELETED":
             cache.remove(obj)
             if kind == "job":
@@ -169,6 +172,8 @@ class Operator:
             self._servers_of(namespace)
         elif kind == "node":
             self._node_changed(name)
+        elif kind == "child":
+            self._queue.add(("server", name), SERVER_DELAY)
 
     def _pod_changed(self, name: str, namespace: str) -> None:
         pod = self.store.pods.get(name)

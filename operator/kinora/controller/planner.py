@@ -17,6 +17,7 @@ from kinora.controller.binder import Binder
 from kinora.controller.gather import Gatherer
 from kinora.controller.models import Models
 from kinora.controller.modelserver import decide as server_decide
+from kinora.controller.modelserver import weights
 from kinora.controller.modelserver.capacity import Ages, capacity
 from kinora.controller.modelserver.refuse import Refusal
 from kinora.controller.modelserver.snapshot import PodRefusal, ServerPod, ServerSnapshot
@@ -83,6 +84,7 @@ class Planner:
             performance=learning.performance(server),
             backlog_seconds=scheduling.backlog(world, name).seconds,
             look_again=LOOK_AGAIN if scaled is not None or waits else None,
+            volume=self._volume(snapshot, spec),
         )
 
     def _others(self, namespace: str, name: str, now: dt.datetime) -> list[Server]:
@@ -98,6 +100,12 @@ class Planner:
                 out.append(self._capacity(snapshot, spec))
         return out
 
+    def _volume(self, snapshot: ServerSnapshot, spec: ModelServerSpec) -> weights.Volume:
+        model = self._models.catalogue.get(spec.model)
+        if model is None:
+            raise LookupError(spec.model)  # refused before
+        return weights.look(snapshot, spec, model, self._settings)
+
     def _capacity(self, snapshot: ServerSnapshot, spec: ModelServerSpec) -> Server:
         ages = Ages(
             idle={pod.uid: self._since(self._idle, pod.uid, pod.serves and not pod.busy) for pod in snapshot.pods},
@@ -107,6 +115,7 @@ class Planner:
             self._learn_start(snapshot, pod)
         self._forget()
         hashes = server_decide.hashes(snapshot, spec, self._settings)
+        snapshot = weights.current(snapshot, self._volume(snapshot, spec), hashes)
         return capacity(snapshot, spec, hashes, self._gatherer.learning.cold_start(dict(snapshot.server)), ages)
 
     def _pending_for(self, pod: ServerPod) -> float | None:

@@ -13,6 +13,7 @@ from kinora.controller.pools.load import Providers, load_providers
 from kinora.controller.queues import QueuesError, read_queues
 from kinora.controller.scheduling.facts import AGING_SECONDS, Queue
 from kinora.storage.guard.policy import Policy
+from kinora.weights.sources import DEFAULT_HUB, Rules
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Settings:
         lease_name: the Lease that makes one of several replicas the leader (KINORA_LEASE_NAME).
         resync_seconds: how often everything is listed anew, to prune what vanished unseen.
         workers: decisions carried out side by side.
+        weights_rules: what sources of weights may be (KINORA_WEIGHTS_ALLOW_HTTP, KINORA_WEIGHTS_HUB).
         queues: the declared queues by name (KINORA_QUEUES, JSON).
         aging_seconds: how long a job waits to gain one step of priority; 0: never (KINORA_AGING_SECONDS).
         ledger: ConfigMap, namespace/name, that keeps what queues used; empty: memory only (KINORA_LEDGER).
@@ -55,6 +57,7 @@ class Settings:
     workers: int = 16
     namespace: str = ""
     model_aliases: Mapping[str, str] = field(default_factory=dict)
+    weights_rules: Rules = field(default_factory=Rules)
     queues: Mapping[str, Queue] = field(default_factory=lambda: read_queues(""))
     aging_seconds: float = AGING_SECONDS
     ledger: str = ""
@@ -87,6 +90,10 @@ def from_environment() -> Settings:
         namespace=env.get("POD_NAMESPACE", ""),
         model_aliases=_aliases(env.get("KINORA_MODEL_ALIASES", "")),
         stager=stager_values(env.get(CHART_VARIABLE, "{}")),
+        weights_rules=Rules(
+            allow_http=env.get("KINORA_WEIGHTS_ALLOW_HTTP", "") == "true",
+            hub=env.get("KINORA_WEIGHTS_HUB") or DEFAULT_HUB,
+        ),
     )
 
 

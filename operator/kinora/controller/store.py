@@ -106,6 +106,14 @@ class Cache:
             del self._gone[next(iter(self._gone))]
 
 
+class ChildCache(Cache):
+    """Children of ModelServers, found by their server's key."""
+
+    def of(self, server: str) -> list[Object]:
+        """The children of one server, by their label. They are few."""
+        return [entry.obj for entry in self.entries.values() if _server_key(entry.obj) == server]
+
+
 def _key(obj: Object) -> str:
     return key(obj) if obj["metadata"].get("namespace") else str(obj["metadata"]["name"])
 
@@ -114,10 +122,11 @@ class Store:
     """The caches of the operator, and the indexes that its decisions need."""
 
     def __init__(self, clock: Callable[[], float], notify: Callable[[str, str], None]) -> None:
-        """``notify(kind, key)`` is told of every change: kind is job, server, pod, claim, node or stager.
+        """``notify(kind, key)`` is told of every change: kind is job, server, pod, claim, node, stager or child.
 
         A node changes when its readiness does, or what it says of its end. ``offer`` is told beside ``server`` when a
-        spec changes: a status says nothing new to the jobs that wait.
+        spec changes: a status says nothing new to the jobs that wait. ``child`` is told with the key of the server
+        whose weights Job, or its pod, changed.
         """
         self._clock = clock
         self._notify = notify
@@ -128,6 +137,8 @@ class Store:
         self.claims = Cache(clock, self._plain("claim"), self._replaced)
         self.nodes = Cache(clock, self._node_changed, self._replaced)
         self.stagers = Cache(clock, self._plain("stager"), self._replaced)  # Deployments; not waited for
+        self.weights_jobs = ChildCache(clock, self._child_changed, self._replaced)
+        self.weights_pods = ChildCache(clock, self._child_changed, self._replaced)
         self.pods_by_uid: dict[str, Object] = {}
         self.pods_by_server: dict[str, dict[str, Object]] = defaultdict(dict)
         self.jobs_by_pod: dict[str, set[str]] = defaultdict(set)  # pod UID -> keys of jobs assigned to it
@@ -136,7 +147,8 @@ class Store:
 
     def _replaced(self) -> None:
         """Nothing is decided before a full list of each kind has replaced the store."""
-        if all(cache.synced for cache in (self.jobs, self.servers, self.pods, self.claims, self.nodes)):
+        caches = (self.jobs, self.servers, self.pods, self.claims, self.nodes, self.weights_jobs, self.weights_pods)
+        if all(cache.synced for cache in caches):
             self.ready.set()
 
     def now(self) -> float:
@@ -148,6 +160,10 @@ class Store:
             self._notify(kind, name)
 
         return changed
+
+    def _child_changed(self, _name: str, old: Object | None, new: Object | None) -> None:
+        for server in {_server_key(obj) for obj in (old, new) if obj is not None}:
+            self._notify("child", server)
 
     def _server_changed(self, name: str, old: Object | None, new: Object | None) -> None:
         self._notify("server", name)

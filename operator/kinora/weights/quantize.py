@@ -17,7 +17,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from kinora.weights import float8
 from kinora.weights.errors import Errors, errors_of
 from kinora.weights.header import DTYPE_BITS, Header, HeaderError, Tensor, parse_header
 
-CHUNK = 8 << 20  # bytes of input a step
+CHUNK = 8 << 20  # bytes copied at a time
 _BLOCK = 1 << 18  # numbers whose table lookups stay in the cache
 _FLOATS = ("BF16", "F16", "F32")
 _KEPT = re.compile(
@@ -59,16 +59,16 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A piece of one tensor. Offsets are those of the files."""
+    """One tensor. Offsets are those of the files."""
 
+    name: str
     source: str
     target: str
     dtype: str
     start: int
     length: int
     to: int
-    scale: float = 1.0
-    count: bool = True
+    scaled: bool
 
 
 def is_quantized(name: str, tensor: Tensor) -> bool:
@@ -198,51 +198,32 @@ class _Run:
     done: int = 0
 
     def all(self, chosen: dict[str, Tensor], scaled: bool, executor: Executor | None) -> dict[str, Errors]:
-        """Everything, in the order in which it lies in the source."""
+        """Every tensor: those that change by workers, a whole one each, the others copied here when those are done."""
         classes: dict[str, Errors] = {}
         descriptor = os.open(self.partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
             os.ftruncate(descriptor, self.layout.size)
             os.pwrite(descriptor, self.layout.head, 0)
-            for name, tensor in sorted(self.header.tensors.items(), key=lambda item: item[1].start):
-                if name in chosen:
-                    kind = tensor_class(name)
-                    errors, scale = self._tensor(name, tensor, scaled, executor)
-                    classes[kind] = classes.get(kind, Errors()) + errors
-                    if scaled:
-                        os.pwrite(descriptor, np.float32(scale).tobytes(), self.layout.starts[_scale_name(name)])
-                else:
+            in_order = sorted(self.header.tensors.items(), key=lambda item: item[1].start)
+            jobs = [self._job(name, tensor, scaled) for name, tensor in in_order if name in chosen]
+            for job, (counts, scale) in zip(jobs, _map(executor, jobs), strict=True):
+                kind = tensor_class(job.name)
+                classes[kind] = classes.get(kind, Errors()) + _errors(job.dtype, counts, scale)
+                if scaled:
+                    os.pwrite(descriptor, np.float32(scale).tobytes(), self.layout.starts[_scale_name(job.name)])
+                self._tell(job.length)
+            for name, tensor in in_order:
+                if name not in chosen:
                     self._copy(descriptor, name, tensor)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
         return classes
 
-    def _tensor(self, name: str, tensor: Tensor, scaled: bool, executor: Executor | None) -> tuple[Errors, float]:
-        jobs = list(self._jobs(name, tensor))
-        counts: NDArray[np.int64] = np.zeros(1 << 16, np.int64)
-        scale = 1.0
-        if scaled:
-            largest = 0.0
-            for part, size in _map(executor, _scan, jobs):
-                counts += part
-                largest = max(largest, size)
-            if tensor.dtype != "F32":
-                magnitude = np.abs(float8.half_values(tensor.dtype))
-                largest = float(magnitude[(counts > 0) & np.isfinite(magnitude)].max(initial=0.0))
-            scale = float(np.float32(largest / float8.MAX)) or 1.0
-        jobs = [replace(job, scale=scale, count=not scaled) for job in jobs]
-        for (part, _), job in zip(_map(executor, _convert, jobs), jobs, strict=True):
-            counts += part
-            self._tell(job.length)
-        return _errors(tensor.dtype, counts, scale), scale
-
-    def _jobs(self, name: str, tensor: Tensor) -> Iterator[_Job]:
-        width = DTYPE_BITS[tensor.dtype] // 8
-        for at in range(tensor.start, tensor.end, CHUNK):
-            length = min(CHUNK, tensor.end - at)
-            to = self.layout.starts[name] + (at - tensor.start) // width
-            yield _Job(str(self.source), str(self.partial), tensor.dtype, self.data_start + at, length, to)
+    def _job(self, name: str, tensor: Tensor, scaled: bool) -> _Job:
+        at, length = self.data_start + tensor.start, tensor.end - tensor.start
+        source, target = str(self.source), str(self.partial)
+        return _Job(name, source, target, tensor.dtype, at, length, self.layout.starts[name], scaled)
 
     def _copy(self, descriptor: int, name: str, tensor: Tensor) -> None:
         with self.source.open("rb") as file:
@@ -260,16 +241,27 @@ class _Run:
             self.progress(self.done, self.header.data_bytes)
 
 
-_Part = tuple[NDArray[np.int64] | int, float]
+Counts = NDArray[np.int64]
 
 
-def _map(executor: Executor | None, function: Callable[[_Job], _Part], jobs: list[_Job]) -> Iterator[_Part]:
-    return map(function, jobs) if executor is None else executor.map(function, jobs)
+def _map(executor: Executor | None, jobs: list[_Job]) -> Iterator[tuple[Counts, float]]:
+    return map(_tensor, jobs) if executor is None else executor.map(_tensor, jobs)
 
 
-def _scan(job: _Job) -> _Part:
-    """Counts of the upper 16 bits, and the largest finite magnitude of a float32."""
-    counts: NDArray[np.int64] = np.zeros(1 << 16, np.int64)
+def _tensor(job: _Job) -> tuple[Counts, float]:
+    """Quantize one tensor: how often each upper half came, and its scale."""
+    counts: Counts = np.zeros(1 << 16, np.int64)
+    if not job.scaled:
+        _convert(job, 1.0, counts)
+        return counts, 1.0
+    largest = _scan(job, counts)
+    scale = float(np.float32(largest / float8.MAX)) or 1.0
+    _convert(job, scale, None)
+    return counts, scale
+
+
+def _scan(job: _Job, counts: Counts) -> float:
+    """Count the upper 16 bits; the largest finite magnitude."""
     largest = 0.0
     for _, data in _blocks(job):
         if job.dtype != "F32":
@@ -282,42 +274,43 @@ def _scan(job: _Job) -> _Part:
         if not np.isfinite(block_largest):
             block_largest = float(size[np.isfinite(size)].max(initial=0.0))
         largest = max(largest, block_largest)
-    return counts, largest
+    if job.dtype == "F32":
+        return largest
+    magnitude = np.abs(float8.half_values(job.dtype))
+    return float(magnitude[(counts > 0) & np.isfinite(magnitude)].max(initial=0.0))
 
 
-def _convert(job: _Job) -> _Part:
-    """Look every number up and write the codes; counts of the upper 16 bits where they are wanted."""
+def _convert(job: _Job, scale: float, counts: Counts | None) -> None:
+    """Look every number up and write the codes; count the upper 16 bits where that is wanted."""
     single, width = job.dtype == "F32", DTYPE_BITS[job.dtype] // 8
-    table = float8.single_table() if single else float8.half_table(job.dtype, job.scale)
+    table = float8.single_table() if single else float8.half_table(job.dtype, scale)
     out = np.empty(_BLOCK, np.uint8)
     index = np.empty(_BLOCK, np.intp)
     narrow = np.empty(_BLOCK if single else 0, np.uint32)
-    counts: NDArray[np.int64] = np.zeros(1 << 16 if job.count else 0, np.int64)
     descriptor = os.open(job.target, os.O_WRONLY | os.O_CLOEXEC)
     try:
         for at, data in _blocks(job):
             here = index[: len(data) // width]
             if single:
                 bits = data.view(np.uint32)
-                if job.count:
+                if counts is not None:
                     counts += np.bincount(bits >> 16, minlength=1 << 16)
-                if job.scale != 1.0:
-                    bits = (bits.view(np.float32) / np.float32(job.scale)).view(np.uint32)
+                if scale != 1.0:
+                    bits = (bits.view(np.float32) / np.float32(scale)).view(np.uint32)
                 float8.single_index(bits, narrow[: len(here)])
                 here[:] = narrow[: len(here)]
             else:
                 here[:] = data.view(np.uint16)
-                if job.count:
+                if counts is not None:
                     counts += np.bincount(here, minlength=1 << 16)
             np.take(table, here, out=out[: len(here)], mode="clip")
             _write(descriptor, out[: len(here)].data, job.to + at)
     finally:
         os.close(descriptor)
-    return (counts if job.count else 0), 0.0
 
 
 def _blocks(job: _Job) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """The numbers of a piece, block by block in one buffer that stays in the cache; how many came before, and bytes."""
+    """A tensor block by block, in one buffer that stays in the cache: how many numbers came before, and the bytes."""
     width = DTYPE_BITS[job.dtype] // 8
     buffer = np.empty(_BLOCK * width, np.uint8)
     descriptor = os.open(job.source, os.O_RDONLY | os.O_CLOEXEC)

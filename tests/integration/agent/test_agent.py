@@ -428,6 +428,36 @@ async def test_a_missing_weight_file_is_named_and_its_coming_is_noticed(bench: B
     assert (await bench.status_when("patient", ENDED))["phase"] == "Succeeded"
 
 
+async def test_a_weight_file_that_changes_ends_readiness_until_it_is_right_again(bench: Bench) -> None:
+    bench.times = _faster(bench, weights_present=0.1)
+    await ready(bench)
+    model = load_catalogue().get(MODEL)
+    assert model is not None
+    file = bench.root / "models" / model.weights[0].path
+    content = file.read_bytes()
+    file.write_bytes(content[:1000])
+    condition = await bench.condition_when("WeightsChanged")
+    assert condition["status"] == "False"
+    assert model.weights[0].path in condition["message"]
+    file.write_bytes(content)
+    await bench.condition_when("EngineReady")
+
+
+async def test_a_job_is_not_rendered_with_a_file_that_changed_since_the_last_look(bench: Bench) -> None:
+    """The next look is half a minute away; the job makes the agent look."""
+    await ready(bench)
+    model = load_catalogue().get(MODEL)
+    assert model is not None
+    file = bench.root / "models" / model.weights[0].path
+    content = file.read_bytes()
+    file.write_bytes(b"")
+    await bench.bind(video_job("careful"))
+    await bench.condition_when("WeightsChanged")
+    assert (await bench.kube.get(VIDEOJOB, bench.namespace, "careful"))["status"]["phase"] == "Scheduled"
+    file.write_bytes(content)
+    assert (await bench.status_when("careful", ENDED))["phase"] == "Succeeded"
+
+
 async def test_the_lora_of_preset_fast_is_needed_by_jobs_of_that_preset_only(bench: Bench) -> None:
     model = load_catalogue().get(MODEL)
     assert model is not None

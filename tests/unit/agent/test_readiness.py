@@ -23,6 +23,16 @@ GOOD = Facts(weights_checked=True, supervisor_answers=True, process_runs=True, e
         (replace(GOOD, engine_answers=False, was_up=False, exits=3, last_exit="exit code 1"), "EngineDown", "3 times"),
         (replace(GOOD, weight_faults=("vae/a.safetensors: not there",)), "WeightsMissing", "vae/a.safetensors"),
         (replace(GOOD, missing_nodes=("WanVaceToVideo",)), "NodesMissing", "WanVaceToVideo"),
+        (
+            replace(GOOD, weight_faults=("vae/a: 0 bytes",), weights_were_good=True),
+            "WeightsChanged",
+            "vae/a: 0 bytes",
+        ),
+        (
+            replace(GOOD, weights_changed=("vae/a",), weights_were_good=True),
+            "WeightsVerifying",
+            "being verified again: vae/a",
+        ),
         (replace(GOOD, cuda_fault="KSampler: illegal access", weight_faults=("x",)), "CudaFault", "illegal access"),
         (replace(GOOD, draining=True, cuda_fault="x"), "Draining", "drained"),
         (replace(GOOD, token_fault="not bound", draining=True), "TokenNotBound", "not bound"),

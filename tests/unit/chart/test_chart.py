@@ -22,6 +22,7 @@ from kinora.api.names import (
     LABEL_CATALOGUE,
     STAGER_CLUSTER_ROLE,
     STAGER_SERVICE_ACCOUNT,
+    WEIGHTS_CLUSTER_ROLE,
 )
 from kinora.api.reasons import TERMINAL, Phase
 from kinora.api.videojob import VideoJobSpec, VideoJobStatus
@@ -87,7 +88,13 @@ def test_every_policy_is_bound_and_denies_and_fails_closed() -> None:
     assert (
         set(policies)
         == bound
-        == {"kinora-videojob-immutable", "kinora-agent-fence", "kinora-agent-pod", "kinora-stager-fence"}
+        == {
+            "kinora-videojob-immutable",
+            "kinora-agent-fence",
+            "kinora-agent-pod",
+            "kinora-stager-fence",
+            "kinora-weights-lease",
+        }
     )
     assert {policy["spec"]["failurePolicy"] for policy in policies.values()} == {"Fail"}
     for binding in bindings:
@@ -145,6 +152,13 @@ def test_what_a_stager_may_do() -> None:
     assert rules(STAGER_CLUSTER_ROLE) == reads | {("kinora.dev", "videojobs/status", "patch")}
 
 
+def test_what_a_weights_job_may_do() -> None:
+    assert rules(WEIGHTS_CLUSTER_ROLE) == {
+        ("", "pods/status", "patch"),
+        *(("coordination.k8s.io", "leases", verb) for verb in ("get", "create", "update")),
+    }
+
+
 def test_no_role_holds_a_wildcard_or_reads_secrets() -> None:
     for role in objects():
         for rule in role.get("rules", []) if role["kind"] == "ClusterRole" else []:
@@ -153,10 +167,12 @@ def test_no_role_holds_a_wildcard_or_reads_secrets() -> None:
             assert {"escalate", "impersonate"} & set(rule["verbs"]) == set()
 
 
-def test_the_operator_may_bind_the_roles_of_agents_and_stagers_alone() -> None:
+def test_the_operator_may_bind_the_roles_of_agents_stagers_and_weights_jobs_alone() -> None:
     role = one("ClusterRole", "kinora-operator")
     binding = [rule for rule in role["rules"] if "bind" in rule["verbs"]]
-    assert [rule["resourceNames"] for rule in binding] == [[AGENT_CLUSTER_ROLE, STAGER_CLUSTER_ROLE]]
+    assert [rule["resourceNames"] for rule in binding] == [
+        [AGENT_CLUSTER_ROLE, STAGER_CLUSTER_ROLE, WEIGHTS_CLUSTER_ROLE]
+    ]
 
 
 def test_roles_for_people_hold_no_status_and_servers_are_for_admins() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from kinora.api.modelserver import ModelServerSpec
 from kinora.catalogue.load import Catalogue, load_catalogue
 from kinora.controller.modelserver import decide as server_decide
+from kinora.controller.modelserver import weights
 from kinora.controller.modelserver.capacity import Ages, capacity
 from kinora.controller.modelserver.refuse import Refusal
 from kinora.controller.modelserver.snapshot import ServerPod, ServerSnapshot
@@ -163,5 +164,10 @@ def server_plan(
     asked = server_decide.accepted(snapshot_, models or catalogue(), settings)
     if isinstance(asked, Refusal):
         return server_decide.refused(snapshot_, asked)
-    outcome = server_decide.Outcome(arranged(snapshot_, asked, server_decide.hashes(snapshot_, asked, settings)))
+    model = (models or catalogue()).get(asked.model)
+    assert model is not None
+    hashes = server_decide.hashes(snapshot_, asked, settings)
+    volume = weights.look(snapshot_, asked, model, settings)
+    fleet = arranged(weights.current(snapshot_, volume, hashes), asked, hashes)
+    outcome = server_decide.Outcome(fleet, volume=volume)
     return server_decide.decide(snapshot_, asked, settings, outcome, children_made=made)

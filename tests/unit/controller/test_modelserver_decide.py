@@ -216,11 +216,16 @@ def test_it_is_looked_at_again_when_a_terminating_pod_gives_its_slot_free() -> N
         ({"warmup": True}, "NotImplemented", ["spec.warmup"]),
         ({"recycle": {"afterJobs": 5}}, "NotImplemented", ["spec.recycle"]),
         ({"artifacts": {"s3": {"bucket": "films"}}}, "NotImplemented", ["spec.artifacts.s3"]),
-        ({"weights": {"claimName": "w", "quantize": True}}, "NotImplemented", ["spec.weights.quantize"]),
+        ({"weights": {"claimName": "w", "quantize": True}}, "InvalidSpec", ["spec.weights.quantize"]),
         (
             {"weights": {"claimName": "w", "sources": [{"name": "a", "url": "https://x"}]}},
-            "NotImplemented",
-            ["spec.weights.sources"],
+            "InvalidSpec",
+            ["spec.weights.sources[0].name is a", "diffusion", "textEncoder"],
+        ),
+        (
+            {"weights": {"claimName": "w", "sources": [{"name": "vae", "url": "http://x/y"}]}},
+            "InvalidSpec",
+            ["spec.weights.sources[0].url is http://x/y", "https://", "weights.allowHTTP"],
         ),
         (
             {"gpu": {"pools": [{"name": "a", "gpuModel": "T4"}]}},

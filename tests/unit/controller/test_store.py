@@ -106,7 +106,7 @@ def test_a_list_of_one_namespace_prunes_that_namespace_alone(store: Store) -> No
 
 
 def test_nothing_is_ready_before_a_full_list_of_every_kind(store: Store) -> None:
-    caches = [store.jobs, store.servers, store.pods, store.claims, store.nodes]
+    caches = [store.jobs, store.servers, store.pods, store.claims, store.nodes, store.weights_jobs, store.weights_pods]
     for cache in caches:
         assert not store.ready.is_set()
         cache.replace([])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from kinora.api import names
 from kinora.api.modelserver import ModelServerSpec
@@ -18,11 +19,12 @@ from kinora.controller.modelserver.pod import desired_pod, pools_of, template_ha
 from kinora.controller.modelserver.refuse import Refusal
 from kinora.controller.modelserver.snapshot import ServerSnapshot
 from kinora.controller.modelserver.status import Facts, refused_status, server_status
+from kinora.controller.modelserver.weights import Volume
 from kinora.controller.plan import Create, Delete, Note, Plan
 from kinora.controller.scheduling.fleet import Fleet, Start
 from kinora.controller.scheduling.scale import Scale
 from kinora.controller.settings import Settings
-from kinora.kube.resources import CLAIM, POD, ROLE_BINDING, SERVICE, SERVICE_ACCOUNT
+from kinora.kube.resources import CLAIM, JOB, POD, ROLE_BINDING, SERVICE, SERVICE_ACCOUNT
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Outcome:
     performance: Mapping[str, Any] = field(default_factory=dict)
     backlog_seconds: float = 0.0
     look_again: float | None = None
+    volume: Volume = field(default_factory=lambda: Volume(True, sourced=False))
 
 
 def hashes(snapshot: ServerSnapshot, spec: ModelServerSpec, settings: Settings) -> dict[str, str]:
@@ -79,15 +82,19 @@ def decide(
         cold_start=outcome.cold_start,
         performance=outcome.performance,
         backlog_seconds=outcome.backlog_seconds,
+        volume=outcome.volume,
     )
+    volume = outcome.volume
     status = server_status(snapshot, facts)
     return Plan(
         create=(() if children_made else _children(snapshot, spec))
-        + (() if missing_claims else _pods(snapshot, spec, settings, fleet.starts)),
-        delete=tuple(Delete(POD, server["metadata"]["namespace"], pod.name, pod.uid) for pod in fleet.going),
+        + (() if missing_claims or not volume.ready else _pods(snapshot, spec, settings, fleet.starts))
+        + ((Create(JOB, volume.create),) if volume.create and not missing_claims else ()),
+        delete=tuple(Delete(POD, server["metadata"]["namespace"], pod.name, pod.uid) for pod in fleet.going)
+        + tuple(Delete(JOB, server["metadata"]["namespace"], run.name, run.uid) for run in volume.delete),
         status=status,
         notes=tuple(_notes(snapshot, status, fleet)),
-        requeue_after=_soonest(_next_look(snapshot), outcome.look_again),
+        requeue_after=_soonest(_next_look(snapshot), outcome.look_again, volume.again_in),
     )
 
 
@@ -128,6 +135,11 @@ def _missing_claims(snapshot: ServerSnapshot, spec: ModelServerSpec) -> tuple[st
         f"spec.weights.claimName {spec.weights.claim_name}": spec.weights.claim_name,
         f"spec.artifacts.claimName {spec.artifacts.claim_name}": spec.artifacts.claim_name,
         **{f"spec.inputClaims {entry.claim_name}": entry.claim_name for entry in spec.input_claims},
+        **{
+            f"spec.weights.sources {source.url}": urlsplit(source.url).netloc
+            for source in spec.weights.sources
+            if source.url.startswith("pvc://")
+        },
     }
     return tuple(label for label, name in wanted.items() if name and name not in snapshot.claims)
 
@@ -140,6 +152,10 @@ def _children(snapshot: ServerSnapshot, spec: ModelServerSpec) -> tuple[Create, 
         Create(ROLE_BINDING, desired.role_binding(metadata["namespace"])),
         Create(SERVICE, desired.service(server)),
     ]
+    if spec.weights.sources:
+        account = names.WEIGHTS_SERVICE_ACCOUNT
+        wanted.append(Create(SERVICE_ACCOUNT, desired.service_account(metadata["namespace"], account)))
+        wanted.append(Create(ROLE_BINDING, desired.role_binding(metadata["namespace"], account)))
     claim = desired.claim(server, spec)
     if claim:
         wanted.append(Create(CLAIM, claim))

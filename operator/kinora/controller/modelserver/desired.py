@@ -87,13 +87,13 @@ def claim(server: Object, spec: ModelServerSpec) -> Body | None:
     return body
 
 
-def service_account(namespace: str) -> Body:
-    """The agents' account of a namespace, shared by its ModelServers, so it has no owner."""
+def service_account(namespace: str, name: str = names.AGENT_SERVICE_ACCOUNT) -> Body:
+    """The agents' (or the weights Jobs') account of a namespace, shared by its ModelServers, so it has no owner."""
     return {
         "apiVersion": "v1",
         "kind": "ServiceAccount",
         "metadata": {
-            "name": names.AGENT_SERVICE_ACCOUNT,
+            "name": name,
             "namespace": namespace,
             "labels": {names.LABEL_NAME: "kinora", names.LABEL_MANAGED_BY: "kinora"},
         },
@@ -101,22 +101,22 @@ def service_account(namespace: str) -> Body:
     }
 
 
-def role_binding(namespace: str) -> Body:
-    """Binds the agents' account to the ClusterRole that the chart ships, within the namespace."""
+def role_binding(namespace: str, name: str = names.AGENT_SERVICE_ACCOUNT) -> Body:
+    """Binds an account to the ClusterRole of its name that the chart ships, within the namespace."""
     return {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "RoleBinding",
         "metadata": {
-            "name": names.AGENT_SERVICE_ACCOUNT,
+            "name": name,
             "namespace": namespace,
             "labels": {names.LABEL_NAME: "kinora", names.LABEL_MANAGED_BY: "kinora"},
         },
         "roleRef": {
             "apiGroup": "rbac.authorization.k8s.io",
             "kind": "ClusterRole",
-            "name": names.AGENT_CLUSTER_ROLE,
+            "name": name,
         },
-        "subjects": [{"kind": "ServiceAccount", "name": names.AGENT_SERVICE_ACCOUNT, "namespace": namespace}],
+        "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
     }
 
 

@@ -20,6 +20,7 @@ from kinora.controller.modelserver.snapshot import Object
 from kinora.controller.modelserver.template import Broken, faults, identity_fault
 from kinora.controller.pools import fit
 from kinora.controller.settings import Settings
+from kinora.weights.sources import Rules, source_findings
 
 # Where the engine listens and keeps its files: on 127.0.0.1 alone, in the folders that it shares with the agent.
 _OWNED_ARGUMENTS = frozenset({"--listen", "--port", "--input-directory", "--output-directory", "--temp-directory"})
@@ -61,6 +62,7 @@ def refusals(spec: ModelServerSpec, catalogue: Catalogue, settings: Settings) ->
         yield Refusal(reasons.UNKNOWN_MODEL, f"spec.model is {spec.model!r}; allowed: {known}{mend}")
     for missing in _not_implemented(spec):
         yield Refusal(reasons.NOT_IMPLEMENTED, f"{missing} is not implemented in this release; remove it")
+    yield from _wrong_weights(spec, catalogue.get(spec.model), settings.weights_rules)
     for word in spec.engine.args:
         if word.partition("=")[0] in _OWNED_ARGUMENTS:
             yield Refusal(
@@ -75,6 +77,14 @@ def refusals(spec: ModelServerSpec, catalogue: Catalogue, settings: Settings) ->
             reasons.INVALID_SPEC,
             "spec.engine.image is not set, and the operator has no default; set it, or the chart value engine.image",
         )
+
+
+def _wrong_weights(spec: ModelServerSpec, model: Model | None, rules: Rules) -> Iterator[Refusal]:
+    if model is not None:
+        for finding in source_findings(spec.weights.sources, model, rules):
+            yield Refusal(reasons.INVALID_SPEC, str(finding))
+    if spec.weights.quantize and not spec.weights.sources:
+        yield Refusal(reasons.INVALID_SPEC, "spec.weights.quantize is true; allowed: false without weights.sources")
 
 
 def _pool_refusals(spec: ModelServerSpec, model: Model | None, settings: Settings) -> Iterator[Refusal]:
@@ -104,8 +114,6 @@ def _template_refusals(spec: ModelServerSpec, settings: Settings) -> Iterator[Re
 
 def _not_implemented(spec: ModelServerSpec) -> list[str]:
     given = {
-        "spec.weights.sources": bool(spec.weights.sources),
-        "spec.weights.quantize": spec.weights.quantize,
         "spec.warmup": spec.warmup,
         "spec.recycle": spec.recycle is not None,
         "spec.artifacts.s3": spec.artifacts.s3 is not None,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from kinora.api.names import (
+    ANNOTATION_SOURCES_HASH,
     ANNOTATION_TEMPLATE_HASH,
     CONDITION_ENGINE_READY,
     CONDITION_FAST_READY,
+    CONDITION_WEIGHTS_READY,
     LABEL_POOL,
     LABEL_SLOT,
 )
@@ -44,6 +46,7 @@ class ServerPod:
     waiting_message: str
     busy: bool
     node_ready: bool = True
+    engine_since: dt.datetime | None = None  # the engine condition's last transition
     deletion_time: dt.datetime | None = None  # metadata.deletionTimestamp: when its grace ends
     started_in: float | None = None  # seconds from its creation to EngineReady, by the cluster's clocks
     presets: frozenset[str] = frozenset()  # whose files it has
@@ -79,6 +82,23 @@ class PodRefusal:
 
 
 @dataclass(frozen=True)
+class WeightsRun:
+    """One weights Job, and what its newest pod tells of itself."""
+
+    name: str
+    uid: str
+    sources_hash: str
+    complete: bool = False
+    failed: bool = False
+    failure: str = ""  # the Job's own words
+    end_time: dt.datetime | None = None
+    terminating: bool = False
+    reason: str = ""  # of the pod's condition; empty: it has told nothing yet
+    message: str = ""
+    waiting_message: str = ""  # why the pod does not start, as scheduler or kubelet say it
+
+
+@dataclass(frozen=True)
 class ServerSnapshot:
     """One ModelServer with everything that its next decision rests on."""
 
@@ -87,6 +107,7 @@ class ServerSnapshot:
     claims: frozenset[str]  # names of the PVCs that exist in the namespace
     backlog: int  # unfinished jobs of the namespace that only wait for this server
     now: dt.datetime
+    runs: tuple[WeightsRun, ...] = ()
     entry: str = ""  # the text of an administrator's entry of its model
     refusals: Mapping[str, PodRefusal] = field(default_factory=dict)  # by pool
 
@@ -125,6 +146,7 @@ def server_pod(pod: Object, *, busy: bool, node_ready: bool = True, told: Notice
         engine_ready=engine.get("status") == "True",
         engine_reason=engine.get("reason", ""),
         engine_message=engine.get("message", ""),
+        engine_since=parse_time(engine["lastTransitionTime"]) if engine.get("lastTransitionTime") else None,
         scheduled=scheduled.get("status") != "False",
         unscheduled_message=unscheduled,
         waiting_message=waiting,
@@ -163,3 +185,32 @@ def _waiting(status: Object) -> str:
         if waiting.get("reason") not in {None, "PodInitializing", "ContainerCreating"}:
             return f"container {container['name']}: {waiting['reason']}: {waiting.get('message', '')}".strip(": ")
     return ""
+
+
+def weights_run(job: Object, pods: Iterable[Object]) -> WeightsRun:
+    """The facts of one weights Job; `pods` are those that it has made."""
+    metadata = job["metadata"]
+    complete, failed = _condition(job, "Complete"), _condition(job, "Failed")
+    ended = complete if complete.get("status") == "True" else failed if failed.get("status") == "True" else {}
+    newest = max(pods, key=lambda pod: (pod["metadata"]["creationTimestamp"], pod["metadata"]["name"]), default=None)
+    told: Object = _condition(newest, CONDITION_WEIGHTS_READY) if newest else {}
+    return WeightsRun(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        sources_hash=metadata.get("annotations", {}).get(ANNOTATION_SOURCES_HASH, ""),
+        complete=complete.get("status") == "True",
+        failed=failed.get("status") == "True",
+        failure=failed.get("message", "") if failed.get("status") == "True" else "",
+        end_time=parse_time(ended["lastTransitionTime"]) if ended.get("lastTransitionTime") else None,
+        terminating=bool(metadata.get("deletionTimestamp")),
+        reason=told.get("reason", ""),
+        message=told.get("message", ""),
+        waiting_message=_why_not_started(newest) if newest else "",
+    )
+
+
+def _why_not_started(pod: Object) -> str:
+    scheduled = _condition(pod, "PodScheduled")
+    if scheduled.get("status") == "False":
+        return str(scheduled.get("message", ""))
+    return _waiting(pod.get("status") or {})

@@ -14,10 +14,12 @@ from kinora.controller.modelserver.desired import selector
 from kinora.controller.modelserver.pod import pools_of
 from kinora.controller.modelserver.refuse import Refusal
 from kinora.controller.modelserver.snapshot import PodRefusal, ServerPod, ServerSnapshot
+from kinora.controller.modelserver.weights import Volume
 from kinora.controller.scheduling.fleet import Fleet, Rest
 from kinora.controller.scheduling.scale import Scale
 
 Body = dict[str, Any]
+_BAD_WEIGHTS = frozenset({reasons.WEIGHTS_MISSING, reasons.WEIGHTS_CHANGED, reasons.WEIGHTS_VERIFYING})
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Facts:
     replicas: int
     "How many pods are wanted: spec.replicas, or what the autoscaler decided."
     fleet: Fleet
+    volume: Volume
     scaled: Scale | None = None
     cold_start: float | None = None
     performance: Mapping[str, Any] = field(default_factory=dict)
@@ -110,7 +113,7 @@ def server_status(snapshot: ServerSnapshot, facts: Facts) -> Body:
     if facts.scaled is not None:
         told = "spec.autoscaling decides; spec.replicas is not read"
         conditions["Autoscaling"] = Verdict("True", reasons.AUTOSCALING, told)
-    status = _status(snapshot, conditions)
+    status = {**_status(snapshot, conditions), **(facts.volume.status or {})}
     status["pools"] = _pools(snapshot, facts, pods)
     status["backlogSeconds"] = round(facts.backlog_seconds)
     if facts.cold_start is not None:
@@ -192,10 +195,12 @@ def _ready(facts: Facts, weights: Verdict, available: Verdict) -> Verdict:
 def _weights(pods: list[ServerPod], facts: Facts, snapshot: ServerSnapshot) -> Verdict:
     if facts.missing_claims:
         return Verdict("False", reasons.CLAIM_MISSING, f"no such claim: {', '.join(facts.missing_claims)}")
-    lacking = next((pod for pod in pods if pod.engine_reason == reasons.WEIGHTS_MISSING), None)
+    if not facts.volume.ready:
+        return Verdict("False", facts.volume.reason, facts.volume.message)
+    lacking = next((pod for pod in pods if pod.engine_reason in _BAD_WEIGHTS), None)
     if lacking:
-        return Verdict("False", reasons.WEIGHTS_MISSING, lacking.engine_message)
-    if any(pod.serves for pod in pods):
+        return Verdict("False", lacking.engine_reason, lacking.engine_message)
+    if facts.volume.sourced or any(pod.serves for pod in pods):
         without = next((f"; preset Fast: {pod.preset_message}" for pod in pods if pod.preset_message), "")
         return Verdict("True", reasons.WEIGHTS_PRESENT, f"every weight file is present and verified{without}")
     for condition in (snapshot.server.get("status") or {}).get("conditions") or []:
