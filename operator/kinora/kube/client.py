@@ -72,16 +72,24 @@ class UnreachableError(Exception):
 class KubeClient:
     """One session to one API server; use as an async context manager."""
 
-    def __init__(self, connection: Connection, *, user_agent: str = "kinora") -> None:
+    def __init__(
+        self, connection: Connection, *, user_agent: str = "kinora", connector: aiohttp.BaseConnector | None = None
+    ) -> None:
+        """``connector``: a pool of connections that several clients share and none of them closes."""
         self.connection = connection
         self.namespace = connection.namespace
         self.observe: Observer = _ignore  # a process with metrics sets its own
         self._user_agent = user_agent
+        self._shared = connector
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        connector = aiohttp.TCPConnector(ssl=self.connection.tls or False, limit=100, keepalive_timeout=75)
-        self._session = aiohttp.ClientSession(connector=connector, headers={"User-Agent": self._user_agent})
+        connector = self._shared or aiohttp.TCPConnector(
+            ssl=self.connection.tls or False, limit=100, keepalive_timeout=75
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector, connector_owner=self._shared is None, headers={"User-Agent": self._user_agent}
+        )
         return self
 
     async def __aexit__(
