@@ -76,11 +76,16 @@ class Course:
         found = ((created, accepted.get(prompt_id(uid, 1))) for uid, created in self.created.items())
         return [at - created for created, at in found if at is not None]
 
-    def faults(self, again: dict[str, int], published: dict[str, int]) -> dict[str, int]:
-        """What must all be zero."""
+    @property
+    def missing(self) -> int:
+        """Jobs that were created and have not ended."""
+        return sum(uid not in self.ended for uid in self.created)
+
+    def faults(self, again: dict[str, int], published: dict[str, int], *, in_time: bool) -> dict[str, int]:
+        """What must all be zero. A job that has not ended is lost, unless the time for the whole load was over."""
         ends = self.ended.values()
         return {
-            "lost": sum(uid not in self.ended for uid in self.created),
+            "lost": 0 if not in_time else self.missing,
             "not succeeded": sum(one.phase != "Succeeded" for one in ends),
             "published twice": sum(count > 1 for count in published.values())
             + sum(one.artifacts != 1 for one in ends if one.phase == "Succeeded"),
@@ -174,9 +179,9 @@ class Load:
                 await asyncio.sleep(max(0.0, began + index / rate - time.monotonic()))
                 group.create_task(self.create())
 
-    async def until_ended(self, count: int, *, stall: float, deadline: float) -> bool:
-        """Wait until so many have ended; False after ``stall`` seconds without any, or at the deadline (monotonic)."""
-        while sum(uid in self.course.ended for uid in self.course.created) < count:
+    async def until_ended(self, *, stall: float, deadline: float) -> bool:
+        """Wait until all have ended, or none has for ``stall`` seconds; False: the deadline (monotonic) came first."""
+        while self.course.missing:
             self._progress.clear()
             left = min(stall, deadline - time.monotonic())
             if left <= 0:
@@ -185,9 +190,17 @@ class Load:
                 async with asyncio.timeout(left):
                     await self._progress.wait()
             except TimeoutError:
-                return False
+                return time.monotonic() < deadline
             await asyncio.sleep(0.05)  # many end together: they are counted together
         return True
+
+    async def until_so_many_ended(self, count: int, seconds: float) -> None:
+        """Wait until that many have ended, or the time is over."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while len(self.course.ended) < count:
+                    self._progress.clear()
+                    await self._progress.wait()
 
     async def delete_all(self) -> None:
         """Every job of the namespace, whatever its phase."""

@@ -47,7 +47,7 @@ async def _loaded(world: World, work: Any, count: int, seconds: float) -> tuple[
         deadline = course.began + seconds
         await work(load)
         created = time.monotonic() - course.began
-        whole = await load.until_ended(count, stall=STALL, deadline=deadline)
+        in_time = await load.until_ended(stall=STALL, deadline=deadline)
         cpu = world.cpu().since(before_cpu)
         requests = await server_requests(world.connection) - before_requests
         probes = lag.writes - lag_before
@@ -59,7 +59,7 @@ async def _loaded(world: World, work: Any, count: int, seconds: float) -> tuple[
     result = {
         "jobs": count,
         "ended": len(course.ended),
-        "whole": whole,
+        "inTime": in_time,
         "seconds": round(course.seconds, 1),
         "createSeconds": round(created, 1),
         "jobsPerSecond": round(len(course.ended) / max(course.seconds, 1e-9), 1),
@@ -71,7 +71,7 @@ async def _loaded(world: World, work: Any, count: int, seconds: float) -> tuple[
         "cpuSeconds": cpu,
         "operatorMiB": {"now": round(now), "peak": round(peak)},
         "watchLag": percentiles(lag.seconds),
-        "faults": course.faults(again, published),
+        "faults": course.faults(again, published, in_time=in_time),
     }
     return result, course
 
@@ -160,7 +160,7 @@ async def restart(world: World, count: int, seconds: float) -> Object:
         unfinished = memory_mib(world.operator.pid)
         await world.operator.stop(kill=True)
         freed = sum(one["released"] for one in await world.everywhere("release", count=max(1, pods // 40)))
-        await load.until_ended(freed, stall=STALL, deadline=time.monotonic() + STALL)
+        await load.until_so_many_ended(freed, STALL)
         async with _counting(world, None) as changes:
             before = await server_requests(world.connection)
             binding = asyncio.create_task(_first_bind(world, await _version(world), STALL))

@@ -26,6 +26,8 @@ def table(results: Object) -> str:
     for name, show in shown.items():
         if name in results:
             lines += ["", *show(results)]
+    if "error" in results:
+        lines += ["", _rule("The run broke off", results["error"])]
     return "\n".join(line[:WIDTH] for row in lines for line in row.split("\n"))
 
 
@@ -50,6 +52,8 @@ def _steady(results: Object) -> Iterable[str]:
 def _burst(results: Object) -> Iterable[str]:
     found = results["burst"]
     yield _rule("Burst", f"{found['jobs']} jobs at once; created in {found['createSeconds']} s")
+    if not found["inTime"]:
+        yield _row("ended before the time was over", found["ended"], "all")
     yield _row("jobs/s, create to Succeeded", found["jobsPerSecond"], "40 expected, 100 aimed at")
     yield from _latencies(found)
     yield from _costs(found)
