@@ -55,7 +55,7 @@ async def serve(
     started: Callable[[Operator], None] | None = None,
 ) -> None:
     """Run the operator until ``stop`` is set, or one of its parts ends with an error, which is raised."""
-    async with KubeClient(connection, user_agent="kinora-operator") as client:
+    async with KubeClient(connection, user_agent="kinora-operator", lean=True) as client:
         await check_version(connection)
         operator = Operator(client, load_catalogue().with_aliases(settings.model_aliases), settings)
         client.observe = operator.metrics.observe_api

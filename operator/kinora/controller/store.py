@@ -56,6 +56,7 @@ class Cache:
 
     def apply(self, obj: Object) -> None:
         """Take in one object unless a newer state of it is known."""
+        obj = _lean(obj)
         name = _key(obj)
         entry = self.entries.get(name)
         if entry and entry.obj["metadata"]["uid"] == obj["metadata"]["uid"]:
@@ -101,6 +102,14 @@ class Cache:
         self._gone[uid] = version
         while len(self._gone) > 4096:
             del self._gone[next(iter(self._gone))]
+
+
+def _lean(obj: Object) -> Object:
+    """The object without managedFields: nobody here reads them, and they are half of what a queued job weighs."""
+    metadata = obj["metadata"]
+    if "managedFields" not in metadata:
+        return obj
+    return {**obj, "metadata": {name: value for name, value in metadata.items() if name != "managedFields"}}
 
 
 def _key(obj: Object) -> str:

@@ -9,8 +9,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import signal
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 from bench.scale import report
 from bench.scale.run import PHASES, faulty, measure, state_of
@@ -39,11 +42,18 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+async def _until_told(work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
+    """A run that is ended from outside takes away what it made, as one that is not."""
+    task = asyncio.ensure_future(work)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await task
+
+
 def main() -> None:
     """Measure and print."""
     arguments = parser().parse_args()
     cluster(arguments.name)  # says how to start it
-    results = asyncio.run(measure(arguments, state_of(arguments.name)))
+    results = asyncio.run(_until_told(measure(arguments, state_of(arguments.name))))
     print(json.dumps(results, indent=1) if arguments.output == "json" else report.table(results))
     sys.exit(1 if faulty(results) else 0)
 
