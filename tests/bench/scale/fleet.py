@@ -30,17 +30,20 @@ SYSTEM = "kinora-system"
 _START = 60.0  # seconds for a process to answer
 
 
-def install(cluster: Cluster) -> Object:
-    """The chart's CRDs, RBAC and policies on the cluster (no pod runs there); its Deployment."""
+def install(cluster: Cluster, namespace: str) -> Object:
+    """The chart's CRDs, RBAC and policies on the cluster (no pod runs there); its Deployment.
+
+    ``namespace``: the only one that the operator looks at, so that two runs, or a run and a test, do not meet.
+    """
     manifests = cluster.run(
         "helm", "template", "kinora", str(ROOT / "charts/kinora"), "--namespace", SYSTEM, "--kube-version", "1.34.0",
-        "--set", "engine.image=stand-in:bench",
+        "--set", f"engine.image=stand-in:bench,watchNamespaces={{{namespace}}}",
     )  # fmt: skip
-    namespace = f"apiVersion: v1\nkind: Namespace\nmetadata: {{name: {SYSTEM}}}\n---\n"
+    system = f"apiVersion: v1\nkind: Namespace\nmetadata: {{name: {SYSTEM}}}\n---\n"
     documents = [one for one in yaml.safe_load_all(manifests) if one]
     deployment: Object = next(one for one in documents if one["kind"] == "Deployment")
     others = yaml.safe_dump_all([one for one in documents if one["kind"] != "Deployment"])
-    cluster.run("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=namespace + others)
+    cluster.run("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=system + others)
     cluster.run("wait", "--for=condition=Established", "crd", "videojobs.kinora.dev", "modelservers.kinora.dev")
     return deployment
 

@@ -62,7 +62,7 @@ class World:
 
     async def up(self, profile: Path | None) -> None:
         """From nothing to all server pods ready."""
-        deployment = await asyncio.to_thread(install, self.cluster)
+        deployment = await asyncio.to_thread(install, self.cluster, self.namespace)
         self.operator = OperatorProcess(deployment, self.connection, self.folder, profile)
         for name in (self.namespace, self.plain_namespace):
             await self.client.create(
