@@ -101,7 +101,7 @@ async def bare(world: World, sample: Object, status_writes: float, jobs: int, se
         client = Bare(world.connection, operator, world.namespace, pods, sample, status_writes)
         before = world.cpu()
         widths = (4, 8, 16, 32, 64)
-        found, trials = await client.best(widths, min(jobs, 200), jobs, time.monotonic() + seconds)
+        found, trials = await client.best(widths, max(20, min(jobs // 10, 200)), jobs, time.monotonic() + seconds)
         cpu = world.cpu().since(before)
     await Load(world.client, world.namespace).delete_all()
     await world.everywhere("watch", on=False)

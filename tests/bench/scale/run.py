@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import datetime as dt
 import json
 import os
@@ -34,6 +35,8 @@ async def measure(arguments: argparse.Namespace, state: Path, say: Any = None) -
             await _run(made, chosen, arguments, results, say or (lambda text: print(text, file=sys.stderr, flush=True)))
         except (ApiError, UnreachableError, RuntimeError, TimeoutError) as error:  # the phases before it still count
             results["error"] = f"{type(error).__name__}: {error}"
+        except asyncio.CancelledError:  # told to end: what was measured is shown
+            results["error"] = "ended from outside"
     return results
 
 

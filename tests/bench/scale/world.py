@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
 import ssl
 import sys
@@ -144,6 +145,7 @@ class World:
                 "API server": [self._control_plane["kube-apiserver"]],
                 "etcd": [self._control_plane["etcd"]],
                 "controller manager": [self._control_plane["kube-controller-manager"]],
+                "harness": [os.getpid()],
             }
         )
 

@@ -163,6 +163,10 @@ def test_the_table_fits_and_names_the_ratio() -> None:
         "trials": [],
         "cpuSeconds": {},
     }
+    assert any(
+        "CPU ms a job" in line and "100.0" in line
+        for line in report.table({"machine": "m", "burst": load}).splitlines()
+    )
     shown = report.table({"machine": "m", "burst": load, "bare": bare})
     assert "75%" in shown
     assert all(len(line) <= report.WIDTH for line in shown.splitlines())
