@@ -6,6 +6,7 @@ The operator runs as the chart's Deployment would have it: its command, its envi
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import os
 import signal
@@ -142,7 +143,9 @@ class OperatorProcess:
             command = [sys.executable, "-m", "cProfile", "-o", str(self._profile), *command]
         with (self._folder / "operator.log").open("ab") as log:
             self.started = time.time()
-            self.process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=log, stderr=log)
+            self.process = await asyncio.create_subprocess_exec(
+                *command, env=environment, stdout=log, stderr=log, preexec_fn=_end_with_parent
+            )
 
     async def until_ready(self) -> None:
         """Wait until /readyz says so."""
@@ -165,6 +168,11 @@ class OperatorProcess:
             return
         self.process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
         await _ended(self.process, 20)
+
+
+def _end_with_parent() -> None:
+    """In the child: SIGTERM when the harness is gone, however it went (prctl, PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 async def _ended(process: asyncio.subprocess.Process, seconds: float) -> None:
