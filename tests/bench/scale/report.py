@@ -79,6 +79,11 @@ def _costs(found: Object) -> Iterable[str]:
     yield _row("lost, published twice, retries charged", _few(wrong) or "0, 0, 0", "0")
 
 
+def lives(found: Object) -> int:
+    """Bare lives, those of the trials too: the CPU is that of all of them."""
+    return int(found["jobs"]) + sum(int(one["jobs"]) for one in found["trials"])
+
+
 def _cpu(found: Object, jobs: int) -> Iterable[str]:
     """What a job costs in CPU: of a busy machine this says more than the clock."""
     each = {name: 1000 * seconds / max(jobs, 1) for name, seconds in found["cpuSeconds"].items()}
@@ -96,8 +101,11 @@ def _bare(results: Object) -> Iterable[str]:
     yield _row("lives/s (writes/s)", f"{found['jobsPerSecond']} ({found['writesPerSecond']})")
     trials = "  ".join(f"{one['sideBySide']}: {one['jobsPerSecond']:g}" for one in found["trials"])
     yield _row("  by width", trials)
-    yield from _cpu(found, found["jobs"] + sum(one["jobs"] for one in found["trials"]))
+    yield from _cpu(found, lives(found))
     if "burst" in results:
+        burst = results["burst"]
+        share = sum(found["cpuSeconds"].values()) / lives(found) / sum(burst["cpuSeconds"].values()) * burst["ended"]
+        yield _row("a bare life's CPU to a job's", f"{share:.0%}")
         yield _row("Kinora reaches of it", f"{ratio(results['burst'], found):.0%}", ">= 60 %")
 
 
