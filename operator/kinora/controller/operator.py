@@ -51,7 +51,8 @@ class Operator:
         self._catalogue = catalogue
         self._gatherer = Gatherer(self.store, catalogue, settings)
         self._executor = Executor(client, settings)
-        self._queue: WorkQueue[Key] = WorkQueue()
+        # A pod that is idle must not wait until ten thousand new jobs have been looked at one by one.
+        self._queue: WorkQueue[Key] = WorkQueue(urgent=lambda item: item[0] == "bind")
         self._reserved: set[str] = set()  # UIDs of pods with a bind on its way
         # Servers whose children beside pods were made by this process: UID and generation at that time.
         self._children: dict[str, tuple[str, int]] = {}

@@ -167,3 +167,10 @@ async def test_the_queue_runs_on_the_real_loop() -> None:
     queue.add("later", 0.01)
     queue.add("now")
     assert [await queue.get(), await queue.get()] == ["now", "later"]
+
+
+async def test_an_urgent_key_goes_before_those_that_came_first() -> None:
+    queue: WorkQueue[str] = WorkQueue(urgent=lambda key: key.startswith("bind"))
+    for key in ("job 1", "job 2", "bind a", "job 3", "bind b"):
+        queue.add(key)
+    assert [await queue.get() for _ in range(5)] == ["bind a", "bind b", "job 1", "job 2", "job 3"]
