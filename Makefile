@@ -7,10 +7,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 E2E_CLUSTER := kinora-e2e
+KINORA_SCALE_NAME ?= kinora-scale
 
 include hack/make/cluster.mk
 
-.PHONY: help venv lock fmt lint types generate verify unit contract integration s3-server e2e test demo demo-down bench bench-failover clean
+.PHONY: help venv lock fmt lint types generate verify unit contract integration s3-server e2e test demo demo-down bench bench-failover bench-scale \
+  clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -81,6 +83,10 @@ bench: venv ## Latency from create to the engine's start (needs the demo up), ki
 
 bench-failover: venv integration-up ## How long nobody binds when the leader is killed, and when it is asked to end
 	PYTHONPATH=tests $(BIN)/python tests/bench/failover.py
+
+bench-scale: venv ## 10,000 VideoJobs over 500 hollow server pods; SCALE="--jobs 200 --pods 20" for less (docs/performance.md)
+	@env -u KINORA_CLUSTER -u KINORA_REGISTRY $(CLUSTER) up --name $(KINORA_SCALE_NAME) --control-plane-only
+	PYTHONPATH=hack:tests $(BIN)/python -m bench.scale --name $(KINORA_SCALE_NAME) $(SCALE)
 
 # --- the demo ---------------------------------------------------------------------------------------------------------
 

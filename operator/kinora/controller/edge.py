@@ -69,6 +69,8 @@ def _settings() -> kopf.OperatorSettings:
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 310
     settings.watching.field_selectors[GROUP, VERSION, VIDEOJOBS] = UNFINISHED
+    # kopf keeps a task, and in it the last event, for every object seen in this time: 5 s are a second copy of a queue.
+    settings.queueing.idle_timeout = 0.5
     settings.networking.request_timeout = 30
     settings.networking.error_backoffs = (0.2, 0.5, 1, 1, 2, 3, 5, 8, 13, 21, 34, 55) + (60,) * 10
     return settings

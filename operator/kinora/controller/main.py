@@ -73,7 +73,7 @@ async def serve(
 ) -> None:
     """Run the operator until ``stop`` is set, or one of its parts ends with an error, which is raised."""
     async with (
-        KubeClient(connection, user_agent="kinora-operator") as client,
+        KubeClient(connection, user_agent="kinora-operator", lean=True) as client,
         KubeClient(connection, user_agent="kinora-operator") as lease_client,  # renewals wait behind nothing
     ):
         await check_version(connection)

@@ -67,7 +67,8 @@ class Operator:
         if not settings.namespace:
             self._models_read.set()
         self._executor = Executor(client, settings)
-        self._queue: WorkQueue[Key] = WorkQueue()
+        # A pod that is idle must not wait until ten thousand new jobs have been looked at one by one.
+        self._queue: WorkQueue[Key] = WorkQueue(urgent=lambda item: item[0] == "bind")
         self._binder = Binder(
             self.store,
             self._gatherer,

@@ -59,6 +59,7 @@ class Cache:
 
     def apply(self, obj: Object) -> None:
         """Take in one object unless a newer state of it is known."""
+        obj = _lean(obj)
         name = _key(obj)
         entry = self.entries.get(name)
         if entry and entry.obj["metadata"]["uid"] == obj["metadata"]["uid"]:
@@ -112,6 +113,14 @@ class ChildCache(Cache):
     def of(self, server: str) -> list[Object]:
         """The children of one server, by their label. They are few."""
         return [entry.obj for entry in self.entries.values() if _server_key(entry.obj) == server]
+
+
+def _lean(obj: Object) -> Object:
+    """The object without managedFields: nobody here reads them, and they are half of what a queued job weighs."""
+    metadata = obj["metadata"]
+    if "managedFields" not in metadata:
+        return obj
+    return {**obj, "metadata": {name: value for name, value in metadata.items() if name != "managedFields"}}
 
 
 def _key(obj: Object) -> str:

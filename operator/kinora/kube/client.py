@@ -81,18 +81,39 @@ def _permit() -> None:
 class KubeClient:
     """One session to one API server; use as an async context manager."""
 
-    def __init__(self, connection: Connection, *, user_agent: str = "kinora") -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        user_agent: str = "kinora",
+        lean: bool = False,
+        connector: aiohttp.BaseConnector | None = None,
+    ) -> None:
+        """A client of one identity.
+
+        Args:
+            connection: the API server, and the login.
+            user_agent: what the API server's audit log calls this client.
+            lean: leave managedFields out of every list, page by page: they are most of what a queued job weighs.
+            connector: a pool of connections that several clients share and none of them closes.
+        """
         self.connection = connection
         self.namespace = connection.namespace
         self.observe: Observer = _ignore  # a process with metrics sets its own
         # Asked before each attempt of each write; raises WriteRefusedError where only a leader may write.
         self.permit: Callable[[], None] = _permit
         self._user_agent = user_agent
+        self._lean = lean
+        self._shared = connector
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        connector = aiohttp.TCPConnector(ssl=self.connection.tls or False, limit=100, keepalive_timeout=75)
-        self._session = aiohttp.ClientSession(connector=connector, headers={"User-Agent": self._user_agent})
+        connector = self._shared or aiohttp.TCPConnector(
+            ssl=self.connection.tls or False, limit=100, keepalive_timeout=75
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector, connector_owner=self._shared is None, headers={"User-Agent": self._user_agent}
+        )
         return self
 
     async def __aexit__(
@@ -133,7 +154,11 @@ class KubeClient:
             query["fieldSelector"] = field_selector
         if continue_token:
             query["continue"] = continue_token
-        return await self._call("GET", "list", resource, resource.path(namespace), query=query)
+        page = await self._call("GET", "list", resource, resource.path(namespace), query=query)
+        if self._lean:
+            for item in page.get("items") or []:
+                item["metadata"].pop("managedFields", None)
+        return page
 
     async def list(
         self,

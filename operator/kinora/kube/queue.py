@@ -6,7 +6,8 @@ The contract is that of controller-runtime's work queue. It knows keys and times
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable
+import itertools
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
@@ -21,11 +22,15 @@ class WorkQueue(Generic[Key]):
     To be made and used within one running event loop, whose clock it keeps.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, urgent: Callable[[Key], bool] = lambda _key: False) -> None:
+        """``urgent`` keys that are due go before all others that are; among equals, who came first."""
+        self._urgent = urgent
+        self._serial = itertools.count()
         self._loop = asyncio.get_running_loop()
         self._due: dict[Key, float] = {}
         self._timers: dict[Key, asyncio.TimerHandle] = {}
-        self._ready: asyncio.Queue[tuple[float, Key]] = asyncio.Queue()
+        # Sorted by urgency, then by the serial number, which is unique: keys are never compared.
+        self._ready: asyncio.PriorityQueue[tuple[bool, int, float, Key]] = asyncio.PriorityQueue()
         self._in_flight: set[Key] = set()
         self._again: dict[Key, float] = {}
         self._failures: dict[Key, int] = {}
@@ -49,14 +54,17 @@ class WorkQueue(Generic[Key]):
         self._due[key] = due
         self._forget_timer(key)  # else a key that is looked at often leaves one behind each time, for hours
         if delay > 0:
-            self._timers[key] = self._loop.call_at(due, self._ready.put_nowait, (due, key))
+            self._timers[key] = self._loop.call_at(due, self._put, due, key)
         else:
-            self._ready.put_nowait((due, key))
+            self._put(due, key)
+
+    def _put(self, due: float, key: Key) -> None:
+        self._ready.put_nowait((not self._urgent(key), next(self._serial), due, key))
 
     async def get(self) -> Key:
         """The next due key; it is in flight until ``done``."""
         while True:
-            due, key = await self._ready.get()
+            *_, due, key = await self._ready.get()
             if self._due.get(key) == due:  # else superseded by an earlier due time, and handed out already
                 del self._due[key]
                 self._forget_timer(key)

@@ -58,6 +58,17 @@ def node(version: int, ready: str = "True", **labels: str) -> Object:
     return {"metadata": {"name": "n", "uid": "n", "resourceVersion": str(version), "labels": labels}, "status": status}
 
 
+def test_managed_fields_are_not_kept_and_what_was_given_stays_as_it_is(store: Store) -> None:
+    given = job(1)
+    given["metadata"]["managedFields"] = [{"manager": "kubectl"}]
+    store.jobs.apply(given)
+    kept = store.jobs.get("ns/a")
+    assert kept is not None
+    assert "managedFields" not in kept["metadata"]
+    assert kept["metadata"]["uid"] == "j"
+    assert given["metadata"]["managedFields"] == [{"manager": "kubectl"}]
+
+
 def test_an_older_or_equal_version_never_wins(store: Store, told: list[tuple[str, str]]) -> None:
     store.jobs.apply(job(5, phase="Scheduled", pod="p"))
     told.clear()

@@ -196,3 +196,10 @@ async def test_what_is_in_flight_lands_though_the_queue_is_closed(queue: WorkQue
     await asyncio.wait_for(landed, 1)
     loop.turn(60)
     assert ready(queue) is None, "a failed key does not come back"
+
+
+async def test_an_urgent_key_goes_before_those_that_came_first() -> None:
+    queue: WorkQueue[str] = WorkQueue(urgent=lambda key: key.startswith("bind"))
+    for key in ("job 1", "job 2", "bind a", "job 3", "bind b"):
+        queue.add(key)
+    assert [await queue.get() for _ in range(5)] == ["bind a", "bind b", "job 1", "job 2", "job 3"]
