@@ -38,6 +38,7 @@ from kinora.recipes.preparation import Preparation, kind_of_prepared, sized
 from kinora.recipes.resolved import Resolved
 from kinora.storage.keys import KeyRefused, input_key
 from kinora.storage.store import ArtifactStore, NotStoredError
+from kinora.workflows.resolved import MANY_INPUTS
 from kinora.workflows.workflow import StagedFile
 
 MAX_CONFIGMAP_BYTES: Final = 1024**2
@@ -51,7 +52,6 @@ _WORDS: Final = {
     MediaKind.VIDEO: "one video",
     MediaKind.EITHER: "one image or video",
 }
-_MANY: Final = 6  # files of a workflow: of more, a status has room for name and hash only
 _MAX_ACTION, _MAX_ACTIONS, _MAX_ACTIONS_TEXT = 96, 4, 600  # characters of one, how many, and of all, in a status
 
 
@@ -163,16 +163,18 @@ class Stager:
             await self._made(plan, files, facts, root)
         return Staged(files, tuple(facts.values()), resolved)
 
-    async def stage_files(self, inputs: tuple[NamedInput, ...], folder: str) -> dict[str, tuple[StagedFile, Object]]:
+    async def stage_files(
+        self, inputs: tuple[NamedInput, ...], folder: str, *, stored: StoredInputs | None = None
+    ) -> dict[str, tuple[StagedFile, Object]]:
         """The inputs of a raw workflow, by name: looked at and left as they are, with what status says of each.
 
-        Raises Refusal (InvalidInput).
+        `stored`: what a stager has brought into the store. Raises Refusal (InvalidInput).
         """
         root = self._settings.paths.input / folder
         root.mkdir(mode=0o2775, parents=True, exist_ok=True)
         staged = {}
         for one in inputs:
-            copied = await self._fetch(one, root, StoredInputs())
+            copied = await self._fetch(one, root, stored or StoredInputs())
             info = await self._look(one, copied)
             if one.kind not in (MediaKind.EITHER, info.kind):
                 raise _bad(one.name, f"a file of kind {info.kind}", _WORDS[one.kind])
@@ -182,9 +184,9 @@ class Stager:
                 path = path.with_suffix(".mp4" if info.kind == MediaKind.VIDEO else next(iter(suffixes)))
                 os.replace(copied.path, path)
             entry: Object = {"name": one.name, "sha256": copied.sha256}
-            if len(inputs) <= _MANY:
+            if len(inputs) <= MANY_INPUTS:
                 entry |= {"bytes": copied.size, "width": info.width, "height": info.height, "frames": info.frames}
-            if len(inputs) <= _MANY and info.kind == MediaKind.VIDEO:
+            if len(inputs) <= MANY_INPUTS and info.kind == MediaKind.VIDEO:
                 entry |= {"fps": info.fps, "durationSeconds": info.duration_seconds}
             staged[one.name] = StagedFile(f"{folder}/{path.name}", info), entry
         return staged

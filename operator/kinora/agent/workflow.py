@@ -9,24 +9,23 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from kinora.agent.settings import Settings
-from kinora.agent.staging import Stager
+from kinora.agent.staging import Stager, StoredInputs
 from kinora.agent.verdict import permanent
 from kinora.api import reasons
 from kinora.api.videojob import VideoJobSpec
 from kinora.catalogue.model import Model
 from kinora.kube.client import KubeClient
 from kinora.kube.resources import CONFIGMAP
-from kinora.recipes.faults import Fault, InvalidSpec
+from kinora.recipes.faults import InvalidSpec
 from kinora.recipes.graph import Graph
 from kinora.recipes.needs import named_inputs
 from kinora.workflows.resolved import ResolvedWorkflow, pinned
-from kinora.workflows.workflow import StagedFile, finished, plan, text_hash, workflow_changed
+from kinora.workflows.workflow import StagedFile, finished, pin_faults, plan, text_hash, workflow_changed
 
 NAME: Final = "kinora-workflow.json"
 _FORMAT: Final = 1
@@ -72,8 +71,11 @@ class Workflows:
             planned = plan(spec, self._model, text, job["metadata"]["uid"], more)
         except InvalidSpec as invalid:
             raise permanent(reasons.INVALID_SPEC, str(invalid)) from None
-        staged = await self._stager.stage_files(named_inputs(spec), folder)
-        _must_match(spec, {name: str(entry["sha256"]) for name, (_, entry) in staged.items()})
+        stored = StoredInputs.of(job["status"])
+        staged = await self._stager.stage_files(named_inputs(spec), folder, stored=stored)
+        faults = pin_faults(spec, {name: str(entry["sha256"]) for name, (_, entry) in staged.items()})
+        if faults:
+            raise permanent(reasons.INVALID_INPUT, "; ".join(map(str, faults)))
         files: dict[str, StagedFile] = {name: file for name, (file, _) in staged.items()}
         try:
             graph = finished(planned, self._model, files, folder, more)
@@ -94,18 +96,6 @@ class Workflows:
         if not isinstance(text, str) or (pin is not None and text_hash(text) != pin):
             raise permanent(reasons.WORKFLOW_CHANGED, workflow_changed(workflow))
         return text
-
-
-def _must_match(spec: VideoJobSpec, hashes: Mapping[str, str]) -> None:
-    """The files that are pinned are those that were staged."""
-    assert spec.workflow is not None
-    faults = [
-        Fault(f"spec.workflow.files[{index}].sha256", file.sha256, f"{hashes[f'files[{index}]']}, which the file has")
-        for index, file in enumerate(spec.workflow.files)
-        if file.sha256 is not None and file.sha256 != hashes[f"files[{index}]"]
-    ]
-    if faults:
-        raise permanent(reasons.INVALID_INPUT, "; ".join(map(str, faults)))
 
 
 def _write(root: Path, made: PreparedWorkflow) -> None:

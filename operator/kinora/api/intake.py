@@ -17,11 +17,9 @@ Object = Mapping[str, Any]
 
 
 def fetched_fields(spec: Object) -> tuple[str, ...]:
-    """The fields of the sources that a stager brings into the store: `spec.inputs.image.url`; none of a workflow."""
+    """The fields of the sources that a stager brings into the store: `spec.inputs.image.url`."""
     found: list[str] = []
-    if spec.get("workflow") is not None:
-        return ()
-    for place, source in _sources(spec.get("inputs") or {}):
+    for place, source in _sources(spec):
         found += [f"{place}.{kind}" for kind in FETCHED if source.get(kind) is not None]
     return tuple(found)
 
@@ -31,8 +29,10 @@ def needs_stager(job: Object) -> bool:
     return bool(fetched_fields(job.get("spec") or {}))
 
 
-def _sources(inputs: Object) -> Iterator[tuple[str, Object]]:
-    for field, value in inputs.items():
+def _sources(spec: Object) -> Iterator[tuple[str, Object]]:
+    for index, file in enumerate((spec.get("workflow") or {}).get("files") or []):
+        yield f"spec.workflow.files[{index}].source", (file or {}).get("source") or {}
+    for field, value in (spec.get("inputs") or {}).items():
         if field == "references":
             for index, item in enumerate(value or []):
                 yield f"spec.inputs.references[{index}]", (item or {}).get("source") or {}
@@ -56,8 +56,17 @@ def awaits_stager(job: Object) -> bool:
     return needs_stager(job) and inputs_condition(job).get("status") != "True"
 
 
+def is_resolved_by_stager(job: Object) -> bool:
+    """Whether `status.resolved` rests on inputs that a stager has looked at. That of a raw workflow never does."""
+    spec, status = job.get("spec") or {}, job.get("status") or {}
+    return needs_stager(job) and not awaits_stager(job) and not spec.get("workflow") and bool(status.get("resolved"))
+
+
 def store_of(job: Object) -> str | None:
-    """The root of the store that holds the job's inputs, such as `pvc://videos/`; None where no stager put any."""
+    """The root of the store that holds the job's inputs, such as `pvc://videos/`; None where no stager puts any.
+
+    Of a raw workflow the operator, which alone reads its graph, tells it before they are there.
+    """
     return (job.get("status") or {}).get("inputStore") or None
 
 

@@ -132,12 +132,16 @@ def _enter(phase: Phase, reason: str, message: str, job: Job, now: dt.datetime) 
 
 
 def inputs_stored(
-    job: Job, store: str, inputs: list[dict[str, Any]], resolved: Mapping[str, Any], now: dt.datetime
+    job: Job, store: str, inputs: list[dict[str, Any]], resolved: Mapping[str, Any] | None, now: dt.datetime
 ) -> Patch:
-    """InputsReady=True: every input that had to be fetched is in the store (its root) and was looked at."""
+    """InputsReady=True: every input that had to be fetched is in the store (its root) and was looked at.
+
+    `resolved`: None where what was resolved does not rest on the inputs, and stays as it is.
+    """
     count = f"{len(inputs)} input{'s' if len(inputs) > 1 else ''}"
     patch = _told(job, _TRUE, reasons.INPUTS_STORED, f"{count} fetched, looked at and stored", now)
-    return {**patch, "inputStore": store, "inputs": integral(inputs), "resolved": integral(dict(resolved))}
+    patch |= {"inputStore": store, "inputs": integral(inputs)}
+    return patch if resolved is None else {**patch, "resolved": integral(dict(resolved))}
 
 
 def inputs_refused(job: Job, reason: str, message: str, now: dt.datetime) -> Patch:

@@ -26,7 +26,7 @@ from kinora.cli.workflows import allowed_by, missing, text_of
 from kinora.controller.modelserver import refuse
 from kinora.controller.settings import Settings
 from kinora.recipes.faults import Fault, InvalidSpec, not_yet
-from kinora.recipes.needs import given_inputs, input_name
+from kinora.recipes.needs import given_sources
 from kinora.recipes.resolve import resolve
 from kinora.storage.guard.urls import UrlRefused, parse_url
 from kinora.weights.sources import Rules
@@ -190,13 +190,12 @@ def _deeper(
 
 def _url_faults(spec: VideoJobSpec) -> Iterator[Fault]:
     """What the guarded fetcher says of a URL by its text alone; where it leads, a cluster knows."""
-    for name, sources in given_inputs(spec.inputs).items():
-        for index, source in enumerate(sources):
-            try:
-                if source.url is not None:
-                    parse_url(source.url, f"spec.inputs.{input_name(name, index)}.url")
-            except UrlRefused as refused:
-                yield refused.fault
+    for path, source in given_sources(spec):
+        try:
+            if source.url is not None:
+                parse_url(source.url, f"{path}.url")
+        except UrlRefused as refused:
+            yield refused.fault
 
 
 def _plan(spec: VideoJobSpec, workflow: Workflow, model: Model, documents: Sequence[Document]) -> None:

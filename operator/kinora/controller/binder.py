@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from kinora.api import reasons
-from kinora.api.intake import needs_stager
+from kinora.api.intake import is_resolved_by_stager
 from kinora.api.names import prompt_id
 from kinora.api.reasons import Phase
 from kinora.api.transitions import bound, is_assigned, phase_of, preempted, requeued
@@ -108,7 +108,7 @@ class Binder:
             "pool": bind.pod.pool,
             "promptID": prompt_id(job["metadata"]["uid"], attempt),
         }
-        resolved = None if needs_stager(job) else verdict.resolved  # what rests on the inputs a stager has resolved
+        resolved = None if is_resolved_by_stager(job) else verdict.resolved
         status = bound(job, assignment, dt.datetime.now(dt.UTC), resolved=resolved)
         if await self._write(bind.job, job, status):
             self._bound(job, bind)

@@ -165,7 +165,8 @@ class Gatherer:
         if claim is None:
             return IntakeState()
         name = stager_name(claim)
-        return IntakeState(name, stager_ready=is_available(self._store.stagers.get(f"{namespace}/{name}")))
+        ready = is_available(self._store.stagers.get(f"{namespace}/{name}"))
+        return IntakeState(name, claim_root(claim), stager_ready=ready)
 
     def job(self, entry: Entry, now: dt.datetime) -> JobSnapshot:
         """The snapshot of one VideoJob."""

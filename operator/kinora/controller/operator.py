@@ -404,7 +404,7 @@ class Operator:
         owners = frozenset(server["metadata"]["uid"] for server in servers)
         made = self._staged.get(namespace) == owners
         catalogue = self.models.catalogue
-        entries = [text for name in catalogue.names if (text := catalogue.entry(name))]
+        entries = {name: text for name in catalogue.names if (text := catalogue.entry(name))}
         plan = stager_decide.decide(namespace, servers, running, self._settings, entries=entries, children_made=made)
         await self._executor.children(plan)
         self._staged[namespace] = owners

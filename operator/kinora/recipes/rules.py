@@ -45,14 +45,11 @@ def input_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:
 
 
 def source_faults(spec: VideoJobSpec) -> Iterator[Fault]:
-    """Exactly one source an input; for a raw workflow, of a kind that no stager has to fetch."""
+    """Exactly one source an input."""
     for path, source in given_sources(spec):
         count = sum(value is not None for value in source.__dict__.values())
         if count != 1:
             yield Fault(path, f"{count} sources", "exactly one of url, artifact, upload, claim, configMap")
-        for kind in ("url", "upload") if spec.workflow is not None else ():
-            if getattr(source, kind) is not None:
-                yield not_yet(f"{path}.{kind}", "set", "claim, configMap or artifact with a workflow")
 
 
 def prompt_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:

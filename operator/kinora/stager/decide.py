@@ -2,6 +2,8 @@
 
 A job is this stager's when it is Pending, has a `url` or `upload`, is one that could be rendered, and when the store
 of this stager is the one that is chosen among those of its ModelServers. What cannot be rendered the operator refuses.
+A raw workflow's graph may lie where no stager reads: the operator judges it, decides everything about it, and tells in
+`status.inputStore` whose it is; its files are fetched and looked at here, and that is all.
 """
 
 from __future__ import annotations
@@ -13,30 +15,35 @@ from typing import Any
 from pydantic import ValidationError
 
 from kinora.api import transitions
-from kinora.api.intake import choose_claim, claims_for, inputs_condition
+from kinora.api.intake import choose_claim, claim_root, claims_for, inputs_condition, store_of
 from kinora.api.reasons import Phase
 from kinora.api.videojob import Task, VideoJobSpec
 from kinora.catalogue.load import Catalogue
 from kinora.catalogue.model import Model
 from kinora.media.info import MediaInfo
 from kinora.recipes.build import planned_hash
-from kinora.recipes.faults import InvalidSpec
-from kinora.recipes.needs import NamedInput, named_inputs, staging_faults
+from kinora.recipes.faults import Fault, InvalidSpec
+from kinora.recipes.needs import MediaKind, NamedInput, field_of, named_inputs, staging_faults
 from kinora.recipes.preparation import SIZED_BY, sized
 from kinora.recipes.resolve import prompts_of, resolve
 from kinora.recipes.resolved import Resolved
 from kinora.stager.verdict import Refusal, of_faults
+from kinora.workflows.resolved import MANY_INPUTS
+from kinora.workflows.workflow import pin_faults
 
 Object = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Work:
-    """A job to take in: `inputs` are those that this stager brings, the others are the agent's."""
+    """A job to take in: `inputs` are those that this stager brings, the others are the agent's.
+
+    `resolved`: None for a raw workflow.
+    """
 
     spec: VideoJobSpec
     model: Model
-    resolved: Resolved
+    resolved: Resolved | None
     inputs: tuple[NamedInput, ...]
 
 
@@ -51,10 +58,10 @@ class Found:
 
 @dataclass(frozen=True)
 class Concluded:
-    """What `status.inputs` and `status.resolved` will say."""
+    """What `status.inputs` and, but for a raw workflow, `status.resolved` will say."""
 
     inputs: list[dict[str, Any]]
-    resolved: dict[str, Any]
+    resolved: dict[str, Any] | None
 
 
 def decide(job: Object, servers: Iterable[Object], catalogue: Catalogue, claim: str) -> Work | None:
@@ -70,10 +77,12 @@ def decide(job: Object, servers: Iterable[Object], catalogue: Catalogue, claim: 
         spec = VideoJobSpec.model_validate(job["spec"])
     except ValidationError:
         return None
-    fetched = tuple(one for one in named_inputs(spec) if is_fetched(one)) if spec.workflow is None else ()
+    fetched = tuple(one for one in named_inputs(spec) if is_fetched(one))
     model = _model(spec, servers := list(servers), catalogue)
     if not fetched or model is None:
         return None
+    if spec.workflow is not None:
+        return Work(spec, model, None, fetched) if store_of(job) == claim_root(claim) else None
     uid = job["metadata"]["uid"]
     if choose_claim(uid, claims_for(model.local_name, spec.model_server_name, servers)) != claim:
         return None
@@ -101,6 +110,8 @@ def conclude(work: Work, found: Mapping[str, Found]) -> Concluded | Refusal:
     What rests on an input of another kind (claim, configMap, artifact) is left to the agent, which sees it.
     """
     facts = {name: one.info for name, one in found.items()}
+    if work.resolved is None:
+        return _conclude_workflow(work, found)
     known = replace(work.resolved, inputs=tuple(name for name in work.resolved.inputs if name in facts))
     faults = staging_faults(known, facts)
     if faults:
@@ -111,6 +122,22 @@ def conclude(work: Work, found: Mapping[str, Found]) -> Concluded | Refusal:
     graph_hash = planned_hash(work.model, resolved, prompts_of(work.spec, work.model))
     inputs = [_entry(one.name, found[one.name]) for one in work.inputs]
     return Concluded(inputs, {**resolved.to_status(), "graphHash": graph_hash})
+
+
+def _conclude_workflow(work: Work, found: Mapping[str, Found]) -> Concluded | Refusal:
+    """Files go to a raw workflow as they are: each must be of its kind, and the one that the job pins."""
+    faults = []
+    for one in work.inputs:
+        kind = found[one.name].info.kind
+        if one.kind not in (kind, MediaKind.EITHER):
+            faults.append(Fault(field_of(one.name), f"a file of kind {kind}", f"one {one.kind.lower()}"))
+    faults += pin_faults(work.spec, {name: one.sha256 for name, one in found.items()})
+    if faults:
+        return of_faults(tuple(faults))
+    entries = [_entry(one.name, found[one.name]) for one in work.inputs]
+    if len(named_inputs(work.spec)) > MANY_INPUTS:
+        entries = [{key: entry[key] for key in ("name", "sha256")} for entry in entries]
+    return Concluded(entries, None)
 
 
 def _size_is_known(resolved: Resolved, facts: Mapping[str, MediaInfo]) -> bool:

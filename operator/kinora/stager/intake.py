@@ -19,7 +19,7 @@ from kinora.media import child
 from kinora.media.child import IsolationError
 from kinora.media.info import MediaError, MediaInfo
 from kinora.recipes.faults import Fault
-from kinora.recipes.needs import MediaKind, NamedInput
+from kinora.recipes.needs import MediaKind, NamedInput, field_of
 from kinora.stager.decide import Found
 from kinora.stager.metrics import Metrics
 from kinora.stager.verdict import Delayed, Rejected, of_url
@@ -169,7 +169,7 @@ class Intake:
 
 
 def _field(one: NamedInput) -> str:
-    return f"spec.inputs.{one.name}.{'url' if one.source.url is not None else 'upload'}"
+    return field_of(f"{one.name}.{'url' if one.source.url is not None else 'upload'}")
 
 
 def _source_hash(one: NamedInput) -> str:

@@ -1,12 +1,14 @@
 """What is decided of a raw workflow before it runs: `status.resolved` of such a job. No prompts in it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 from pydantic.alias_generators import to_camel
 
 from kinora.api.base import integral
+
+MANY_INPUTS = 6  # of more, a status has room for name and hash only, once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,10 +32,12 @@ class ResolvedWorkflow:
     seed: int | None = None
     "The seed that was bound."
     inputs: tuple[str, ...] = ()
+    "Names of what is staged; many are not told here, since `status.inputs` has them."
 
     def to_status(self) -> dict[str, Any]:
         """JSON-safe, camelCase; what is not set is left out."""
-        pairs = ((to_camel(one.name), getattr(self, one.name)) for one in fields(self))
+        told = self if len(self.inputs) <= MANY_INPUTS else replace(self, inputs=())
+        pairs = ((to_camel(one.name), getattr(told, one.name)) for one in fields(told))
         status = {
             name: list(value) if isinstance(value, tuple) else value for name, value in pairs if value is not None
         }

@@ -14,7 +14,7 @@ from kinora.catalogue.model import Model
 from kinora.recipes import delivery, rules
 from kinora.recipes.faults import Fault, InvalidSpec, not_yet
 from kinora.recipes.graph import Graph, graph_hash
-from kinora.recipes.needs import MediaFacts, named_inputs
+from kinora.recipes.needs import MediaFacts, file_name, named_inputs
 from kinora.workflows.allow import allowed_classes
 from kinora.workflows.bind import Place, bind, forged, marker, with_prefixes
 from kinora.workflows.check import Rules, graph_faults, ordered, savers
@@ -104,6 +104,17 @@ def finished(
     if faults:
         raise InvalidSpec(faults)
     return graph
+
+
+def pin_faults(spec: VideoJobSpec, hashes: Mapping[str, str]) -> tuple[Fault, ...]:
+    """The files of the workflow that are not those that the job pins. `hashes`: sha256 (hex) of the inputs at hand."""
+    found = []
+    for index, file in enumerate(spec.workflow.files if spec.workflow is not None else ()):
+        sha256 = hashes.get(file_name(index))
+        if sha256 is not None and file.sha256 not in (None, sha256):
+            field = f"spec.workflow.files[{index}].sha256"
+            found.append(Fault(field, file.sha256, f"{sha256}, which the file has"))
+    return tuple(found)
 
 
 def filled(planned: PlannedWorkflow, names: Mapping[str, str], folder: str) -> Graph:

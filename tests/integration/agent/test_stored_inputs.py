@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import pytest
 
 from integration.agent.bench import MODEL, Bench
 from integration.agent.test_agent import ENDED, PHOTO, on_disk, ready, writes
+from integration.agent.test_workflows import small
+from integration.test_workflows import raw_job
 from kinora.api.videojob import VideoJobSpec
 from kinora.catalogue.load import load_catalogue
 from kinora.recipes.resolve import resolve
+from unit.workflows.made import node
 from waiting import video_job
 
 pytestmark = pytest.mark.integration
@@ -45,6 +49,19 @@ async def test_a_stored_url_is_rendered_as_it_was_resolved(bench: Bench) -> None
     assert (facts["sha256"], facts["bytes"]) == (SHA, PHOTO.stat().st_size)
     assert status["inputStore"] == "pvc://artifacts/"
     await on_disk(lambda: writes(bench) == {"Running": 1, "Succeeded": 1})
+
+
+async def test_a_stored_file_of_a_workflow_is_rendered(bench: Bench) -> None:
+    stored(bench)
+    await ready(bench)
+    graph = small(n17={"reference_image": ["50", 0]})
+    graph["50"] = node("LoadImage", image="cup.jpg", upload="image")
+    file = {"name": "cup.jpg", "source": {"url": "https://photos.example/cup.jpg"}, "sha256": SHA}
+    job = raw_job(workflow={"inline": json.dumps(graph), "files": [file]})
+    await bench.bind(job, {**STORED, "inputs": [{"name": "files[0]", "sha256": SHA}]})
+    status = await bench.status_when("raw", ENDED)
+    assert status["phase"] == "Succeeded", status
+    assert [(facts["name"], facts["sha256"]) for facts in status["inputs"]] == [("files[0]", SHA)]
 
 
 @pytest.mark.parametrize("source", ["url", "upload"])

@@ -13,10 +13,13 @@ import pytest
 
 from integration.stager.bench import CLIP, PHOTO, StagerBench
 from integration.test_operator import make_ready
+from integration.test_workflows import REF, config_map, raw_job
 from kinora.api.intake import choose_claim, inputs_condition
 from kinora.kube.client import STRATEGIC, KubeClient
-from kinora.kube.resources import DEPLOYMENT, MODELSERVER, POD, VIDEOJOB
+from kinora.kube.resources import CONFIGMAP, DEPLOYMENT, MODELSERVER, POD, VIDEOJOB
+from kinora.workflows.workflow import text_hash
 from rawserver import file_answer
+from unit.workflows.made import node, sound
 from waiting import model_server, phase, wait_for, wait_for_pods
 
 pytestmark = pytest.mark.integration
@@ -78,6 +81,57 @@ async def test_a_url_is_fetched_looked_at_and_stored_before_the_job_is_bound(
     assert bench.drafts() == []
     assert not list((bench.store() / "intake").rglob("*.json")), "the status says it: no note is left"
     assert len(bench.web.requests) == 1
+
+
+def raw(bench: StagerBench, path: str, **file: Any) -> Object:
+    """A raw workflow from a ConfigMap, with a file by URL."""
+    source = {"url": bench.url(path)}
+    asked = {"workflow": {**REF, "files": [{"name": "cup.jpg", "source": source, **file}]}}
+    return raw_job(**asked)
+
+
+@pytest.mark.usefixtures("operator", "claims")
+async def test_a_file_of_a_workflow_is_fetched_when_the_operator_has_judged_its_graph(
+    bench: StagerBench, kube: KubeClient, namespace: str
+) -> None:
+    pod = (await wait_for_pods(kube, namespace, lambda pods: len(pods) == 1))[0]
+    await make_ready(kube, namespace, pod)
+    bench.web.answers["/cup.jpg"] = file_answer(PHOTO, "image/jpeg")
+    await bench.start()
+    await kube.create(VIDEOJOB, namespace, raw(bench, "/cup.jpg", sha256=PHOTO_SHA))
+    waiting = await wait_for(
+        kube, VIDEOJOB, namespace, "raw", lambda job: (job.get("status") or {}).get("reason") == "WaitingForWorkflow"
+    )
+    assert waiting["status"]["phase"] == "Pending"
+    assert bench.web.requests == []
+    graph = sound(n17={"reference_image": ["50", 0]})
+    graph["50"] = node("LoadImage", image="cup.jpg", upload="image")
+    text = json.dumps(graph)
+    await kube.create(CONFIGMAP, namespace, config_map(text))
+    job = await wait_for(kube, VIDEOJOB, namespace, "raw", phase("Scheduled"), deadline=60)
+    status = job["status"]
+    assert inputs_condition(job)["reason"] == "InputsStored"
+    assert status["inputStore"] == "pvc://artifacts/"
+    assert [(entry["name"], entry["sha256"]) for entry in status["inputs"]] == [("files[0]", PHOTO_SHA)]
+    assert status["resolved"]["workflowSha256"] == text_hash(text)
+    assert bench.objects() == [PHOTO_SHA]
+    assert len(bench.web.requests) == 1
+
+
+@pytest.mark.usefixtures("operator", "claims")
+async def test_a_file_that_is_not_the_pinned_one_fails_before_the_queue(
+    bench: StagerBench, kube: KubeClient, namespace: str
+) -> None:
+    bench.web.answers["/cup.jpg"] = file_answer(PHOTO, "image/jpeg")
+    await bench.start()
+    graph = sound(n17={"reference_image": ["50", 0]})
+    graph["50"] = node("LoadImage", image="cup.jpg", upload="image")
+    await kube.create(CONFIGMAP, namespace, config_map(json.dumps(graph)))
+    await kube.create(VIDEOJOB, namespace, raw(bench, "/cup.jpg", sha256="1" * 64))
+    job = await wait_for(kube, VIDEOJOB, namespace, "raw", phase("Failed"), deadline=60)
+    assert job["status"]["reason"] == "InvalidInput"
+    assert job["status"]["message"].startswith("spec.workflow.files[0].sha256 is ")
+    assert "attempt" not in job["status"]
 
 
 REFUSED = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from dataclasses import replace
 from typing import Any
 
 from kinora.agent.attempt import _proven
@@ -29,16 +30,17 @@ def artifact(index: int) -> dict[str, Any]:
 
 def test_sixteen_files_and_eight_outputs_fit_into_8_kib() -> None:
     bindings = {"prompt": "15.text", "seed": "24.seed", "steps": "24.steps", "width": "17.width"}
-    resolved = planned(sound(), bindings=bindings).resolved.to_status()
-    resolved["inputs"] = [f"files[{index}]" for index in range(MAX_INPUTS)]
+    names = tuple(f"files[{index}]" for index in range(MAX_INPUTS))
+    resolved = replace(planned(sound(), bindings=bindings).resolved, inputs=names).to_status()
     job: dict[str, Any] = {
         "metadata": {"name": "a-job", "generation": 1, "creationTimestamp": "2026-01-01T00:00:00Z"},
         "spec": {}, "status": {},
     }  # fmt: skip
     assignment = {"podName": "vace-0-01234567", "podUID": UID, "nodeName": "node-1", "pool": "l20", "promptID": UID}
-    inputs = [{"name": f"files[{index}]", "sha256": "0" * 64} for index in range(MAX_INPUTS)]
+    inputs = [{"name": name, "sha256": "0" * 64} for name in names]
     artifacts = [artifact(index) for index in range(MAX_FILES)]
     for step in (
+        lambda: transitions.inputs_stored(job, "pvc://rendered-videos/", inputs, None, NOW),
         lambda: transitions.bound(job, assignment, NOW, resolved=resolved),
         lambda: transitions.running(job, NOW, inputs, resolved),
         lambda: transitions.ended_by_agent(

@@ -34,7 +34,24 @@ def test_the_fields_that_a_stager_fetches(inputs: Object | None, fields: tuple[s
     spec = {} if inputs is None else {"inputs": inputs}
     assert intake.fetched_fields(spec) == fields
     assert intake.needs_stager({"spec": spec}) is bool(fields)
-    assert not intake.needs_stager({"spec": {**spec, "workflow": {"inline": "{}"}}})
+    file = {"name": "a", "source": CLAIM}
+    assert intake.fetched_fields({**spec, "workflow": {"inline": "{}", "files": [file]}}) == fields
+
+
+def test_files_of_a_workflow_are_fetched_too() -> None:
+    files = [{"name": "a", "source": CLAIM}, {"name": "b", "source": URL}, {"name": "c", "source": UPLOAD}]
+    found = intake.fetched_fields({"workflow": {"inline": "{}", "files": files}})
+    assert found == ("spec.workflow.files[1].source.url", "spec.workflow.files[2].source.upload")
+    assert intake.fetched_fields({"workflow": {"inline": "{}", "files": None}}) == ()
+
+
+def test_what_a_workflow_resolved_is_the_operator_s() -> None:
+    ready = {"conditions": [{"type": "InputsReady", "status": "True"}], "resolved": {"width": 640}}
+    task = {"inputs": {"image": URL}}
+    assert intake.is_resolved_by_stager({"spec": task, "status": ready})
+    assert not intake.is_resolved_by_stager({"spec": {**task, "workflow": {"inline": "{}"}}, "status": ready})
+    assert not intake.is_resolved_by_stager({"spec": task, "status": {"resolved": {"width": 640}}})
+    assert not intake.is_resolved_by_stager({"spec": {"inputs": {"image": CLAIM}}, "status": ready})
 
 
 @pytest.mark.parametrize(("status", "awaits"), [(None, True), ("Unknown", True), ("False", True), ("True", False)])

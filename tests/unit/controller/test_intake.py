@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from kinora.controller.videojob.check import Accepted, Around, Refused, Undecide
 from kinora.controller.videojob.decide import decide
 from kinora.controller.videojob.snapshot import IntakeState
 from unit.controller.builders import NOW, SETTINGS, VACE, catalogue, job, server, snapshot
+from unit.workflows.made import node, sound
 
 Object = dict[str, Any]
 SPEC: Object = {"task": "ImageToVideo", "inputs": {"image": {"url": "https://x.example/a"}}}
@@ -149,7 +151,7 @@ def test_the_stager_is_ready_when_its_deployment_is() -> None:
     store.stagers.apply({"metadata": metadata, "status": {}})
     assert not facts(store, gather).intake.stager_ready
     store.stagers.apply({"metadata": {**metadata, "resourceVersion": "2"}, "status": {"availableReplicas": 1}})
-    assert facts(store, gather).intake == IntakeState(stager_name("videos"), stager_ready=True)
+    assert facts(store, gather).intake == IntakeState(stager_name("videos"), "pvc://videos/", stager_ready=True)
 
 
 def test_the_two_seconds_before_the_queue_begin_when_the_inputs_are_there() -> None:
@@ -163,6 +165,73 @@ def test_the_two_seconds_before_the_queue_begin_when_the_inputs_are_there() -> N
     store.jobs.apply(staged)
     clock[0] = 161.0
     assert facts(store, gather).seen_seconds == 1
+
+
+# --- raw workflows
+
+
+def raw(status: Object | None = None, *classes: str, **file: Any) -> Object:
+    graph = sound(n17={"reference_image": ["50", 0]})
+    graph["50"] = node("LoadImage", image="a", upload="image")
+    for index, name in enumerate(classes):
+        graph[f"x{index}"] = node(name)
+    workflow = {"inline": json.dumps(graph), "files": [{"name": "a", "source": {"url": "https://x.example/a"}, **file}]}
+    made = job(status, task=None, prompt="", workflow=workflow)
+    made["spec"] = {name: value for name, value in made["spec"].items() if value is not None}
+    return made
+
+
+def test_a_workflow_with_a_url_is_judged_at_once_and_its_store_told_once() -> None:
+    made = raw()
+    verdict = check(made, catalogue(), {})
+    assert isinstance(verdict, Accepted)
+    chosen = IntakeState("s", "pvc://videos/")
+    asked = replace(snapshot(intake=chosen, verdict=verdict, seen=0), job=made)
+    plan = decide(asked)
+    assert plan.status is not None
+    assert (plan.status["phase"], plan.status["reason"]) == ("Pending", "FetchingInputs")
+    assert "spec.workflow.files[0].source.url" in plan.status["message"]
+    assert plan.status["inputStore"] == "pvc://videos/"
+    assert plan.status["resolved"]["workflowSha256"] == verdict.resolved["workflowSha256"]
+    told = replace(asked, job={**made, "status": plan.status})
+    assert decide(told).is_empty
+    moved = decide(replace(told, intake=IntakeState("t", "pvc://other/"))).status
+    assert moved is not None
+    assert moved["inputStore"] == "pvc://other/", "the ModelServer with the first store is gone"
+
+
+def test_a_workflow_waits_for_its_config_map_before_anything_is_fetched() -> None:
+    waits = Undecided("no ConfigMap 'graphs' in the namespace yet", "WaitingForWorkflow")
+    plan = decide(replace(snapshot(verdict=waits), job=raw()))
+    assert plan.status is not None
+    assert (plan.status["phase"], plan.status["reason"]) == ("Pending", "WaitingForWorkflow")
+    assert "inputStore" not in plan.status
+
+
+def test_a_refused_workflow_fails_before_anything_is_fetched() -> None:
+    made = raw(None, "Glow")
+    plan = decide(replace(snapshot(verdict=check(made, catalogue(), {"a": VACE})), job=made))
+    assert plan.status is not None
+    assert plan.status["phase"] == "Failed"
+
+
+def test_a_workflow_goes_to_the_store_of_a_server_that_allows_its_classes() -> None:
+    store, gather = gatherer()
+    store.servers.apply(server(name="a", artifacts={"claimName": "other"}))
+    store.servers.apply(server(name="b", allowedNodeClasses=["Glow"]))
+    store.jobs.apply(raw(None, "Glow"))
+    assert facts(store, gather).intake.store == "pvc://videos/"
+    assert lanes(gather) == [], "its files are not known yet"
+    staged = raw(status("True", **STORED), "Glow")
+    staged["metadata"]["resourceVersion"] = "8"
+    store.jobs.apply(staged)
+    assert lanes(gather) == [{"b"}]
+
+
+def test_without_stagers_a_url_of_a_workflow_is_refused() -> None:
+    refused = check(raw(), catalogue(), Around({}, has_stagers=False))
+    assert isinstance(refused, Refused)
+    assert refused.message.startswith("spec.workflow.files[0].source.url is set; allowed: claim, configMap or artifact")
 
 
 # --- stagers switched off

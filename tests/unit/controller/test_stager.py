@@ -14,7 +14,7 @@ from kinora.controller.plan import Plan
 from kinora.controller.stager import desired
 from kinora.controller.stager.decide import decide, is_available
 from kinora.kube.resources import DEPLOYMENT, NETWORK_POLICY, ROLE_BINDING, SERVICE_ACCOUNT
-from unit.controller.builders import SETTINGS, server
+from unit.controller.builders import SETTINGS, VACE, server
 
 Object = dict[str, Any]
 
@@ -78,8 +78,9 @@ def test_an_upgrade_rolls_a_stager_only_when_it_changes_it() -> None:
 def test_another_entry_of_a_model_is_told_to_its_stagers() -> None:
     servers = [named("a")]
     running = [seen(desired.deployment("films", "videos", servers, SETTINGS, ["one"]))]
-    assert decide("films", servers, running, SETTINGS, entries=["one"], children_made=True).is_empty
-    [told] = decide("films", servers, running, SETTINGS, entries=["two"], children_made=True).apply
+    one = {VACE: "one", "another-model": "of no ModelServer of the claim"}
+    assert decide("films", servers, running, SETTINGS, entries=one, children_made=True).is_empty
+    [told] = decide("films", servers, running, SETTINGS, entries={VACE: "two"}, children_made=True).apply
     assert '"modelEntries": ["two"]' in told.body["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"]
 
 

@@ -41,6 +41,7 @@ def test_a_pending_job_with_a_url_is_work() -> None:
     work = work_on(asked())
     assert work is not None
     assert [one.name for one in work.inputs] == ["image"]
+    assert work.resolved is not None
     assert (work.model.name, work.resolved.inputs) == (VACE, ("image",))
 
 
@@ -107,6 +108,7 @@ def test_what_was_found_stands_in_status() -> None:
     assert isinstance(outcome, Concluded)
     entry = {"name": "image", "sha256": "0" * 64, "bytes": 1234}
     assert outcome.inputs == [{**entry, "width": 600, "height": 400}]
+    assert outcome.resolved is not None
     assert outcome.resolved["inputs"] == ["image"]
     assert len(outcome.resolved["graphHash"]) == 64
 
@@ -145,9 +147,11 @@ def test_the_size_comes_from_the_source_when_it_is_known() -> None:
     spec = {"task": "FirstLastFrame", "parameters": {"frames": 9}}
     known = concluded(asked(**spec, inputs={"firstFrame": URL, "lastFrame": CLAIM}), firstFrame=IMAGE)
     assert isinstance(known, Concluded)
+    assert known.resolved is not None
     assert (known.resolved["outputWidth"], known.resolved["outputHeight"]) == (600, 400)
     later = concluded(asked(**spec, inputs={"firstFrame": CLAIM, "lastFrame": URL}), lastFrame=IMAGE)
     assert isinstance(later, Concluded)
+    assert later.resolved is not None
     assert later.resolved["sizeFromInput"] is True
     assert [entry["name"] for entry in later.inputs] == ["lastFrame"]
 
@@ -156,4 +160,53 @@ def test_what_the_agent_sees_is_not_missed_here() -> None:
     made = asked(task="Inpaint", inputs={"video": CLAIM, "mask": {"source": URL}}, parameters={"frames": 9})
     outcome = concluded(made, mask=replace(IMAGE, width=64))
     assert isinstance(outcome, Concluded)
+    assert outcome.resolved is not None
     assert outcome.resolved["inputs"] == ["video", "mask"]
+
+
+# --- raw workflows: the operator judges them, and says whose they are
+
+
+def raw(sources: list[Object], store: str | None = "pvc://videos/", **spec: Any) -> Object:
+    files = [{"name": f"{index}.bin", "source": source} for index, source in enumerate(sources)]
+    workflow = {"configMapRef": {"name": "graphs", "key": "a.json"}, "files": files, **spec.pop("workflow", {})}
+    made = job({"phase": "Pending", **({"inputStore": store} if store else {})}, task=None, workflow=workflow, **spec)
+    made["spec"] = {name: value for name, value in made["spec"].items() if value is not None}
+    return made
+
+
+def test_a_workflow_is_taken_by_the_stager_that_the_operator_chose() -> None:
+    work = work_on(raw([CLAIM, URL], inputs={"image": {"upload": "a.png"}}))
+    assert work is not None
+    assert [one.name for one in work.inputs] == ["image", "files[1]"]
+    assert work.resolved is None
+    assert work_on(raw([URL], store=None)) is None, "the operator has not judged it yet"
+    assert work_on(raw([URL], store="pvc://other/")) is None
+    assert work_on(raw([CLAIM])) is None
+
+
+def test_a_file_of_a_workflow_may_be_either_and_nothing_is_resolved() -> None:
+    outcome = concluded(raw([URL, URL]), **{"files[0]": IMAGE, "files[1]": VIDEO})
+    assert isinstance(outcome, Concluded)
+    assert outcome.resolved is None
+    assert [(entry["name"], entry["width"]) for entry in outcome.inputs] == [("files[0]", 600), ("files[1]", 640)]
+
+
+def test_of_many_files_status_has_name_and_hash() -> None:
+    outcome = concluded(raw([URL, *[CLAIM] * 6]), **{"files[0]": IMAGE})
+    assert isinstance(outcome, Concluded)
+    assert outcome.inputs == [{"name": "files[0]", "sha256": "0" * 64}]
+
+
+def test_a_file_that_is_not_the_pinned_one_is_refused_before_the_queue() -> None:
+    pinned = {"files": [{"name": "a", "source": CLAIM}, {"name": "b", "source": URL, "sha256": "1" * 64}]}
+    outcome = concluded(raw([], workflow=pinned), **{"files[1]": IMAGE})
+    assert isinstance(outcome, Refusal)
+    assert outcome.reason == "InvalidInput"
+    assert outcome.message.startswith(f"spec.workflow.files[1].sha256 is {'1' * 64}; allowed: {'0' * 64}")
+
+
+def test_an_input_of_a_workflow_must_be_of_its_kind() -> None:
+    outcome = concluded(raw([], inputs={"image": URL}), image=VIDEO)
+    assert isinstance(outcome, Refusal)
+    assert outcome.message == "spec.inputs.image is a file of kind Video; allowed: one image"

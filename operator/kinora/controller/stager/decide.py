@@ -21,16 +21,17 @@ def decide(
     deployments: Sequence[Object],
     settings: Settings,
     *,
-    entries: Sequence[str] = (),
+    entries: Mapping[str, str] | None = None,
     children_made: bool = False,
 ) -> Plan:
     """The plan for one namespace. ``children_made``: this process has made what is beside the Deployments.
 
-    ``entries``: the administrator's own models, as text.
+    ``entries``: the administrator's own models, as text, by name. A stager is told of those that its ModelServers
+    serve, so that another's does not start it anew.
     """
     using = _by_claim(servers) if settings.stager.enabled else {}
     wanted = {
-        names.stager_name(claim): desired.deployment(namespace, claim, those, settings, entries)
+        names.stager_name(claim): desired.deployment(namespace, claim, those, settings, _served(those, entries or {}))
         for claim, those in using.items()
     }
     known = {entry["metadata"]["name"]: entry for entry in deployments}
@@ -61,6 +62,11 @@ def _by_claim(servers: Iterable[Object]) -> dict[str, list[Object]]:
         if claim and not server["metadata"].get("deletionTimestamp"):
             found.setdefault(claim, []).append(server)
     return found
+
+
+def _served(servers: Iterable[Object], entries: Mapping[str, str]) -> list[str]:
+    models = {str((server.get("spec") or {}).get("model")) for server in servers}
+    return [entries[name] for name in sorted(models & entries.keys())]
 
 
 def _differs(known: Object, wanted: Object) -> bool:

@@ -64,6 +64,7 @@ class Undecided:
 
 
 Verdict = Accepted | Refused | Undecided
+_OTHERS = "claim, configMap or artifact: the administrator has switched fetching off (chart value stager.enabled)"
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class Around:
     queues: Mapping[str, Queue] | None = None
     "The declared ones; None where nobody can know them (offline)."
     has_stagers: bool = True
+    "A url may be fetched, or has been."
 
 
 def check(job: Object, catalogue: Catalogue, around: Around | Mapping[str, str]) -> Verdict:
@@ -104,7 +106,19 @@ def check(job: Object, catalogue: Catalogue, around: Around | Mapping[str, str])
         fault = Fault("spec.model", name, ", ".join(catalogue.names), catalogue.unknown(name))
         return Refused(reasons.INVALID_SPEC, str(fault))
     if spec.workflow is not None:
-        return _check_workflow(job, spec, model, around)
+        return _fetchable(job, _check_workflow(job, spec, model, around), around)
+    return _fetchable(job, _check_task(job, spec, model, around), around)
+
+
+def _fetchable(job: Object, verdict: Verdict, around: Around) -> Verdict:
+    """A job that is sound, and that needs a stager where the administrator has none, is refused for that."""
+    fetched = () if around.has_stagers or not isinstance(verdict, Accepted) else fetched_fields(job["spec"])
+    if fetched:
+        return Refused(reasons.STAGER_DISABLED, "; ".join(str(Fault(field, "set", _OTHERS)) for field in fetched))
+    return verdict
+
+
+def _check_task(job: Object, spec: VideoJobSpec, model: Model, around: Around) -> Verdict:
     try:
         resolved = resolve(spec, model, job["metadata"]["uid"])
     except InvalidSpec as invalid:
@@ -112,14 +126,8 @@ def check(job: Object, catalogue: Catalogue, around: Around | Mapping[str, str])
     faults = _queue_faults(spec, job, around)
     if faults:
         return _refused(InvalidSpec(faults))
-    fetched = fetched_fields(job["spec"])
-    if fetched and not around.has_stagers:
-        return Refused(reasons.STAGER_DISABLED, "; ".join(str(Fault(field, "set", _OTHERS)) for field in fetched))
     graph_hash = planned_hash(model, resolved, prompts_of(spec, model))
     return Accepted(model.local_name, {**resolved.to_status(), "graphHash": graph_hash})
-
-
-_OTHERS = "claim, configMap or artifact: the administrator has switched fetching off (chart value stager.enabled)"
 
 
 def _check_workflow(job: Object, spec: VideoJobSpec, model: Model, around: Around) -> Verdict:

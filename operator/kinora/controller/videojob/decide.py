@@ -12,7 +12,7 @@ from typing import Any
 
 from kinora.api import reasons
 from kinora.api.base import integral
-from kinora.api.intake import awaits_stager, fetched_fields, inputs_condition, store_of
+from kinora.api.intake import awaits_stager, fetched_fields, inputs_condition, is_resolved_by_stager, store_of
 from kinora.api.reasons import DISRUPTIONS, Phase
 from kinora.api.transitions import (
     awaiting_inputs,
@@ -66,9 +66,10 @@ def _unassigned(snapshot: JobSnapshot) -> Plan:
 def _wait(snapshot: JobSnapshot, verdict: Accepted | Undecided, deadline_left: float | None) -> Plan:
     """Keep the job in the queue, with the reason why it is not bound."""
     status = snapshot.job.get("status") or {}
-    if phase_of(status) == Phase.PENDING and snapshot.seen_seconds < QUEUE_AFTER:
+    awaits, is_new = awaits_stager(snapshot.job), snapshot.seen_seconds < QUEUE_AFTER
+    if phase_of(status) == Phase.PENDING and is_new and not (awaits and snapshot.job["spec"].get("workflow")):
         return Plan(requeue_after=QUEUE_AFTER - snapshot.seen_seconds)
-    if awaits_stager(snapshot.job):
+    if awaits:
         return _await_inputs(snapshot, verdict, deadline_left)
     if snapshot.job["spec"].get("suspend"):
         reason, message = reasons.SUSPENDED, "spec.suspend is true; set it to false to go on"
@@ -97,18 +98,23 @@ def _wait(snapshot: JobSnapshot, verdict: Accepted | Undecided, deadline_left: f
 
 def _is_to_resolve(job: Mapping[str, Any], verdict: Accepted) -> bool:
     """Whether `status.resolved` is still the operator's to write: what a stager resolved rests on the inputs."""
-    known = (job.get("status") or {}).get("resolved")
-    if known and inputs_condition(job).get("status") == "True":
+    if is_resolved_by_stager(job):
         return False
-    return bool(known != integral(dict(verdict.resolved)))
+    return bool((job.get("status") or {}).get("resolved") != integral(dict(verdict.resolved)))
 
 
 def _await_inputs(snapshot: JobSnapshot, verdict: Accepted | Undecided, deadline_left: float | None) -> Plan:
-    """Keep the job Pending: nothing is queued, counted or scaled for before its inputs are known."""
+    """Keep the job Pending: nothing is queued, counted or scaled for before its inputs are known.
+
+    Of a raw workflow, whose graph no stager reads, it is told here what was decided of it and which store it goes to.
+    """
     status, intake = snapshot.job.get("status") or {}, snapshot.intake
     fields = ", ".join(fetched_fields(snapshot.job["spec"]))
+    told: dict[str, Any] = {}
+    if isinstance(verdict, Accepted) and snapshot.job["spec"].get("workflow") and intake.store:
+        told = {"inputStore": intake.store, "resolved": integral(dict(verdict.resolved))}
     if isinstance(verdict, Undecided):
-        reason, message = reasons.NO_MODEL_SERVER, verdict.message
+        reason, message = verdict.reason, verdict.message
     elif not intake.stager:
         message = f"no ModelServer in the namespace serves {verdict.model} and has a store to fetch {fields} into"
         reason = reasons.NO_MODEL_SERVER
@@ -116,10 +122,11 @@ def _await_inputs(snapshot: JobSnapshot, verdict: Accepted | Undecided, deadline
         reason, message = reasons.STAGER_NOT_READY, f"no pod of Deployment {intake.stager} is ready to fetch {fields}"
     else:
         reason, message = reasons.FETCHING_INPUTS, f"{intake.stager} fetches and looks at {fields}"
-    if status.get("reason") == reason and phase_of(status) == Phase.PENDING:
+    is_told = all(status.get(name) == value for name, value in told.items())
+    if status.get("reason") == reason and phase_of(status) == Phase.PENDING and is_told:
         return Plan(requeue_after=deadline_left)
-    told = awaiting_inputs(snapshot.job, reason, message, snapshot.now)
-    return Plan(status=told, requeue_after=deadline_left)
+    patch = awaiting_inputs(snapshot.job, reason, message, snapshot.now)
+    return Plan(status={**patch, **told}, requeue_after=deadline_left)
 
 
 def _same_wait(old: str | None, new: str) -> bool:

@@ -50,6 +50,7 @@ class IntakeState:
     """What a stager has to do with the job; nothing, where it names no url and no upload."""
 
     stager: str = ""  # the Deployment whose store was chosen; empty where no ModelServer offers a store
+    store: str = ""  # the root of that store
     stager_ready: bool = True
     store_served: bool = True  # a ModelServer that can render the job uses the store that holds its inputs
 
