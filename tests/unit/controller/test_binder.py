@@ -42,20 +42,19 @@ async def test_a_job_that_is_gone_before_its_bind_holds_no_pod(
 async def test_while_a_bind_is_on_its_way_nothing_else_is_written_of_the_job(
     operator: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    may_answer, asked = asyncio.Event(), 0
+    may_answer, was_asked, asked = asyncio.Event(), asyncio.Event(), 0
 
     async def slow(_: Any, obj: Object, status: Object) -> Object:
         nonlocal asked
         asked += 1
+        was_asked.set()
         await may_answer.wait()
         version = str(int(obj["metadata"]["resourceVersion"]) + 1)
         return {**obj, "metadata": {**obj["metadata"], "resourceVersion": version}, "status": status}
 
     monkeypatch.setattr(operator._executor, "patch_status", slow)
     binding = asyncio.create_task(operator._binder.run("films"))
-    await asyncio.sleep(0)
-    while not asked:
-        await asyncio.sleep(0)
+    await was_asked.wait()
     assert operator._binder.is_moving("films/cat")
     await operator._reconcile_job("films/cat")
     may_answer.set()
