@@ -26,10 +26,10 @@ from kinora.agent.health import Health
 from kinora.agent.jobs import Hold, Key
 from kinora.agent.manifest import Manifest, read_manifest, write_manifest
 from kinora.agent.metrics import Metrics
-from kinora.agent.publish import Publisher
+from kinora.agent.publish import Published, Publisher
 from kinora.agent.reporter import Reporter
 from kinora.agent.settings import Settings
-from kinora.agent.staging import Stager
+from kinora.agent.staging import Staged, Stager
 from kinora.agent.stop import Stop, Stopped, StopSignal
 from kinora.agent.verdict import Kind, Refusal, Verdict, permanent
 from kinora.agent.writer import Lost, StatusWriter
@@ -73,6 +73,7 @@ class Plan:
 
     resolved: Resolved
     graph: Mapping[str, Mapping[str, Any]]
+    staged: Staged
     inputs: list[Object]
     staged_seconds: float
     told: Object
@@ -157,8 +158,8 @@ class Attempt:
         outputs = await self._render(plan)
         self._free_engine()
         began = self._loop.time()
-        artifacts = await self._publish(plan, outputs)
-        await self._succeed(plan, artifacts, self._loop.time() - began)
+        published = await self._publish(plan, outputs)
+        await self._succeed(plan, published, self._loop.time() - began)
 
     # --- staging ------------------------------------------------------------------------------------------------------
 
@@ -178,7 +179,7 @@ class Attempt:
         if faults:
             raise permanent(reasons.NOT_ALLOWED, "; ".join(faults))
         told = {**resolved.to_status(), "graphHash": planned_hash(model, resolved, prompts_of(spec, model))}
-        return Plan(resolved, graph, list(manifest.staged.facts), manifest.seconds, told)
+        return Plan(resolved, graph, manifest.staged, list(manifest.staged.facts), manifest.seconds, told)
 
     async def _staged(self, spec: VideoJobSpec, resolved: Resolved) -> Manifest:
         folder = self._tools.settings.paths.input / self._folder
@@ -253,19 +254,20 @@ class Attempt:
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
-    async def _publish(self, plan: Plan, outputs: tuple[OutputFile, ...]) -> list[Object]:
+    async def _publish(self, plan: Plan, outputs: tuple[OutputFile, ...]) -> Published:
         if self._reporter is not None:
             self._reporter.publishing()
         job = self._tools.writer.store.get(self.key.uid) or self._first
-        work = self._tools.publisher.publish(job, self.key.attempt, plan.resolved, outputs, self._folder)
+        work = self._tools.publisher.publish(job, self.key.attempt, plan.staged, outputs, self._folder)
         return await self.stop.unless(work)
 
-    async def _succeed(self, plan: Plan, artifacts: list[Object], published: float) -> None:
+    async def _succeed(self, plan: Plan, published: Published, took: float) -> None:
         if self._reporter is not None:
             await self._reporter.close()
-        resolved, seconds = plan.resolved, self._stage_seconds(plan, published)
+        resolved, seconds = plan.resolved, self._stage_seconds(plan, took)
         size = f"{resolved.output_width}x{resolved.output_height}"
-        message = f"{resolved.frames} frames of {size} at {resolved.fps:g} fps, read back from the store and proven"
+        message = f"{resolved.delivered_frames} frames of {size} at {resolved.delivered_fps:g} fps"
+        message = "; ".join((f"{message}, read back from the store and proven", *published.actions))
 
         def succeeded(job: Object) -> Object:
             now = self._tools.now()
@@ -278,7 +280,7 @@ class Attempt:
                 reasons.COMPLETED,
                 message,
                 now,
-                artifacts=artifacts,
+                artifacts=published.artifacts,
                 timings=timings,
                 gpu_seconds=self._gpu_seconds(),
             )

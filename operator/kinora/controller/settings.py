@@ -22,6 +22,7 @@ class Settings:
         instance: this process's name in events and leases (POD_NAME).
         resync_seconds: how often everything is listed anew, to prune what vanished unseen.
         workers: decisions carried out side by side.
+        watermark: what `output.watermark` shows, as agents read it (KINORA_WATERMARK, JSON); empty: the default text.
         model_aliases: further names of models, such as hosted ones (KINORA_MODEL_ALIASES: name=model,name=model).
     """
 
@@ -34,6 +35,7 @@ class Settings:
     instance: str = "kinora-operator"
     resync_seconds: float = 300.0
     workers: int = 16
+    watermark: str = ""
     model_aliases: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -51,6 +53,7 @@ def from_environment() -> Settings:
         namespaces=_names(env.get("KINORA_NAMESPACES", "")),
         http_port=int(env.get("KINORA_HTTP_PORT", "8080")),
         instance=env.get("POD_NAME", "kinora-operator"),
+        watermark=env.get("KINORA_WATERMARK", ""),
         model_aliases=_aliases(env.get("KINORA_MODEL_ALIASES", "")),
     )
 

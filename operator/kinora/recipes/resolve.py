@@ -6,7 +6,7 @@ from typing import Any
 
 from kinora.api.videojob import Control, Expand, MaskMode, ReferenceRole, Task, VideoJobSpec
 from kinora.catalogue.model import Model
-from kinora.recipes import delivery, rules
+from kinora.recipes import delivery, finishing, rules
 from kinora.recipes.faults import Fault, InvalidSpec
 from kinora.recipes.graph import Prompts
 from kinora.recipes.needs import input_name, named_inputs
@@ -44,6 +44,7 @@ def _faults(spec: VideoJobSpec, model: Model, frames: int) -> Iterator[Fault]:
     yield from rules.number_faults(spec, model)
     yield from rules.control_faults(spec, model)
     yield from rules.mask_faults(spec, frames)
+    yield from rules.output_faults(spec, model)
     yield from rules.later_faults(spec, model)
 
 
@@ -59,9 +60,9 @@ def _frames(spec: VideoJobSpec, model: Model) -> int:
 
 def _resolved(spec: VideoJobSpec, model: Model, uid: str, frames: int) -> Resolved:
     asked, defaults = spec.parameters, model.defaults
-    size = delivery.sizes(asked, spec.output, defaults)
+    size = delivery.sizes(asked, spec.output, model)
     shift, notes = _shift(_or(asked.shift, defaults.shift))
-    return Resolved(
+    resolved = Resolved(
         model=model.name,
         task=str(spec.task),
         width=size.width,
@@ -90,8 +91,11 @@ def _resolved(spec: VideoJobSpec, model: Model, uid: str, frames: int) -> Resolv
         **_mask(spec),
         **_expand(asked.expand),
         size_from_input=spec.task in SIZED_BY and not _sizes_asked(spec),
+        audio=str(spec.output.audio),
+        watermark=spec.output.watermark,
         notes=notes + ((_EDIT_NOTE,) if spec.task is Task.EDIT else ()),
     )
+    return finishing.noted(finishing.at_rate(resolved, spec.output.fps))
 
 
 _EDIT_NOTE = "Edit is an approximation: the source steers by a control signal, references and prompt say what to make"
