@@ -87,6 +87,7 @@ def standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standin]:
     _clip(raw / "start.mkv", frames[:4])
     _clip(raw / "end.mkv", frames[-4:])
     _clip(raw / "bit.mkv", frames[:2])
+    flashing(raw / "loud.mp4", frames=FRAMES, flash=None, pictures=frames)
     with running_standin(root) as running:
         yield running
 
@@ -100,13 +101,14 @@ def _clip(path: Path, frames: np.ndarray) -> None:
 
 @dataclass
 class Rendered:
-    """A finished job: its frames, what was decided, its graph, and what was done to its inputs."""
+    """A finished job: frames, what was decided, graph, what was done to its inputs, its file and the engine's."""
 
     frames: np.ndarray
     resolved: Resolved
     graph: Graph
     actions: dict[str, list[str]]
     path: Path
+    engine: Path
 
 
 async def _render(
@@ -153,7 +155,7 @@ async def _rendered(standin: Standin, model: Model, spec: VideoJobSpec) -> Rende
             actions = prepare(files, outputs, plan.to_dict()).actions
             staged |= {name: StagedInput(path, kind_of_prepared(name)) for name, path in made.items()}
     graph = build(model, resolved, prompts_of(spec, model), staged, f"{folder}/out")
-    path = await _file(standin, graph)
+    path = engine = await _file(standin, graph)
     plan = finishing(resolved, found, sounding)
     if plan is not None:
         with ExitStack() as stack:
@@ -166,7 +168,7 @@ async def _rendered(standin: Standin, model: Model, spec: VideoJobSpec) -> Rende
     with av.open(str(path)) as container:
         frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
         assert container.streams.video[0].average_rate == Fraction(resolved.delivered_fps).limit_denominator(100_000)
-    return Rendered(frames, resolved, graph, actions, path)
+    return Rendered(frames, resolved, graph, actions, path, engine)
 
 
 async def _file(standin: Standin, graph: Graph) -> Path:

@@ -24,8 +24,13 @@ def flashing(
     begins: float = 0.0,
     seconds: float | None = None,
     size: tuple[int, int] = (W, H),
+    pictures: np.ndarray | None = None,
 ) -> Path:
-    """Dark but for frame `flash`, at whose time a click is heard. The sound begins `begins` after the picture."""
+    """Dark but for frame `flash`, at whose time a click is heard; or these `pictures`, with a tone all along.
+
+    The sound begins `begins` after the picture.
+    """
+    size = size if pictures is None else (pictures.shape[2], pictures.shape[1])
     length = frames / fps if seconds is None else seconds
     with av.open(str(path), "w", format=container) as output:
         video: Any = output.add_stream("libx264", rate=Fraction(fps))
@@ -33,11 +38,14 @@ def flashing(
         sound: Any = output.add_stream(codec, rate=rate)
         sound.layout = layout
         for number in range(frames):
-            picture = np.full((size[1], size[0], 3), 240 if number == flash else 30, np.uint8)
+            level = 240 if number == flash else 30
+            picture = np.full((size[1], size[0], 3), level, np.uint8) if pictures is None else pictures[number]
             output.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         output.mux(video.encode(None))
         samples = np.zeros((round(length * rate), sound.layout.nb_channels), np.int16)
-        if flash is not None:
+        if pictures is not None:
+            samples[:] = (np.sin(np.arange(len(samples)) * 2 * np.pi * 440 / rate) * 9000)[:, None]
+        elif flash is not None:
             at, count = round((flash / fps - begins) * rate), round(CLICK * rate)
             tone = np.sin(np.arange(count) * 2 * np.pi * 2000 / rate) * 26_000
             samples[at : at + count] = tone[: max(len(samples) - at, 0), None]
