@@ -85,7 +85,7 @@ def make_inputs(clips: Path, photographs: Path) -> None:
     Image.fromarray(frames[80][20:340, 200:520]).save(clips / "rabbit.png")
     height, width = frames[0].shape[:2]
     mask = Image.new("L", (width, height))
-    ImageDraw.Draw(mask).ellipse((170, 110, 330, 290), fill=255)
+    ImageDraw.Draw(mask).ellipse((150, 70, 310, 300), fill=255)
     mask.save(clips / "mask.png")
     for name, part in (("start.mp4", frames[:12]), ("long.mp4", frames[:60])):
         with (clips / name).open("w+b") as file:

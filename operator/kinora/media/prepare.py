@@ -199,7 +199,7 @@ def _region(work: _Work) -> list[Plane]:
     work.note(name, f"moved along from frame {mask['frame']} over {frames} frames")
     if followed.lost:
         where = f"first in frame {followed.lost[0] + 1}"
-        work.note(name, f"out of sight in {len(followed.lost)} frames, {where}: moved on as before")
+        work.note(name, f"changed or out of sight in {len(followed.lost)} frames, {where}: moved on")
     return [grown(plane, ratio) for plane in followed.masks]
 
 

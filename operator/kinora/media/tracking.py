@@ -8,6 +8,7 @@ the drawn part fits best is taken. Runs in the media child; OpenCV is loaded her
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, TypeAlias
 
 import cv2
@@ -25,11 +26,14 @@ _BACK = 0.7  # pixels by which a point that is followed forth and back may be of
 _CAP = 40.0  # of 255: a pixel that is off by more is another thing, however much
 _LIGHT = 15.0  # by which all of it may have become brighter or darker
 _GOOD, _LOST = 6.0, 22.0  # mean difference: nothing more is tried; the thing is not there
+_SURE = 12.0  # above it only shifts are tried: a thing that fits badly is not turned and shrunk until it fits
+_GROWTH_COST = 8.0  # for each e-fold of growth or shrinking: a smaller part always fits better
 _CLOSER = 0.4  # by which another guess must fit better than standing still
 _REACH = 0.25  # of the picture's longer side: how far a thing is searched for from one frame to the next
 _STEP_SCALE, _WHOLE_SCALE = 1.35, 6.0  # by which a thing may grow or shrink in one step, and in all
 _LEAVING = 0.3  # share of a thing within the picture below which too little is left to go by
 _TRIES = 6  # steps of one size towards a better place
+_TURNING = 0.02  # of a motion's matrix: above it its shift is another one at every point
 _SLOWER = 0.95  # what remains of its motion, a frame, while a thing is not seen
 _WHITE_FROM = 128
 
@@ -96,7 +100,7 @@ class Tracker:
             shifts = [_searched(seen, after, covered, reach) for seen in (before, drawn.seen(path.place))]
             best, cost = self._best(drawn, [best, *(_after(shift, path.place) for shift in shifts)], path.place, after)
         if cost > _LOST or not drawn.at(best).any():
-            path.go_on()
+            path.go_on(None if moved is None else drawn.shifted(moved, path.place))
             return not drawn.at(path.place).any()
         path.go(best)
         return True
@@ -116,7 +120,7 @@ class Tracker:
         return (nearer, cost) if self._possible(nearer, before) else (allowed[least], costs[least])
 
     def _possible(self, place: Matrix, before: Matrix) -> bool:
-        scales = [float(np.sqrt(abs(np.linalg.det(matrix[:, :2])))) for matrix in (before, place)]
+        scales = [_scale(matrix) for matrix in (before, place)]
         grown = scales[1] / max(scales[0], 1e-6)
         return 1 / _STEP_SCALE < grown < _STEP_SCALE and 1 / _WHOLE_SCALE < scales[1] < _WHOLE_SCALE
 
@@ -131,15 +135,14 @@ class _Path:
         self.step = _after(place, _inverse(self.place))
         self.place = place
 
-    def go_on(self) -> None:
-        """As before, ever slower: without turning or growing, which would run away."""
-        shift = _STILL.copy()
-        middle = self.step[:, :2] @ self._middle() + self.step[:, 2] - self._middle()
-        shift[:, 2] = middle * _SLOWER
+    def go_on(self, shift: Matrix | None = None) -> None:
+        """With what moves in its place, else as before, ever slower; no turning or growing, which run away."""
+        if shift is None:
+            shift = _STILL.copy()
+            shift[:, 2] = (
+                self.step[:, 2] * _SLOWER if np.abs(self.step[:, :2] - _STILL[:, :2]).max() < _TURNING else 0.0
+            )
         self.step, self.place = shift, _after(shift, self.place)
-
-    def _middle(self) -> npt.NDArray[np.float64]:
-        return np.asarray(self.place[:, 2], np.float64)
 
 
 class _Drawn:
@@ -164,6 +167,13 @@ class _Drawn:
             np.uint8,
         )
 
+    def shifted(self, motion: Matrix, place: Matrix) -> Matrix:
+        """The shift alone of a motion, at the middle of the covered part."""
+        middle = place[:, :2] @ self._middle + place[:, 2]
+        shift = _STILL.copy()
+        shift[:, 2] = motion[:, :2] @ middle + motion[:, 2] - middle
+        return shift
+
     def share_seen(self, place: Matrix) -> float:
         """How much of the covered part lies within the picture there."""
         whole = np.count_nonzero(self.mask) * abs(float(np.linalg.det(place[:, :2])))
@@ -176,14 +186,16 @@ class _Drawn:
             return _CAP
         off = frame[covered].astype(np.float32) - self.seen(place)[covered]
         light = float(np.clip(np.median(off), -_LIGHT, _LIGHT))
-        return float(np.minimum(np.abs(off - light), _CAP).mean())
+        grown = abs(float(np.log(max(_scale(place), 1e-6))))
+        return float(np.minimum(np.abs(off - light), _CAP).mean()) + _GROWTH_COST * grown
 
     def nearer(self, place: Matrix, cost: float, frame: Plane) -> tuple[Matrix, float]:
         """The place from which no small shift, turn or growth fits better, and its cost: half covered things too."""
         for size in (1.0, 0.5, 0.25):
             tried = 0
             while tried < _TRIES:
-                better = [(self.cost(moved, frame), moved) for moved in self._around(place, size)]
+                moves = self._around(place, size)
+                better = [(self.cost(moved, frame), moved) for moved in (moves if cost < _SURE else islice(moves, 4))]
                 least = min(better, key=lambda one: one[0])
                 if least[0] > cost - 0.02:
                     break
@@ -192,7 +204,7 @@ class _Drawn:
         return place, cost
 
     def _around(self, place: Matrix, size: float) -> Iterator[Matrix]:
-        """The place a little to every side, turned and scaled, so that the mask's edge moves by about `size` pixels."""
+        """The place a little to four sides, then turned and scaled so that the mask's edge moves by about `size`."""
         middle = place[:, :2] @ self._middle + place[:, 2]
         turn = size / self._radius
         for across, down in ((size, 0), (-size, 0), (0, size), (0, -size)):
@@ -247,6 +259,10 @@ def _searched(before: Plane, after: Plane, mask: Plane, reach: int) -> Matrix:
     off = np.where(np.isfinite(off), off, np.inf) + far * (20 / reach)  # of places that match alike, the nearest
     down, across = np.unravel_index(int(np.argmin(off)), off.shape)
     return np.array([[1, 0, across - reach], [0, 1, down - reach]], np.float64)
+
+
+def _scale(matrix: Matrix) -> float:
+    return float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
 
 
 def _after(then: Matrix, first: Matrix) -> Matrix:

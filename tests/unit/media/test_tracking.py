@@ -107,5 +107,5 @@ def test_status_says_from_where_to_where_and_where_it_was_out_of_sight() -> None
     actions = prepare({"video": video, "mask": drawn}, {"mask.video": made}, plan).actions["mask"]
     assert actions[0] == f"moved along from frame 1 over {FRAMES} frames"
     assert "out of sight in" in actions[1]
-    assert actions[1].endswith("moved on as before")
+    assert actions[1].endswith("moved on")
     assert all(len(words) <= 96 for words in actions)
