@@ -30,6 +30,7 @@ _SURE = 12.0  # above it only shifts are tried: a thing that fits badly is not t
 _GROWTH_COST = 8.0  # for each e-fold of growth or shrinking: a smaller part always fits better
 _CLOSER = 0.4  # by which another guess must fit better than standing still
 _REACH = 0.25  # of the picture's longer side: how far a thing is searched for from one frame to the next
+_FAR = 0.06  # of the picture's longer side: what is found farther off must fit well
 _STEP_SCALE, _WHOLE_SCALE = 1.35, 6.0  # by which a thing may grow or shrink in one step, and in all
 _LEAVING = 0.3  # share of a thing within the picture below which too little is left to go by
 _TRIES = 6  # steps of one size towards a better place
@@ -98,7 +99,9 @@ class Tracker:
         if cost > _GOOD:
             covered, reach = drawn.at(path.place), round(_REACH * self._longer)
             shifts = [_searched(seen, after, covered, reach) for seen in (before, drawn.seen(path.place))]
-            best, cost = self._best(drawn, [best, *(_after(shift, path.place) for shift in shifts)], path.place, after)
+            found, fits = self._best(drawn, [best, *(_after(shift, path.place) for shift in shifts)], path.place, after)
+            if fits < _SURE or drawn.apart(found, path.place) < _FAR * self._longer:
+                best, cost = found, fits
         if cost > _LOST or not drawn.at(best).any():
             path.go_on(None if moved is None else drawn.shifted(moved, path.place))
             return not drawn.at(path.place).any()
@@ -173,6 +176,11 @@ class _Drawn:
         shift = _STILL.copy()
         shift[:, 2] = motion[:, :2] @ middle + motion[:, 2] - middle
         return shift
+
+    def apart(self, one: Matrix, other: Matrix) -> float:
+        """Pixels between the middle of the covered part here and there."""
+        middles = [place[:, :2] @ self._middle + place[:, 2] for place in (one, other)]
+        return float(np.hypot(*(middles[0] - middles[1])))
 
     def share_seen(self, place: Matrix) -> float:
         """How much of the covered part lies within the picture there."""
