@@ -10,7 +10,7 @@ E2E_CLUSTER := kinora-e2e
 
 include hack/make/cluster.mk
 
-.PHONY: help venv lock fmt lint types generate verify unit contract integration e2e test demo demo-down bench clean
+.PHONY: help venv lock fmt lint types generate verify unit contract integration e2e test demo demo-down bench docs-pictures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -70,10 +70,14 @@ e2e: venv ## Real kubelet and containers, the chart installed
 test: ## Everything: lint, types, unit, contract, integration, e2e; installs what it needs
 	@hack/test.sh
 
-bench: venv ## Latency from create to the engine's start (needs the demo up), kinora render, quantize
+bench: venv ## Latency from create to the engine's start (needs the demo up), kinora render, quantize, finishing
 	PYTHONPATH=hack:tests $(BIN)/python tests/bench/latency.py --name $(KINORA_CLUSTER_NAME)
 	$(BIN)/python tests/bench/render.py
 	$(BIN)/python tests/bench/quantize.py
+	$(BIN)/python tests/bench/finish.py
+
+docs-pictures: venv ## Draw the pictures of docs/tasks.md from its manifests, on the stand-in
+	PYTHONPATH=hack:tests $(BIN)/python hack/docs
 
 # --- the demo ---------------------------------------------------------------------------------------------------------
 

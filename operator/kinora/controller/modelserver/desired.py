@@ -18,6 +18,7 @@ from kinora.api.agentconfig import (
     NODE_NAME_VARIABLE,
     POD_NAME_VARIABLE,
     POD_UID_VARIABLE,
+    WATERMARK_VARIABLE,
     AgentConfig,
 )
 from kinora.api.base import integral
@@ -318,6 +319,7 @@ def _agent(server: Object, spec: ModelServerSpec, settings: Settings, pool: Pool
             _downward(NAMESPACE_VARIABLE, "metadata.namespace"),
             _downward(NODE_NAME_VARIABLE, "spec.nodeName"),
             {"name": "HOME", "value": "/tmp"},  # noqa: S108
+            *([{"name": WATERMARK_VARIABLE, "value": settings.watermark}] if settings.watermark else []),
         ],
         "ports": [{"name": "metrics", "containerPort": names.AGENT_PORT}],
         "livenessProbe": _probe("/healthz", period=10, failures=6),
