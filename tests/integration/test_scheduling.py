@@ -55,10 +55,11 @@ async def test_declared_queues_are_held_to_what_they_declare(
         assert told in job["status"]["message"]
     await kube.create(MODELSERVER, namespace, model_server(replicas=2))
     await ready_pods(kube, namespace, 2)
-    for name in ("first", "second"):
-        await kube.create(VIDEOJOB, namespace, video_job(name, queue="small"))
-    await kube.create(VIDEOJOB, namespace, video_job("other"))
-    pods = {await bound_to(kube, namespace, "first"), await bound_to(kube, namespace, "other")}
+    await kube.create(VIDEOJOB, namespace, video_job("first", queue="small"))
+    pods = {await bound_to(kube, namespace, "first")}  # two of one second would be taken in the order of their UIDs
+    for name, queue in (("second", "small"), ("other", "default")):
+        await kube.create(VIDEOJOB, namespace, video_job(name, queue=queue))
+    pods.add(await bound_to(kube, namespace, "other"))
     assert len(pods) == 2
     second = await wait_for(kube, VIDEOJOB, namespace, "second", phase("Queued"))
     assert "assignment" not in second["status"]
