@@ -151,6 +151,32 @@ async def test_a_server_scales_from_zero_to_its_backlog_and_back_when_idle(kube:
 
 
 @pytest.mark.usefixtures("operator", "claims")
+async def test_an_autoscaler_from_outside_scales_by_the_scale_subresource(kube: KubeClient, namespace: str) -> None:
+    """What an HPA or KEDA does: reads the selector and the replicas, writes the replicas."""
+    await kube.create(MODELSERVER, namespace, model_server())
+    await ready_pods(kube, namespace)
+    await wait_for(kube, MODELSERVER, namespace, "vace", replicas(1))
+    path = MODELSERVER.path(namespace, "vace", "scale")
+    assert path.endswith("/modelservers/vace/scale")
+    scale = await kube.patch(MODELSERVER, namespace, "vace", {"spec": {"replicas": 2}}, subresource="scale")
+    assert scale["kind"] == "Scale"
+    assert scale["status"] == {"replicas": 1, "selector": "kinora.dev/modelserver=vace"}
+    pods = await ready_pods(kube, namespace, 2)
+    server = await wait_for(kube, MODELSERVER, namespace, "vace", replicas(2))
+    assert server["status"].get("lastScale") is None, "it is not the operator's decision"
+    await kube.create(VIDEOJOB, namespace, video_job())
+    busy = await bound_to(kube, namespace, "job")
+    await run(kube, namespace, "job")
+    await kube.patch(MODELSERVER, namespace, "vace", {"spec": {"replicas": 0}}, subresource="scale")
+
+    def idle_goes(found: list[Object]) -> bool:
+        return [pod["metadata"]["name"] for pod in found if "deletionTimestamp" not in pod["metadata"]] == [busy]
+
+    await wait_for_pods(kube, namespace, idle_goes)
+    assert len(pods) == 2
+
+
+@pytest.mark.usefixtures("operator", "claims")
 async def test_a_busy_pod_outlives_every_scale_down(kube: KubeClient, namespace: str) -> None:
     scaling = {"minReplicas": 0, "maxReplicas": 1, "targetQueueSeconds": 60, "idleSeconds": 1}
     await kube.create(MODELSERVER, namespace, model_server(autoscaling=scaling))
