@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -129,6 +130,14 @@ def test_a_pool_shapes_the_pod_but_does_not_take_its_identity() -> None:
     assert {"key": "spot", "operator": "Exists"} in body["spec"]["tolerations"]
     assert body["spec"]["runtimeClassName"] == "nvidia"
     assert container(body, "engine")["resources"]["requests"] == {"memory": "8Gi", "nvidia.com/gpu": "1"}
+
+
+@pytest.mark.parametrize("mark", ["", '{"text": "Made by machines"}'])
+def test_the_agent_is_told_of_a_watermark_that_is_not_the_default(mark: str) -> None:
+    body = pod(settings=replace(SETTINGS, watermark=mark))
+    env = {variable["name"]: variable for variable in container(body, "agent")["env"]}
+    assert env.get("KINORA_WATERMARK", {}).get("value", "") == mark
+    assert ("KINORA_WATERMARK" in env) is bool(mark)
 
 
 def test_the_agent_is_told_what_the_spec_says() -> None:
