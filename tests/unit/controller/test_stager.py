@@ -29,6 +29,14 @@ def seen(body: Object) -> Object:
     return {**body, "metadata": {**body["metadata"], "uid": "d", "resourceVersion": "1"}, "status": {"replicas": 1}}
 
 
+def settled(
+    servers: list[Object], settings: Any = SETTINGS, entries: dict[str, str] | None = None
+) -> list[Object]:
+    """The Deployments as they are once a plan was carried out."""
+    plan = decide("films", servers, [], settings, entries=entries)
+    return [seen(entry.body) for entry in plan.apply if entry.resource is DEPLOYMENT]
+
+
 def made(plan: Plan) -> list[str]:
     return [f"{entry.resource.kind}/{entry.body['metadata']['name']}" for entry in (*plan.create, *plan.apply)]
 
@@ -39,31 +47,38 @@ def test_one_deployment_an_artifact_claim_owned_by_every_server_that_uses_it() -
     assert made(plan) == [
         "ServiceAccount/kinora-stager",
         "RoleBinding/kinora-stager",
+        "NetworkPolicy/kinora-stager",
         f"Deployment/{stager_name('videos')}",
         f"Deployment/{stager_name('other')}",
-        "NetworkPolicy/kinora-stager",
     ]
-    owners = {entry["uid"] for entry in plan.apply[0].body["metadata"]["ownerReferences"]}
+    owners = {entry["uid"] for entry in plan.apply[1].body["metadata"]["ownerReferences"]}
     assert owners == {"uid-a", "uid-b"}
-    assert {entry["uid"] for entry in plan.apply[2].body["metadata"]["ownerReferences"]} == {"uid-a", "uid-b", "uid-c"}
+    assert {entry["uid"] for entry in plan.apply[0].body["metadata"]["ownerReferences"]} == {"uid-a", "uid-b", "uid-c"}
     assert {entry.resource for entry in plan.create} == {SERVICE_ACCOUNT, ROLE_BINDING}
     assert {entry.resource for entry in plan.apply} == {DEPLOYMENT, NETWORK_POLICY}
 
 
 def test_nothing_is_written_that_is_true_already() -> None:
     servers = [named("a"), named("b")]
-    running = [
-        seen(entry.body) for entry in decide("films", servers, [], SETTINGS).apply if entry.resource is DEPLOYMENT
-    ]
+    running = settled(servers)
     assert decide("films", servers, running, SETTINGS, children_made=True).is_empty
-    assert made(decide("films", servers, running, SETTINGS)) == [
+    again = decide("films", servers, running, SETTINGS)
+    assert again.apply == ()
+    assert made(again) == [
         "ServiceAccount/kinora-stager", "RoleBinding/kinora-stager", "NetworkPolicy/kinora-stager",
-    ]  # fmt: skip
+    ], "each is only created, which says nothing where it is there"  # fmt: skip
+
+
+def test_another_network_policy_is_written() -> None:
+    servers = [named("a")]
+    opened = replace(SETTINGS, stager=StagerValues(network_policy=True, allow=Allow(ports=[8443])))
+    plan = decide("films", servers, settled(servers), opened, children_made=True)
+    assert made(plan)[0] == "NetworkPolicy/kinora-stager"
 
 
 def test_an_upgrade_rolls_a_stager_only_when_it_changes_it() -> None:
     servers = [named("a")]
-    running = [seen(desired.deployment("films", "videos", servers, SETTINGS))]
+    running = settled(servers)
     other_operator = replace(SETTINGS, engine_image="standin:2", workers=3, http_port=9, resync_seconds=1)
     assert decide("films", servers, running, other_operator, children_made=True).is_empty
     for changed in (
@@ -72,31 +87,32 @@ def test_an_upgrade_rolls_a_stager_only_when_it_changes_it() -> None:
         replace(SETTINGS, image_pull_secrets=("registry",)),
         replace(SETTINGS, model_aliases={"hosted": "wan2.1-vace-14b"}),
     ):
-        assert len(decide("films", servers, running, changed, children_made=True).apply) == 1
+        plan = decide("films", servers, running, changed, children_made=True)
+        assert [entry.resource for entry in plan.apply] == [NETWORK_POLICY, DEPLOYMENT]
 
 
 def test_another_entry_of_a_model_is_told_to_its_stagers() -> None:
     servers = [named("a")]
-    running = [seen(desired.deployment("films", "videos", servers, SETTINGS, ["one"]))]
+    running = settled(servers, entries={VACE: "one"})
     one = {VACE: "one", "another-model": "of no ModelServer of the claim"}
     assert decide("films", servers, running, SETTINGS, entries=one, children_made=True).is_empty
-    [told] = decide("films", servers, running, SETTINGS, entries={VACE: "two"}, children_made=True).apply
+    [_, told] = decide("films", servers, running, SETTINGS, entries={VACE: "two"}, children_made=True).apply
     assert '"modelEntries": ["two"]' in told.body["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"]
 
 
 def test_owners_follow_the_servers() -> None:
-    running = [seen(desired.deployment("films", "videos", [named("a")], SETTINGS))]
+    running = settled([named("a")])
     plan = decide("films", [named("a"), named("b")], running, SETTINGS, children_made=True)
-    assert made(plan) == [f"Deployment/{stager_name('videos')}"]
+    assert made(plan) == ["NetworkPolicy/kinora-stager", f"Deployment/{stager_name('videos')}"]
     going = named("b", deletionTimestamp="2026-05-01T12:00:00Z")
     assert decide("films", [named("a"), going], running, SETTINGS, children_made=True).is_empty
 
 
 def test_a_stager_that_nobody_needs_goes() -> None:
-    running = [seen(desired.deployment("films", "videos", [named("a")], SETTINGS))]
+    running = settled([named("a")])
     gone = decide("films", [named("a", "other")], running, SETTINGS, children_made=True)
     assert [(entry.name, entry.uid) for entry in gone.delete] == [(stager_name("videos"), "d")]
-    assert made(gone) == [f"Deployment/{stager_name('other')}"]
+    assert made(gone) == ["NetworkPolicy/kinora-stager", f"Deployment/{stager_name('other')}"]
     off = replace(SETTINGS, stager=StagerValues(enabled=False))
     plan = decide("films", [named("a")], running, off)
     assert (made(plan), [entry.name for entry in plan.delete]) == ([], [stager_name("videos")])

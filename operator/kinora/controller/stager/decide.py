@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -34,6 +36,9 @@ def decide(
         names.stager_name(claim): desired.deployment(namespace, claim, those, settings, _served(those, entries or {}))
         for claim, those in using.items()
     }
+    policy = _policy(namespace, using, settings)
+    for body in wanted.values():
+        body["metadata"]["annotations"][names.ANNOTATION_POLICY_HASH] = _digest(policy)
     known = {entry["metadata"]["name"]: entry for entry in deployments}
     apply = [
         Create(DEPLOYMENT, body) for name, body in wanted.items() if name not in known or _differs(known[name], body)
@@ -42,16 +47,30 @@ def decide(
     if wanted and not children_made:
         create += [Create(SERVICE_ACCOUNT, desired.service_account(namespace))]
         create += [Create(ROLE_BINDING, desired.role_binding(namespace))]
-        if settings.stager.network_policy:
-            everybody = {server["metadata"]["uid"]: server for those in using.values() for server in those}
-            policy = desired.network_policy(namespace, list(everybody.values()), settings.stager)
-            apply.append(Create(NETWORK_POLICY, policy))
+        create += [Create(NETWORK_POLICY, policy)] if policy and not apply else []
+    if apply and policy:  # the Deployments carry its hash: it is written when they are, and only created otherwise
+        apply.insert(0, Create(NETWORK_POLICY, policy))
     delete = tuple(
         Delete(DEPLOYMENT, namespace, name, entry["metadata"]["uid"])
         for name, entry in known.items()
         if name not in wanted and not entry["metadata"].get("deletionTimestamp")
     )
     return Plan(create=tuple(create), apply=tuple(apply), delete=delete)
+
+
+def _policy(namespace: str, using: Mapping[str, list[Object]], settings: Settings) -> dict[str, Any] | None:
+    """The network policy of all stagers of the namespace; None where none is wanted."""
+    if not using or not settings.stager.network_policy:
+        return None
+    everybody = {server["metadata"]["uid"]: server for those in using.values() for server in those}
+    return desired.network_policy(namespace, list(everybody.values()), settings.stager)
+
+
+def _digest(policy: Mapping[str, Any] | None) -> str:
+    """Eight hex digits over what the policy says; empty: there is none."""
+    if policy is None:
+        return ""
+    return hashlib.sha256(json.dumps(policy["spec"], sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _by_claim(servers: Iterable[Object]) -> dict[str, list[Object]]:
@@ -70,12 +89,13 @@ def _served(servers: Iterable[Object], entries: Mapping[str, str]) -> list[str]:
 
 
 def _differs(known: Object, wanted: Object) -> bool:
-    """Another template, or other owners. What else somebody changed on it is theirs until the template changes."""
+    """Another template, network policy, or owners. What else somebody changed is theirs until the template changes."""
     have, want = known["metadata"], wanted["metadata"]
-    mark = names.ANNOTATION_TEMPLATE_HASH
+    marks = (names.ANNOTATION_TEMPLATE_HASH, names.ANNOTATION_POLICY_HASH)
+    told = have.get("annotations") or {}
     uids = {entry.get("uid") for entry in have.get("ownerReferences") or []}
     return bool(
-        (have.get("annotations") or {}).get(mark) != want["annotations"][mark]
+        any(told.get(mark) != want["annotations"][mark] for mark in marks)
         or uids != {entry["uid"] for entry in want["ownerReferences"]}
     )
 
