@@ -12,7 +12,7 @@ KINORA_SCALE_NAME ?= kinora-scale
 include hack/make/cluster.mk
 
 .PHONY: help venv lock fmt lint types generate verify unit contract integration s3-server e2e test demo demo-down bench bench-failover bench-scale \
-  clean
+  docs-pictures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -75,10 +75,11 @@ e2e: venv ## Real kubelet and containers, the chart installed
 test: ## Everything: lint, types, unit, contract, integration, e2e; installs what it needs
 	@hack/test.sh
 
-bench: venv ## Latency from create to the engine's start (needs the demo up), kinora render, quantize, fetch
+bench: venv ## Latency from create to the engine's start (needs the demo up), kinora render, quantize, finishing, fetch
 	PYTHONPATH=hack:tests $(BIN)/python tests/bench/latency.py --name $(KINORA_CLUSTER_NAME)
 	$(BIN)/python tests/bench/render.py
 	$(BIN)/python tests/bench/quantize.py
+	$(BIN)/python tests/bench/finish.py
 	$(BIN)/python tests/bench/fetch.py
 
 bench-failover: venv integration-up ## How long nobody binds when the leader is killed, and when it is asked to end
@@ -87,6 +88,9 @@ bench-failover: venv integration-up ## How long nobody binds when the leader is 
 bench-scale: venv ## 10,000 VideoJobs over 500 hollow server pods; SCALE="--jobs 200 --pods 20" for less (docs/performance.md)
 	@env -u KINORA_CLUSTER -u KINORA_REGISTRY $(CLUSTER) up --name $(KINORA_SCALE_NAME) --control-plane-only
 	PYTHONPATH=hack:tests $(BIN)/python -m bench.scale --name $(KINORA_SCALE_NAME) $(SCALE)
+
+docs-pictures: venv ## Draw the pictures of docs/tasks.md from its manifests, on the stand-in
+	PYTHONPATH=hack:tests $(BIN)/python hack/docs
 
 # --- the demo ---------------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +25,23 @@ from kinora.engine.base import Failed, GraphRefused, Interrupted, Succeeded
 from kinora.engine.client import ComfyClient
 from kinora.engine.contract import check_graph
 from kinora.engine.standin.encode import write_mp4
+from kinora.media.finish import finish
+from kinora.media.frames import cover
 from kinora.media.inspect import probe
 from kinora.media.prepare import prepare
+from kinora.media.sound import hear
 from kinora.recipes.build import build, preparation
+from kinora.recipes.finishing import SOUNDING, finishing, lengthened, silenced
 from kinora.recipes.graph import Graph, StagedInput
 from kinora.recipes.needs import named_inputs, staging_faults
 from kinora.recipes.preparation import kind_of_prepared, sized
 from kinora.recipes.resolve import prompts_of, resolve
 from kinora.recipes.resolved import Resolved
 from kinora.weights.tiny import write_demo_weights
+from unit.media.sounding import flashes, flashing, heard
 
 SIZE, FRAMES, DEADLINE = 64, 9, 30.0
-LONG = 31  # frames of the clip that takes several windows
+LONG = 31  # frames of the clip that takes several windows, or is joined on whole
 VACE, I2V = "wan2.1-vace-1.3b", "wan2.1-i2v-14b-480p"
 RED, GREEN, YELLOW = (210, 40, 30), (30, 170, 60), (240, 220, 40)
 
@@ -83,6 +89,7 @@ def standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standin]:
     _clip(raw / "end.mkv", frames[-4:])
     _clip(raw / "bit.mkv", frames[:2])
     _clip(raw / "long.mkv", clip(SIZE, SIZE, LONG))
+    flashing(raw / "loud.mp4", frames=FRAMES, flash=None, pictures=frames)
     with running_standin(root) as running:
         yield running
 
@@ -96,12 +103,14 @@ def _clip(path: Path, frames: np.ndarray) -> None:
 
 @dataclass
 class Rendered:
-    """A finished job: its frames, what was decided, its graph, and what was done to its inputs."""
+    """A finished job: frames, what was decided, graph, what was done to its inputs, its file and the engine's."""
 
     frames: np.ndarray
     resolved: Resolved
     graph: Graph
     actions: dict[str, list[str]]
+    path: Path
+    engine: Path
     watched: dict[str, np.ndarray] = field(default_factory=dict)
     "Frames of nodes in the middle of the graph."
 
@@ -144,7 +153,8 @@ async def _rendered(
         files = {name: stack.enter_context(path.open("rb")) for name, path in sources.items()}
         found = {name: probe(file) for name, file in files.items()}
         assert staging_faults(resolved, found) == ()
-        resolved = sized(resolved, found, model.limits.size)
+        sounding = {name: hear(files[name]).seconds > 0 for name in SOUNDING if name in files}
+        resolved = silenced(lengthened(sized(resolved, found, model.limits.size), found), sounding)
         plan = preparation(model, resolved, found)
         staged = {name: StagedInput(f"job/{path.name}", found[name].kind) for name, path in sources.items()}
         actions = {}
@@ -154,18 +164,40 @@ async def _rendered(
             actions = prepare(files, outputs, plan.to_dict()).actions
             staged |= {name: StagedInput(path, kind_of_prepared(name)) for name, path in made.items()}
     graph = build(model, resolved, prompts_of(spec, model), staged, f"{folder}/out")
+    path, watched = await _engine(standin, graph, watch or {}, folder)
+    engine, plan = path, finishing(resolved, found, sounding)
+    if plan is not None:
+        with ExitStack() as stack:
+            used = {"render": path, **sources}
+            files = {name: stack.enter_context(source.open("rb")) for name, source in used.items()}
+            finished = stack.enter_context((standin.output / folder / "finished.mp4").open("w+b"))
+            done = finish(files, {"video": finished}, plan.to_dict(), "AI generated").actions
+            actions = {**actions, "result": list(done)}
+        path = standin.output / folder / "finished.mp4"
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].average_rate == Fraction(resolved.delivered_fps).limit_denominator(100_000)
+    return Rendered(_pictures(path), resolved, graph, actions, path, engine, watched)
+
+
+async def _engine(
+    standin: Standin, graph: Graph, watch: dict[str, str], folder: str
+) -> tuple[Path, dict[str, np.ndarray]]:
+    """The engine's file, and the frames of the nodes to watch, by the names given to them; they join the graph."""
     saver = next(key for key, item in graph.items() if item["class_type"] == "VHS_VideoCombine")
-    asked = {saver: "", **(watch or {})}
-    for at, name in (watch or {}).items():
+    for at, name in watch.items():
         copy = {**graph[saver]["inputs"], "images": [at, 0], "filename_prefix": f"{folder}/{name}"}
         graph[name] = {"class_type": "VHS_VideoCombine", "inputs": copy}
-    made = await _frames(standin, graph)
-    watched = {name: made[name] for at, name in asked.items() if name}
-    return Rendered(made[saver], resolved, graph, actions, watched)
+    made = await _files(standin, graph)
+    return made[saver], {name: _pictures(made[name]) for name in watch.values()}
 
 
-async def _frames(standin: Standin, graph: Graph) -> dict[str, np.ndarray]:
-    """The frames of each video that the graph writes, by the node that writes it."""
+def _pictures(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+async def _files(standin: Standin, graph: Graph) -> dict[str, Path]:
+    """The videos that the engine makes of the graph, by the node that writes each."""
     assert check_graph(graph, {}) is None
     async with ComfyClient(standin.url) as client, asyncio.timeout(DEADLINE):
         prompt_id = str(uuid.uuid4())
@@ -173,11 +205,7 @@ async def _frames(standin: Standin, graph: Graph) -> dict[str, np.ndarray]:
         while not isinstance(outcome := await client.outcome(prompt_id), Succeeded | Failed | Interrupted):
             pass
     assert isinstance(outcome, Succeeded), outcome
-    found = {}
-    for file in outcome.outputs:
-        with av.open(str(standin.output / file.subfolder / file.filename)) as container:
-            found[file.node] = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
-    return found
+    return {file.node: standin.output / file.subfolder / file.filename for file in outcome.outputs}
 
 
 def _difference(left: Any, right: Any) -> float:
@@ -323,8 +351,8 @@ async def test_fast_is_seen_and_each_expert_gets_its_own_lora(standin: Standin, 
         turned = {**fast.graph}
         for name, lora in (("19", loras[1]), ("29", loras[0])):
             turned[name] = {**turned[name], "inputs": {**turned[name]["inputs"], "lora_name": lora}}
-        [frames] = (await _frames(standin, turned)).values()
-        assert _difference(frames, fast.frames) > 1
+        [path] = (await _files(standin, turned)).values()
+        assert _difference(_pictures(path), fast.frames) > 1
 
 
 async def test_a_lora_that_is_not_there_or_is_none_is_refused(standin: Standin) -> None:
@@ -345,3 +373,80 @@ async def test_a_lora_that_is_not_there_or_is_none_is_refused(standin: Standin) 
             await _rendered(standin, entry, spec)
     finally:
         path.write_bytes(content)
+
+
+async def test_a_size_of_other_proportions_is_filled_and_cut(standin: Standin) -> None:
+    """The photo's house stands where it stands in the picture that is cut to the same shape."""
+    found = await _render(standin, "ImageToVideo", output={"width": 128, "height": 64})
+    assert found.frames.shape == (FRAMES, 64, 128, 3)
+    assert found.resolved.notes == ("renders at 64x64 and is upscaled (Lanczos) and cut around the middle to 128x64",)
+    assert _difference(found.frames[0], cover(photo(SIZE, SIZE), 128, 64)) < 5
+    assert found.actions["result"] == []
+
+
+@pytest.mark.parametrize(("rate", "frames"), [(30, 17), (24, 14), (8, 4), (60, 34)])
+async def test_another_rate_has_frames_between_frames(standin: Standin, rate: float, frames: int) -> None:
+    inputs = {"video": CLIP, "mask": {"source": _from("mask.png"), "mode": "Fixed"}}
+    found = await _render(standin, "Inpaint", inputs=inputs, output={"fps": rate})
+    source = clip(SIZE, SIZE, FRAMES)
+    assert len(found.frames) == frames
+    outside = np.ones((SIZE, SIZE), bool)
+    outside[:48, :] = False
+    for number, frame in enumerate(found.frames):
+        assert _difference(frame[outside], source[0][outside]) < 6, number
+    assert found.resolved.duration_seconds == pytest.approx(FRAMES / 16, abs=0.51 / rate)
+
+
+async def test_a_mark_is_set_over_the_result(standin: Standin) -> None:
+    plain = await _render(standin, "VideoToVideo", output={"watermark": False})
+    found = await _render(standin, "VideoToVideo", output={"watermark": True})
+    change = np.abs(found.frames.astype(int) - plain.frames).max(axis=(0, 3))
+    assert change[48:, :].max() > 60
+    assert change[:40].mean() < 6
+
+
+async def test_the_source_s_sound_is_kept_in_time(standin: Standin) -> None:
+    flashing(standin.input / "job/sounding.mp4", frames=FRAMES, flash=4, size=(SIZE, SIZE))
+    inputs = {"video": _from("sounding.mp4"), "mask": {"source": _from("mask.png"), "mode": "Fixed"}}
+    found = await _render(standin, "Inpaint", inputs=inputs, output={"audio": "Source", "fps": 32})
+    clicks, _ = heard(found.path)
+    assert clicks == [pytest.approx(4 / 16, abs=0.012)]
+    assert flashes(found.path)[0] == pytest.approx(4 / 16, abs=1 / 32)
+    assert found.actions["result"] == ["interpolated by optical flow, held at 2 cuts", "audio copied"]
+
+
+async def test_a_source_without_sound_is_delivered_without(standin: Standin) -> None:
+    found = await _render(standin, "VideoToVideo", output={"audio": "Source"})
+    assert found.resolved.audio == "None"
+    assert found.resolved.notes == ("the source has no audio: without audio",)
+    with av.open(str(found.path)) as container:
+        assert not container.streams.audio
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"firstClip": "long.mkv"}, LONG + 17 - 5),
+        ({"lastClip": "long.mkv"}, LONG + 17 - 5),
+        ({"firstClip": "long.mkv", "lastClip": "long.mkv"}, 2 * LONG + 17 - 2),
+        ({"firstClip": "long.mkv", "lastFrame": "photo.png"}, LONG + 17 - 5),
+        ({"firstClip": "long.mkv", "firstFrame": "photo.png"}, 1 + LONG + 17 - 5),
+    ],
+)
+async def test_clips_longer_than_the_render_are_joined_whole(
+    standin: Standin, given: dict[str, str], expected: int
+) -> None:
+    source = clip(SIZE, SIZE, LONG)
+    inputs = {name: _from(path) for name, path in given.items()}
+    found = await _render(standin, "Extend", inputs=inputs, frames=17)
+    assert len(found.frames) == expected == found.resolved.delivered_frames
+    first = found.frames[1:] if "firstFrame" in given else found.frames
+    if "firstClip" in given:
+        assert _difference(first[:LONG], source) < 5
+    if "lastClip" in given:
+        assert _difference(found.frames[-LONG:], source) < 5
+    if "lastFrame" in given:
+        assert _difference(found.frames[-1], photo(SIZE, SIZE)) < 6
+    if "firstFrame" in given:
+        assert _difference(found.frames[0], photo(SIZE, SIZE)) < 6
+    assert any("joined whole" in note for note in found.resolved.notes)

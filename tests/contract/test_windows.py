@@ -19,11 +19,13 @@ from contract.test_recipes import (
     _from,
     _likeness,
     _nearest,
+    _pictures,
     _render,
     standin,
 )
 from kinora.catalogue.load import load_catalogue
 from kinora.catalogue.model import Model, Windows
+from kinora.media.frames import cover
 from kinora.recipes.graph import Graph
 from kinora.recipes.windows import spans
 
@@ -109,3 +111,17 @@ async def test_every_window_gets_the_reference(standin: Standin) -> None:
 async def test_one_render_more_or_less_changes_nothing_before_it(standin: Standin) -> None:
     short, long = await _edit(standin, frames=13), await _edit(standin, frames=29)
     assert _difference(short.frames, long.frames[:13]) < 2
+
+
+async def test_windows_are_finished_as_one_render(standin: Standin) -> None:
+    """As long as the source, with Fast, larger and at another rate: the engine's lossless frames are the windows'."""
+    output = {"width": 2 * SIZE, "height": 2 * SIZE, "fps": 32, "watermark": True}
+    found = await _edit(standin, frames=None, preset="Fast", output=output, watch={"131": "after"})
+    assert found.engine.suffix == ".mkv"
+    assert (found.resolved.frames, found.resolved.delivered_frames) == (29, 58)
+    assert found.frames.shape == (58, 2 * SIZE, 2 * SIZE, 3)
+    assert "LoraLoaderModelOnly" in _classes(found.graph)
+    rendered = _pictures(found.engine)
+    assert _difference(found.watched["after"][:5], rendered[8:13]) < 1
+    for number in (0, 12, 13, 28):
+        assert _difference(found.frames[2 * number][:SIZE], cover(rendered[number], 2 * SIZE, 2 * SIZE)[:SIZE]) < 6

@@ -26,10 +26,10 @@ from kinora.agent.health import Health
 from kinora.agent.jobs import Hold, Key
 from kinora.agent.manifest import Manifest, read_manifest, write_manifest
 from kinora.agent.metrics import Metrics
-from kinora.agent.publish import Publisher
+from kinora.agent.publish import Published, Publisher
 from kinora.agent.reporter import Reporter
 from kinora.agent.settings import Settings
-from kinora.agent.staging import Stager, StoredInputs
+from kinora.agent.staging import Staged, Stager, StoredInputs
 from kinora.agent.stop import Stop, Stopped, StopSignal
 from kinora.agent.verdict import Kind, Refusal, Verdict, permanent
 from kinora.agent.workflow import Workflows
@@ -79,6 +79,8 @@ class Plan:
 
     resolved: Resolved | ResolvedWorkflow
     graph: Mapping[str, Mapping[str, Any]]
+    staged: Staged | None
+    "Of a task: what its result is finished by. None: a raw workflow, whose files are delivered as they are saved."
     inputs: list[Object]
     staged_seconds: float
     told: Object
@@ -164,8 +166,8 @@ class Attempt:
         outputs = await self._render(plan)
         self._free_engine()
         began = self._loop.time()
-        artifacts = await self._publish(plan, outputs)
-        await self._succeed(plan, artifacts, self._loop.time() - began)
+        published = await self._publish(plan, outputs)
+        await self._succeed(plan, published, self._loop.time() - began)
 
     # --- staging ------------------------------------------------------------------------------------------------------
 
@@ -185,7 +187,7 @@ class Attempt:
         graph = build(model, resolved, prompts_of(spec, model), manifest.staged.files, prefix)
         self._must_be_allowed(graph, {*model.node_classes, *(self._tools.settings.config.allowed_node_classes or ())})
         told = {**resolved.to_status(), "graphHash": planned_hash(model, resolved, prompts_of(spec, model))}
-        return Plan(resolved, graph, list(manifest.staged.facts), manifest.seconds, told)
+        return Plan(resolved, graph, manifest.staged, list(manifest.staged.facts), manifest.seconds, told)
 
     def _check_preset(self, resolved: Resolved | ResolvedWorkflow) -> None:
         """The preset's files may have gone since the bind: another pod may have them. Looked at again when it is ready.
@@ -202,7 +204,7 @@ class Attempt:
         more = self._tools.settings.config.allowed_node_classes
         self._must_be_allowed(prepared.graph, allowed_classes(self._tools.model.node_classes, more))
         resolved = prepared.resolved
-        return Plan(resolved, prepared.graph, list(prepared.facts), prepared.seconds, resolved.to_status())
+        return Plan(resolved, prepared.graph, None, list(prepared.facts), prepared.seconds, resolved.to_status())
 
     def _must_be_allowed(self, graph: Mapping[str, Mapping[str, Any]], classes: Collection[str]) -> None:
         faults = graph_faults(graph, classes, self._folder)
@@ -285,21 +287,23 @@ class Attempt:
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
-    async def _publish(self, plan: Plan, outputs: tuple[OutputFile, ...]) -> list[Object]:
+    async def _publish(self, plan: Plan, outputs: tuple[OutputFile, ...]) -> Published:
         if self._reporter is not None:
             self._reporter.publishing()
         job = self._tools.writer.store.get(self.key.uid) or self._first
         if isinstance(plan.resolved, ResolvedWorkflow):
             saved = self._tools.workflow_outputs.publish(job, self.key.attempt, outputs, self._folder)
-            return await self.stop.unless(saved)
-        work = self._tools.publisher.publish(job, self.key.attempt, plan.resolved, outputs, self._folder)
+            return Published(await self.stop.unless(saved), [])
+        assert plan.staged is not None
+        work = self._tools.publisher.publish(job, self.key.attempt, plan.staged, outputs, self._folder)
         return await self.stop.unless(work)
 
-    async def _succeed(self, plan: Plan, artifacts: list[Object], published: float) -> None:
+    async def _succeed(self, plan: Plan, published: Published, took: float) -> None:
         if self._reporter is not None:
             await self._reporter.close()
-        seconds = self._stage_seconds(plan, published)
-        message = f"{_proven(artifacts)}, read back from the store and proven"
+        seconds = self._stage_seconds(plan, took)
+        message = f"{_proven(published.artifacts)}, read back from the store and proven"
+        message = "; ".join((message, *published.actions))
 
         def succeeded(job: Object) -> Object:
             now = self._tools.now()
@@ -312,7 +316,7 @@ class Attempt:
                 reasons.COMPLETED,
                 message,
                 now,
-                artifacts=artifacts,
+                artifacts=published.artifacts,
                 timings=timings,
                 gpu_seconds=self._gpu_seconds(),
             )

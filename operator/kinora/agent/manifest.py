@@ -16,7 +16,7 @@ from kinora.recipes.graph import StagedInput
 from kinora.recipes.resolved import Resolved
 
 NAME: Final = "kinora-staged.json"
-_FORMAT: Final = 2
+_FORMAT: Final = 3
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         "seconds": manifest.seconds,
         "facts": list(manifest.staged.facts),
         "resolved": manifest.staged.resolved.to_status(),
+        "finishing": manifest.staged.finishing,
         "files": {name: [one.file, one.kind] for name, one in manifest.staged.files.items()},
     }
     partial = folder / f"{NAME}.part"
@@ -51,6 +52,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         resolved = Resolved.from_status(content["resolved"])
         if resolved is None:
             return None
-        return Manifest(Staged(files, tuple(content["facts"]), resolved), float(content["seconds"]))
+        staged = Staged(files, tuple(content["facts"]), resolved, content["finishing"])
+        return Manifest(staged, float(content["seconds"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -1,4 +1,5 @@
-"""Brings an engine's output into the artifact store and proves it: read back, hashed, decoded, measured.
+"""Brings an engine's output, finished where that is asked for, into the artifact store and proves it: read back,
+hashed, decoded, measured.
 
 Succeeded means proven (invariant 4): what is returned here was found in the store, not believed of the engine.
 """
@@ -7,12 +8,16 @@ from __future__ import annotations
 
 import mimetypes
 from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Final
 
+from kinora.agent.finish import Finisher
 from kinora.agent.settings import Settings
-from kinora.agent.staging import Media
+from kinora.agent.staging import Media, Staged
 from kinora.agent.verdict import failure
 from kinora.api import reasons
+from kinora.api.videojob import Audio
 from kinora.engine.base import OutputFile
 from kinora.media.files import FileRefused, open_beneath
 from kinora.media.info import MediaError, Proof
@@ -24,6 +29,14 @@ MAX_ARTIFACTS: Final = 8  # in a status
 _VIDEO_SUFFIXES: Final = (".mp4", ".webm", ".mkv", ".mov")
 
 
+@dataclass(frozen=True)
+class Published:
+    """The artifacts as status has them, and what was made of the engine's frames, in words."""
+
+    artifacts: list[dict[str, Any]]
+    actions: list[str]
+
+
 class Publisher:
     """Publishes the outputs of one attempt after another."""
 
@@ -31,54 +44,67 @@ class Publisher:
         self._settings = settings
         self._store = store
         self._media = media
+        self._finisher = Finisher(settings, media)
 
     async def publish(
-        self, job: Mapping[str, Any], attempt: int, resolved: Resolved, outputs: tuple[OutputFile, ...], folder: str
-    ) -> list[dict[str, Any]]:
-        """The artifacts as status has them. Raises Refusal (ProofFailed, StoreFailed)."""
+        self,
+        job: Mapping[str, Any],
+        attempt: int,
+        staged: Staged,
+        outputs: tuple[OutputFile, ...],
+        folder: str,
+    ) -> Published:
+        """Publish, and read back. Raises Refusal (ProofFailed, StoreFailed, InvalidInput)."""
         videos = [output for output in outputs if output.filename.lower().endswith(_VIDEO_SUFFIXES)]
         if not videos:
             raise failure(reasons.PROOF_FAILED, "the engine succeeded and made no video")
-        return [
-            await self._publish(job, attempt, resolved, output, index=index, folder=folder)
-            for index, output in enumerate(videos[:MAX_ARTIFACTS])
-        ]
+        found = Published([], [])
+        for index, output in enumerate(videos[:MAX_ARTIFACTS]):
+            await self._publish(job, attempt, staged, output, index=index, folder=folder, found=found)
+        return found
 
     async def _publish(
         self,
         job: Mapping[str, Any],
         attempt: int,
-        resolved: Resolved,
+        staged: Staged,
         output: OutputFile,
         *,
         index: int,
         folder: str,
-    ) -> dict[str, Any]:
-        metadata = job["metadata"]
+        found: Published,
+    ) -> None:
+        metadata, order = job["metadata"], self._finisher.order(staged, folder)
+        delivered = output if order is None else replace(output, filename=f"{_stem(output.filename)}.mp4")
         key = artifact_key(
             namespace=metadata["namespace"],
             name=metadata["name"],
             uid=metadata["uid"],
             attempt=attempt,
-            filename=output.filename,
+            filename=delivered.filename,
             index=index,
             prefix=((job.get("spec") or {}).get("output") or {}).get("keyPrefix"),
         )
         try:
-            with self._open(output, folder) as file:
+            with self._open(output, folder) as rendered, ExitStack() as stack:
+                file = rendered
+                if order is not None:
+                    path = self._settings.paths.input / folder / f"finished-{index}.mp4"
+                    file = stack.enter_context(path.open("w+b"))
+                    found.actions.extend(await self._finisher.finish(order, rendered, file))
                 stored = await self._store.put(key, file)
             with await self._store.open_read(key) as file:
                 proof = await self._media.prove(file)
         except StoreError as error:
             raise failure(reasons.STORE_FAILED, str(error)) from None
         except MediaError as error:
-            raise failure(reasons.PROOF_FAILED, f"{output.filename} cannot be read back: {error}") from None
-        faults = proof_faults(proof, resolved)
+            raise failure(reasons.PROOF_FAILED, f"{delivered.filename} cannot be read back: {error}") from None
+        faults = proof_faults(proof, staged.resolved)
         if (proof.sha256, proof.bytes) != (stored.sha256, stored.bytes):
             faults.append(f"{proof.bytes} bytes with sha256 {proof.sha256} came back of {stored.bytes} bytes written")
         if faults:
-            raise failure(reasons.PROOF_FAILED, f"{output.filename}: " + "; ".join(faults))
-        return _artifact(stored.uri, proof, output)
+            raise failure(reasons.PROOF_FAILED, f"{delivered.filename}: " + "; ".join(faults))
+        found.artifacts.append(_artifact(stored.uri, proof, delivered))
 
     def _open(self, output: OutputFile, folder: str) -> BinaryIO:
         if output.subfolder.split("/")[0] != folder:
@@ -89,15 +115,21 @@ class Publisher:
             raise failure(reasons.PROOF_FAILED, f"the engine's output cannot be read: {refused}") from None
 
 
+def _stem(filename: str) -> str:
+    return filename.rpartition(".")[0] or filename
+
+
 def proof_faults(proof: Proof, resolved: Resolved) -> list[str]:
     """In what the video is not the one that was asked for."""
-    faults = []
-    if proof.frames != resolved.frames:
-        faults.append(f"{proof.frames} frames instead of {resolved.frames}")
+    faults, frames, fps = [], resolved.delivered_frames, resolved.delivered_fps
+    if proof.frames != frames:
+        faults.append(f"{proof.frames} frames instead of {frames}")
     if (proof.width, proof.height) != (resolved.output_width, resolved.output_height):
         faults.append(f"{proof.width}x{proof.height} instead of {resolved.output_width}x{resolved.output_height}")
-    if abs(proof.fps - resolved.fps) > 0.01 * resolved.fps:
-        faults.append(f"{proof.fps:g} fps instead of {resolved.fps:g}")
+    if abs(proof.fps - fps) > 0.01 * fps:
+        faults.append(f"{proof.fps:g} fps instead of {fps:g}")
+    if resolved.audio == Audio.SOURCE and not proof.has_audio:
+        faults.append("no audio instead of the source's")
     return faults
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kinora.api import agentconfig, names
-from kinora.api.agentconfig import AgentConfig
+from kinora.api.agentconfig import AgentConfig, Watermark
 
 
 class SettingsError(Exception):
@@ -70,6 +70,7 @@ class Settings:
     engine_url: str = f"http://127.0.0.1:{names.ENGINE_PORT}"
     listen_host: str = "0.0.0.0"  # noqa: S104 - the kubelet's probes and Prometheus come from outside the pod
     listen_port: int = names.AGENT_PORT
+    watermark: Watermark = field(default_factory=Watermark)
 
 
 def settings_from(environment: Mapping[str, str]) -> Settings:
@@ -91,4 +92,8 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
         pod_uid=must(agentconfig.POD_UID_VARIABLE),
         node_name=environment.get(agentconfig.NODE_NAME_VARIABLE, ""),
     )
-    return Settings(identity, config)
+    try:
+        watermark = Watermark.model_validate_json(environment.get(agentconfig.WATERMARK_VARIABLE) or "{}")
+    except ValueError as error:
+        raise SettingsError(f"{agentconfig.WATERMARK_VARIABLE}: {error}") from None
+    return Settings(identity, config, watermark=watermark)

@@ -20,11 +20,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Final, Protocol
 
 from kinora.agent.settings import Settings
-from kinora.agent.verdict import Refusal, permanent
+from kinora.agent.verdict import Refusal, failure, permanent
 from kinora.api import reasons, transitions
 from kinora.api.reasons import Phase
 from kinora.api.stagerconfig import MAX_INPUT_BYTES
-from kinora.api.videojob import ArtifactSource, ClaimSource, ConfigMapSource
+from kinora.api.videojob import ArtifactSource, Audio, ClaimSource, ConfigMapSource
 from kinora.catalogue.model import Model
 from kinora.kube.client import KubeClient
 from kinora.kube.resources import CONFIGMAP, VIDEOJOB
@@ -32,6 +32,7 @@ from kinora.media import child
 from kinora.media.files import FileRefused, open_beneath
 from kinora.media.info import InputError, MediaError, MediaInfo, Normalised, Proof
 from kinora.recipes.build import preparation
+from kinora.recipes.finishing import SOUNDING, finishing, lengthened, silenced
 from kinora.recipes.graph import StagedInput
 from kinora.recipes.needs import MediaKind, NamedInput, field_of, staging_faults
 from kinora.recipes.preparation import Preparation, kind_of_prepared, sized
@@ -41,6 +42,7 @@ from kinora.storage.store import ArtifactStore, NotStoredError
 from kinora.workflows.resolved import MANY_INPUTS
 from kinora.workflows.workflow import StagedFile
 
+MARK_FILE: Final = "watermark.picture"  # the administrator's mark, in the job's input folder
 MAX_CONFIGMAP_BYTES: Final = 1024**2
 _CHUNK: Final = 1 << 20
 # What VHS_LoadVideo lists; another name would not be found.
@@ -67,6 +69,10 @@ class Media(Protocol):
     async def prepare(
         self, inputs: Mapping[str, BinaryIO], outputs: Mapping[str, BinaryIO], plan: Mapping[str, Any]
     ) -> dict[str, list[str]]: ...
+    async def hear(self, file: BinaryIO) -> float: ...
+    async def finish(
+        self, inputs: Mapping[str, BinaryIO], output: BinaryIO, plan: Mapping[str, Any], text: str
+    ) -> list[str]: ...
 
 
 class MediaChild:
@@ -90,14 +96,28 @@ class MediaChild:
         """See child.prepare."""
         return await child.prepare(inputs, outputs, plan)
 
+    async def hear(self, file: BinaryIO) -> float:
+        """See child.hear."""
+        return await child.hear(file)
+
+    async def finish(
+        self, inputs: Mapping[str, BinaryIO], output: BinaryIO, plan: Mapping[str, Any], text: str
+    ) -> list[str]:
+        """See child.finish."""
+        return await child.finish(inputs, output, plan, text)
+
 
 @dataclass(frozen=True)
 class Staged:
-    """A job's inputs, ready: where the engine finds each, what status says of it, and what they made of the job."""
+    """A job's inputs, ready: where the engine finds each, what status says of it, and what they made of the job.
+
+    `finishing` is what is to be made of the render (recipes.finishing, as plain values); None: it is delivered as is.
+    """
 
     files: Mapping[str, StagedInput]
     facts: tuple[dict[str, Any], ...]
     resolved: Resolved
+    finishing: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -157,11 +177,37 @@ class Stager:
         faults = staging_faults(resolved, found)
         if faults:
             raise permanent(reasons.INVALID_INPUT, "; ".join(str(fault) for fault in faults))
-        resolved = sized(resolved, found, model.limits.size)
+        sounding = await self._sounding(resolved, files, found, facts)
+        resolved = silenced(lengthened(sized(resolved, found, model.limits.size), found), sounding)
         plan = preparation(model, resolved, found)
         if plan is not None:
             await self._made(plan, files, facts, root)
-        return Staged(files, tuple(facts.values()), resolved)
+        finish = finishing(resolved, found, sounding)
+        if resolved.watermark and self._settings.watermark.image is not None:
+            await self._mark(self._settings.watermark.image, root / MARK_FILE)
+        return Staged(files, tuple(facts.values()), resolved, None if finish is None else finish.to_dict())
+
+    async def _sounding(
+        self,
+        resolved: Resolved,
+        files: Mapping[str, StagedInput],
+        found: Mapping[str, MediaInfo],
+        facts: Mapping[str, dict[str, Any]],
+    ) -> dict[str, bool]:
+        """Which of the job's videos have sound, where it is asked for; all of it is decoded before a GPU is used."""
+        sounding = {}
+        if resolved.audio == Audio.SOURCE:
+            for name in (name for name in SOUNDING if name in found):
+                path = self._settings.paths.input / files[name].file
+                try:
+                    with path.open("rb") as file:
+                        seconds = await self._media.hear(file)
+                except MediaError as error:
+                    raise _bad(name, str(error), "a video whose audio can be decoded, or output.audio None") from None
+                sounding[name] = seconds > 0
+                words = f"{seconds:.2f} s of audio kept" if seconds > 0 else "has no audio"
+                facts[name].setdefault("actions", []).append(words)
+        return sounding
 
     async def stage_files(
         self, inputs: tuple[NamedInput, ...], folder: str, *, stored: StoredInputs | None = None
@@ -218,6 +264,19 @@ class Stager:
             room -= sum(map(len, known))
             if room < 0:
                 del known[1:]
+
+    async def _mark(self, source: ConfigMapSource, target: Path) -> None:
+        """Bring the administrator's mark. What is wrong with it is no fault of the job: it may be tried again."""
+        try:
+            file = await self._open_config_map("watermark", source)
+            await asyncio.to_thread(target.write_bytes, file.read())
+            with target.open("rb") as written:
+                info = await self._media.probe(written)
+        except (Refusal, MediaError):
+            info = None
+        if info is None or info.kind != MediaKind.IMAGE:
+            where = f"key {source.key} of ConfigMap {source.name}"
+            raise failure(reasons.AGENT_ERROR, f"the watermark that the chart names is no picture: {where}")
 
     # --- sources ------------------------------------------------------------------------------------------------------
 

@@ -6,12 +6,13 @@ version changes no pod template.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from kinora.api.base import ApiModel
 from kinora.api.modelserver import VerifyLevel
+from kinora.api.videojob import ConfigMapSource
 
 CONFIG_VARIABLE: Final = "KINORA_AGENT_CONFIG"
 # Downward-API variables beside it.
@@ -19,6 +20,8 @@ POD_NAME_VARIABLE: Final = "KINORA_POD_NAME"
 POD_UID_VARIABLE: Final = "KINORA_POD_UID"
 NAMESPACE_VARIABLE: Final = "KINORA_NAMESPACE"
 NODE_NAME_VARIABLE: Final = "KINORA_NODE_NAME"
+# What `output.watermark` shows, as JSON (Watermark); set only where an administrator chose something else.
+WATERMARK_VARIABLE: Final = "KINORA_WATERMARK"
 # Set in every engine image: the command that starts its engine; Kinora appends the folders, the port, and engine.args.
 ENGINE_COMMAND_VARIABLE: Final = "KINORA_ENGINE_COMMAND"
 
@@ -36,3 +39,16 @@ class AgentConfig(ApiModel):
     input_claims: list[str] = Field(default_factory=list)
     allowed_node_classes: list[str] | None = None
     pool: str = ""
+
+
+class Watermark(ApiModel):
+    """What a marked video shows at its lower right: the picture, or the text where there is none.
+
+    The picture is a key of a ConfigMap in the ModelServer's namespace; its transparency counts. The font of the text
+    holds Latin letters; other scripts need a picture.
+    """
+
+    text: Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[ -~\u00a0-\u017f]*$")] = (
+        "AI generated"
+    )
+    image: ConfigMapSource | None = None

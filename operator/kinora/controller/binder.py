@@ -57,12 +57,17 @@ class Binder:
         self._bound = bound_to
         self.cordoned: dict[str, frozenset[str]] = {}  # ModelServer key -> UIDs of pods that get no new job
         self._reserved: set[str] = set()  # UIDs of pods with a bind on its way
+        self._moving: set[str] = set()  # keys of jobs whose status is being written here
         self._held: dict[str, float] = {}  # keys of jobs whose bind was refused, and until when they are passed over
 
     @property
     def reserved(self) -> frozenset[str]:
         """UIDs of pods with a bind on its way: as good as busy."""
         return frozenset(self._reserved)
+
+    def is_moving(self, job: str) -> bool:
+        """Whether a write of this job is on its way here: any other would only lose against it."""
+        return job in self._moving
 
     def index(self, job: str) -> None:
         """Bring the queue up to date with one job."""
@@ -133,6 +138,7 @@ class Binder:
     async def _write(self, name: str, job: Object, status: Object) -> bool:
         """One compare-and-set; whether it went through. A refused one holds this job back, not the others."""
         namespace = job["metadata"]["namespace"]
+        self._moving.add(name)
         try:
             written = await self._executor.patch_status(VIDEOJOB, job, status)
         except StaleError:
@@ -147,9 +153,14 @@ class Binder:
             self.index(name)
             asyncio.get_running_loop().call_later(HELD_SECONDS + 0.1, self._unhold, name, namespace)
             return False
-        if written is not None:
-            self._take(written)
-        return written is not None
+        finally:
+            self._moving.discard(name)
+        if written is None:  # it is gone, and the watch has not said so yet: it must hold no pod
+            self._store.jobs.remove(job)
+            self._again(namespace, 0.0)
+            return False
+        self._take(written)
+        return True
 
     def _unhold(self, name: str, namespace: str) -> None:
         self.index(name)

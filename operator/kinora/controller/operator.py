@@ -341,6 +341,9 @@ class Operator:
         entry = self.store.jobs.entries.get(name)
         if entry is None:
             return
+        if self._binder.is_moving(name):  # a second write would only lose against that one
+            self._queue.add(("job", name), SERVER_DELAY)
+            return
         await self._read_workflow(entry.obj)
         snapshot = self._gatherer.job(entry, dt.datetime.now(dt.UTC))
         plan = job_decide.decide(snapshot)

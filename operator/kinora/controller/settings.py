@@ -39,6 +39,7 @@ class Settings:
         ledger: ConfigMap, namespace/name, that keeps what queues used; empty: memory only (KINORA_LEDGER).
         namespace: where the operator itself runs (POD_NAMESPACE): ConfigMaps there may hold models; empty: no models
             are read from any.
+        watermark: what `output.watermark` shows, as agents read it (KINORA_WATERMARK, JSON); empty: the default text.
         model_aliases: further names of models, such as hosted ones (KINORA_MODEL_ALIASES: name=model,name=model).
         providers: the providers of GPU capacity (data of the package).
         stager: the chart's values of stagers (KINORA_STAGER, JSON).
@@ -56,6 +57,7 @@ class Settings:
     resync_seconds: float = 300.0
     workers: int = 16
     namespace: str = ""
+    watermark: str = ""
     model_aliases: Mapping[str, str] = field(default_factory=dict)
     weights_rules: Rules = field(default_factory=Rules)
     queues: Mapping[str, Queue] = field(default_factory=lambda: read_queues(""))
@@ -88,6 +90,7 @@ def from_environment() -> Settings:
         aging_seconds=float(env.get("KINORA_AGING_SECONDS", str(AGING_SECONDS))),
         ledger=env.get("KINORA_LEDGER", ""),
         namespace=env.get("POD_NAMESPACE", ""),
+        watermark=env.get("KINORA_WATERMARK", ""),
         model_aliases=_aliases(env.get("KINORA_MODEL_ALIASES", "")),
         stager=stager_values(env.get(CHART_VARIABLE, "{}")),
         weights_rules=Rules(

@@ -74,6 +74,46 @@ async def prepare(
     return {name: list(actions) for name, actions in answer["actions"].items()}
 
 
+async def hear(file: BinaryIO, limits: Limits | None = None) -> float:
+    """Seconds of sound in the open video; 0 where it has none. Raises MediaError for sound that cannot be decoded."""
+    return float((await run_isolated("hear", file, limits=limits))["seconds"])
+
+
+async def finish(
+    inputs: Mapping[str, BinaryIO],
+    output: BinaryIO,
+    plan: Mapping[str, Any],
+    text: str,
+    limits: Limits | None = None,
+) -> list[str]:
+    """Carry out a finishing (see finish.py) into `output`: what was done. Raises MediaError, InputError where known.
+
+    `inputs` are open for reading: the engine's file, sources by their names, the mark's picture where there is one.
+    """
+    answer = await run_isolated(
+        "finish",
+        None,
+        {"plan": dict(plan), "text": text},
+        inputs=inputs,
+        outputs={"video": output},
+        limits=limits or finishing_limits(plan),
+    )
+    return [str(action) for action in answer["actions"]]
+
+
+def finishing_limits(plan: Mapping[str, Any]) -> Limits:
+    """Patience and room by the work: pixels that come in and go out, and motion that is measured."""
+    pixels = plan["rendered"] * plan["width"] * plan["height"]
+    pixels += plan["frames"] * plan["output_width"] * plan["output_height"]
+    seconds = 300 + 4e-6 * pixels + (3.0 * plan["frames"] if plan["fps"] != plan["output_fps"] else 0.0)
+    return Limits(
+        wall_seconds=seconds,
+        cpu_seconds=int(4 * seconds),
+        data_bytes=3072 * _MiB,
+        file_bytes=256 * _MiB + 3 * plan["frames"] * plan["output_width"] * plan["output_height"],
+    )
+
+
 async def run_isolated(
     function: str,
     file: BinaryIO | None,

@@ -37,8 +37,20 @@ def clip_frames(file: BinaryIO, count: int, fps: float, *, from_end: bool = Fals
 
     Raises MediaError when the video is too short: nothing is invented.
     """
+    steps = np.arange(count) / fps
+    return frames_at(file, -steps[::-1] if from_end else steps, fps, from_end=from_end)
+
+
+def frames_at(
+    file: BinaryIO, offsets: npt.NDArray[np.float64], fps: float, *, from_end: bool = False
+) -> Iterator[Frame]:
+    """The frame shown at each of the rising `offsets`: seconds from the first frame on, or back from the last one.
+
+    `fps` is the rate for which they were chosen: how far beyond either end one may lie. Raises MediaError beyond that.
+    """
     times, rate = _times(file)
-    wanted = _chosen(times, rate, count, fps, from_end=from_end)
+    wanted = _chosen(times, rate, offsets + times[-1] if from_end else offsets, fps)
+    count = len(wanted)
     with open_video(file) as (container, stream):
         at = 0
         for number, frame in enumerate(decode(container, stream)):
@@ -48,6 +60,13 @@ def clip_frames(file: BinaryIO, count: int, fps: float, *, from_end: bool = Fals
             if at == count:
                 return
     raise MediaError(f"only {at} of {count} frames could be decoded")
+
+
+def span(file: BinaryIO) -> tuple[float, float]:
+    """The times of the first and of the last frame, as the file counts them."""
+    with open_video(file) as (container, stream):
+        first = next((frame.time for frame in decode(container, stream)), None) or 0.0
+    return first, first + float(_times(file)[0][-1])
 
 
 def _times(file: BinaryIO) -> tuple[npt.NDArray[np.float64], float]:
@@ -65,13 +84,12 @@ def _times(file: BinaryIO) -> tuple[npt.NDArray[np.float64], float]:
 
 
 def _chosen(
-    times: npt.NDArray[np.float64], rate: float, count: int, fps: float, *, from_end: bool
+    times: npt.NDArray[np.float64], rate: float, wanted: npt.NDArray[np.float64], fps: float
 ) -> npt.NDArray[np.int64]:
     """The number of the frame that is shown at each wanted time. A quarter of a frame is allowed for rounded times."""
-    steps = np.arange(count) / fps
-    wanted = times[-1] - steps[::-1] if from_end else steps
     slack = 0.25 / max(rate, fps)
     if wanted[0] < -1 / fps or wanted[-1] > times[-1] + 1 / rate + slack:
+        count = len(wanted)
         raise MediaError(f"{len(times)} frames at {rate:g} fps are too short for {count} at {fps:g} fps")
     return np.maximum(np.searchsorted(times, wanted + slack, side="right") - 1, 0)
 
@@ -91,17 +109,32 @@ def to_rgb(frame: VideoFrame) -> Frame:
     return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else np.asarray(pixels)
 
 
+Box: TypeAlias = tuple[float, float, float, float]
+"""Left, upper, right and lower edge of a part of a picture, in its pixels."""
+
+
 def cover(frame: Frame, width: int, height: int) -> Frame:
     """Scaled to fill the size, the overhang cut off around the middle. What has the size already stays as it is."""
     high, wide = frame.shape[:2]
     if (wide, high) == (width, height):
         return frame
+    return cut(frame, cover_box(wide, high, width, height), width, height)
+
+
+def cover_box(wide: float, high: float, width: int, height: int) -> Box:
+    """The part of a picture that fills the size when it is scaled, the middle in the middle."""
     scale = max(width / wide, height / high)
     inner_wide, inner_high = width / scale, height / scale
     left, top = (wide - inner_wide) / 2, (high - inner_high) / 2
-    box = (max(left, 0.0), max(top, 0.0), min(left + inner_wide, wide), min(top + inner_high, high))
-    scaled = Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS, box=box)
-    return np.asarray(scaled)
+    return max(left, 0.0), max(top, 0.0), min(left + inner_wide, wide), min(top + inner_high, high)
+
+
+def cut(frame: Frame, box: Box, width: int, height: int) -> Frame:
+    """A part of the frame, scaled to the size (Lanczos); bit by bit where it has that size and lies on pixels."""
+    left, top = round(box[0]), round(box[1])
+    if box == (left, top, left + width, top + height):
+        return frame[top : top + height, left : left + width]
+    return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS, box=box))
 
 
 def letterbox(frame: Frame, width: int, height: int, fill: int = WHITE) -> Frame:

@@ -60,6 +60,7 @@ class Proof(_Record):
     codec: str
     sha256: str
     bytes: int
+    has_audio: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,7 @@ def prove(file: BinaryIO) -> Proof:
         codec=found.codec,
         sha256=digest.hexdigest(),
         bytes=size,
+        has_audio=found.has_audio,
     )
 
 

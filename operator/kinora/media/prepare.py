@@ -28,7 +28,7 @@ from kinora.media.frames import (
     write_lossless,
 )
 from kinora.media.info import InputError, MediaError
-from kinora.media.masks import Tracker, binary, grown
+from kinora.media.masks import binary, grown
 from kinora.media.sheet import sheet
 from kinora.media.signals import SIGNALS
 
@@ -192,10 +192,15 @@ def _region(work: _Work) -> list[Plane]:
     if mask["mode"] == "Fixed":
         work.note(name, f"the same for {frames} frames")
         return [grown(drawn, ratio)] * frames
+    from kinora.media.tracking import Tracker  # noqa: PLC0415 - OpenCV only where something is followed
+
     tracker = Tracker(*work.size)
-    thumbnails = [tracker.thumbnail(shown) for shown in _joined(work)]
+    followed = tracker.follow(drawn, [tracker.thumbnail(shown) for shown in _joined(work)], mask["frame"] - 1)
     work.note(name, f"moved along from frame {mask['frame']} over {frames} frames")
-    return [grown(plane, ratio) for plane in tracker.follow(drawn, thumbnails, mask["frame"] - 1)]
+    if followed.lost:
+        where = f"first in frame {followed.lost[0] + 1}"
+        work.note(name, f"changed or out of sight in {len(followed.lost)} frames, {where}: moved on")
+    return [grown(plane, ratio) for plane in followed.masks]
 
 
 def _grown_words(ratio: float) -> tuple[str, ...]:

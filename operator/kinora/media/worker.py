@@ -34,6 +34,14 @@ def main() -> int:
         from kinora.media.prepare import prepare  # noqa: PLC0415 - only where it is used: more to load
 
         functions["prepare"] = prepare
+    elif request["function"] == "finish":
+        from kinora.media.finish import finish  # noqa: PLC0415
+
+        functions["finish"] = finish
+    elif request["function"] == "hear":
+        from kinora.media.sound import hear  # noqa: PLC0415
+
+        functions["hear"] = hear
     function = functions[request["function"]]
     arguments: dict[str, Any] = dict(request["arguments"])
     if request["output"] is not None:

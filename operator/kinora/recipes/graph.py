@@ -90,8 +90,13 @@ def load_image(staged: StagedInput) -> Node:
 
 
 def deliver(frames: Link, order: Order, *, crop_id: str, combine_id: str) -> Graph:
-    """Cut to the delivered size where rounding up to 16 added something, and write the MP4 as both documents do."""
+    """Cut to the delivered size where rounding up to 16 added something, and write the MP4 as both documents do.
+
+    Where more is made of the frames (finishing.py) they are handed over without loss instead, all of them whole.
+    """
     resolved, graph = order.resolved, Graph()
+    if resolved.finished:
+        return {combine_id: _combine(frames, order, **_LOSSLESS)}
     if (resolved.output_width, resolved.output_height) != (resolved.width, resolved.height):
         graph[crop_id] = node(
             "ImageCrop",
@@ -102,21 +107,36 @@ def deliver(frames: Link, order: Order, *, crop_id: str, combine_id: str) -> Gra
             y=(resolved.height - resolved.output_height) // 2,
         )
         frames = link(crop_id)
-    graph[combine_id] = node(
+    graph[combine_id] = _combine(frames, order, format="video/h264-mp4", pix_fmt="yuv420p", crf=resolved.crf)
+    return graph
+
+
+#: Every choice of the node's FFV1 format is named: a default may change. Eight bits of RGB are what the frames hold.
+_LOSSLESS = {
+    "format": "video/ffv1-mkv",
+    "level": "3",
+    "coder": "1",
+    "context": "1",
+    "gop_size": 1,
+    "slices": "4",
+    "slicecrc": "1",
+    "pix_fmt": "bgra",
+}
+
+
+def _combine(frames: Link, order: Order, **encoding: object) -> Node:
+    return node(
         "VHS_VideoCombine",
         images=frames,
-        frame_rate=resolved.fps,
+        frame_rate=order.resolved.fps,
         loop_count=0,
         filename_prefix=order.filename_prefix,
-        format="video/h264-mp4",
-        pix_fmt="yuv420p",
-        crf=resolved.crf,
+        **encoding,
         save_metadata=True,
         trim_to_audio=False,
         pingpong=False,
         save_output=True,
     )
-    return graph
 
 
 def graph_hash(graph: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from kinora.api.videojob import Inputs, Source, Task, VideoJobSpec
+from kinora.recipes.delivery import MAX_FRAMES
 from kinora.recipes.faults import Fault
 from kinora.recipes.resolved import Resolved
 
@@ -168,24 +169,26 @@ def staging_faults(resolved: Resolved, found: Mapping[str, MediaFacts]) -> tuple
 
 
 def _clip_faults(resolved: Resolved, found: Mapping[str, MediaFacts]) -> Iterator[Fault]:
-    """What is given to an extension is part of the result: something must be left to generate."""
-    kept = {name: frames_at_rate(found[name].frames, found[name].fps, resolved.fps)
-            for name in resolved.inputs if name in ("firstClip", "lastClip")}  # fmt: skip
-    room = resolved.frames - _LEAST_GENERATED - sum(name in resolved.inputs for name in ("firstFrame", "lastFrame"))
-    if kept and sum(kept.values()) > room:
-        counts = " and ".join(f"{count}" for count in kept.values())
-        yield Fault(
-            f"spec.inputs.{next(iter(kept))}",
-            f"{counts} frames at {resolved.fps:g} fps",
-            f"at most {room} frames of clips where {resolved.frames} frames are rendered, the clips among them",
-            "give a shorter clip, or raise spec.parameters.frames",
-        )
+    """An extension's clips have frames; something is left to generate; the whole is not too long to be looked at."""
+    clips = [name for name in resolved.inputs if name in ("firstClip", "lastClip")]
+    kept = {name: frames_at_rate(found[name].frames, found[name].fps, resolved.fps) for name in clips}
     for name, count in kept.items():
         if count < 1:
             yield Fault(f"spec.inputs.{name}", f"a video at {found[name].fps:g} fps", "a video with a frame rate")
+    least = LEAST_GENERATED + sum(
+        f"{side}Frame" in resolved.inputs or f"{side}Clip" in resolved.inputs for side in ("first", "last")
+    )
+    if kept and resolved.frames < least:
+        allowed = f"at least {(least + 2) // 4 * 4 + 1} frames, some of them generated"
+        yield Fault("spec.parameters.frames", resolved.frames, allowed)
+    total = sum(kept.values()) * resolved.delivered_fps / resolved.fps if kept else 0
+    if total > MAX_FRAMES - resolved.delivered_frames:
+        words = f"{' and '.join(map(str, kept.values()))} frames at {resolved.fps:g} fps"
+        allowed = f"clips of which at most {MAX_FRAMES} frames in all are delivered"
+        yield Fault(f"spec.inputs.{clips[0]}", words, allowed, "give shorter clips, or lower spec.output.fps")
 
 
-_LEAST_GENERATED = 4  # one step of the VAE
+LEAST_GENERATED = 4  # one step of the VAE
 
 
 def _length_faults(field: str, facts: MediaFacts, resolved: Resolved) -> Iterator[Fault]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from kinora.api.videojob import Control, Task
 from kinora.catalogue.model import SizeLimits
+from kinora.recipes.joining import clip_lengths, joins, outer_pictures
 from kinora.recipes.needs import MediaFacts, MediaKind, frames_at_rate
 from kinora.recipes.resolved import Resolved
 
@@ -125,22 +126,22 @@ def vace_preparation(resolved: Resolved, found: Mapping[str, MediaFacts]) -> Pre
 
 
 def joined_segments(resolved: Resolved, found: Mapping[str, MediaFacts]) -> tuple[Segment, ...]:
-    """First frame, first clip, what is generated, last clip, last frame; what is not given is left out."""
-    before, after = _kept("first", resolved, found, Anchor.END), _kept("last", resolved, found, Anchor.BEGIN)
-    kept = sum(part.frames for part in (*before, *after))
-    return (*before, Segment(resolved.frames - kept), *reversed(after))
+    """First frame, first clip, what is generated, last clip, last frame; what is not given is left out.
 
+    Of clips that are joined on afterwards (joining.py) only the overlap is here, and no picture that lies beyond them.
+    """
+    joined = joins(resolved, found)
+    left_out = outer_pictures(resolved, joined)
+    lengths = {**clip_lengths(resolved, found), **{part.input: part.overlap for part in joined}}
 
-def _kept(side: str, resolved: Resolved, found: Mapping[str, MediaFacts], anchor: Anchor) -> tuple[Segment, ...]:
-    """The outer picture, then the clip."""
-    parts = []
-    if f"{side}Frame" in resolved.inputs:
-        parts.append(Segment(1, f"{side}Frame"))
-    name = f"{side}Clip"
-    if name in resolved.inputs:
-        facts = found[name]
-        parts.append(Segment(frames_at_rate(facts.frames, facts.fps, resolved.fps), name, anchor))
-    return tuple(parts)
+    def kept(side: str, anchor: Anchor) -> tuple[Segment, ...]:
+        picture, clip = f"{side}Frame", f"{side}Clip"
+        outer = [Segment(1, picture)] if picture in resolved.inputs and picture not in left_out else []
+        return (*outer, *([Segment(lengths[clip], clip, anchor)] if clip in lengths else []))
+
+    before, after = kept("first", Anchor.END), kept("last", Anchor.BEGIN)
+    count = sum(part.frames for part in (*before, *after))
+    return (*before, Segment(resolved.frames - count), *reversed(after))
 
 
 def outpaint_rect(resolved: Resolved, source: MediaFacts) -> Rect:

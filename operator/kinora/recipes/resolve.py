@@ -6,7 +6,7 @@ from typing import Any
 
 from kinora.api.videojob import Control, Expand, MaskMode, Preset, ReferenceRole, Task, VideoJobSpec
 from kinora.catalogue.model import Model, PresetValues
-from kinora.recipes import delivery, rules
+from kinora.recipes import delivery, finishing, rules
 from kinora.recipes.faults import Fault, InvalidSpec
 from kinora.recipes.graph import Prompts
 from kinora.recipes.needs import input_name, named_inputs
@@ -46,7 +46,8 @@ def _faults(spec: VideoJobSpec, model: Model, frames: int) -> Iterator[Fault]:
     yield from rules.preset_faults(spec, model)
     yield from rules.control_faults(spec, model)
     yield from rules.mask_faults(spec, frames)
-    yield from rules.later_faults(spec, model)
+    yield from rules.output_faults(spec, model)
+    yield from rules.later_faults(spec)
 
 
 def _frames(spec: VideoJobSpec, model: Model) -> int:
@@ -75,9 +76,9 @@ def _resolved(spec: VideoJobSpec, model: Model, uid: str, frames: int) -> Resolv
     asked, defaults = spec.parameters, model.defaults
     preset = asked.preset or Preset.QUALITY
     values = model.presets.get(preset, PresetValues())
-    size = delivery.sizes(asked, spec.output, defaults)
+    size = delivery.sizes(asked, spec.output, model)
     shift, notes = _shift(_or(asked.shift, _or(values.shift, defaults.shift)))
-    return Resolved(
+    resolved = Resolved(
         model=model.local_name,
         task=str(spec.task),
         width=size.width,
@@ -108,8 +109,11 @@ def _resolved(spec: VideoJobSpec, model: Model, uid: str, frames: int) -> Resolv
         **_expand(asked.expand),
         size_from_input=spec.task in SIZED_BY and not _sizes_asked(spec),
         frames_from_input=_frames_from_input(spec),
+        audio=str(spec.output.audio),
+        watermark=spec.output.watermark,
         notes=(*notes, *_task_notes(spec, model)),
     )
+    return finishing.noted(finishing.at_rate(resolved, spec.output.fps))
 
 
 def _task_notes(spec: VideoJobSpec, model: Model) -> Iterator[str]:

@@ -8,6 +8,8 @@ from pydantic.alias_generators import to_camel
 
 from kinora.api.base import integral
 
+_GRID = 16
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolved:
@@ -48,12 +50,39 @@ class Resolved:
     "The sizes above stand in until the source has been looked at (preparation.sized)."
     frames_from_input: bool = False
     "The number of frames above is the most; the source's own is known once it has been looked at."
+    output_fps: float = 0.0
+    "The delivered rate; 0: `fps`."
+    output_frames: int = 0
+    "How many frames are delivered; 0: `frames`."
+    audio: str = "None"
+    watermark: bool = False
     notes: tuple[str, ...] = ()
+
+    @property
+    def delivered_fps(self) -> float:
+        """Frames per second of the delivered video."""
+        return self.output_fps or self.fps
+
+    @property
+    def delivered_frames(self) -> int:
+        """Frames of the delivered video."""
+        return self.output_frames or self.frames
+
+    @property
+    def scaled(self) -> bool:
+        """Whether the delivered size is another one than the rendered, and not what a crop of the grid's rest gives."""
+        rest = (self.width - self.output_width, self.height - self.output_height)
+        return not all(0 <= more < _GRID for more in rest)
+
+    @property
+    def finished(self) -> bool:
+        """Whether something is made of the rendered frames that the engine does not do (finishing.py)."""
+        return bool(self.scaled or self.output_fps or self.output_frames or self.audio != "None" or self.watermark)
 
     @property
     def duration_seconds(self) -> float:
         """Length of the delivered video."""
-        return self.frames / self.fps
+        return self.delivered_frames / self.delivered_fps
 
     @property
     def tokens(self) -> int:
@@ -90,7 +119,7 @@ class Resolved:
 #: What only some tasks have: a status has room for 8 KiB.
 _TOLD_IF_SET = frozenset(
     {"backgrounds", "mask_mode", "mask_frame", "mask_expand_ratio", "size_from_input"}
-    | {"preset", "frames_from_input"}
+    | {"preset", "frames_from_input", "output_fps", "output_frames", "audio", "watermark"}
     | {f"expand_{side}" for side in ("top", "bottom", "left", "right")}
 )
 

@@ -7,13 +7,13 @@ from kinora.api.videojob import Audio, Control, Preset, Task, VideoJobSpec
 from kinora.catalogue.model import FrameLimits, Model, Range
 from kinora.recipes import delivery
 from kinora.recipes.faults import Fault, not_yet
-from kinora.recipes.needs import NEEDS, given_inputs, given_sources
+from kinora.recipes.needs import NEEDS, MediaKind, given_inputs, given_sources
 
 
 def task_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:
     """The task must be one that the model can do and this release renders."""
     if spec.workflow is not None:
-        yield not_yet("spec.workflow", "set", "spec.task instead")
+        yield Fault("spec.workflow", "set", "unset: only a task is rendered by a recipe")
     elif spec.task is None:
         yield Fault("spec.task", None, ", ".join(model.tasks))
     elif spec.task not in model.tasks:
@@ -63,8 +63,8 @@ def prompt_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:
 
 
 def size_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:
-    """Render size on the grid and within the model's limits; delivered size reachable by a crop."""
-    limits, size = model.limits.size, delivery.sizes(spec.parameters, spec.output, model.defaults)
+    """Render size on the grid and within the model's limits; delivered size within those of the format."""
+    limits, size = model.limits.size, delivery.sizes(spec.parameters, spec.output, model)
     for name, value in (("width", size.width), ("height", size.height)):
         if value % limits.multiple:
             below = value // limits.multiple * limits.multiple
@@ -79,15 +79,15 @@ def size_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:
 
 
 def _delivered_faults(size: delivery.Sizes) -> Iterator[Fault]:
-    pairs = (("width", size.width, size.output_width), ("height", size.height, size.output_height))
-    for name, rendered, delivered in pairs:
+    for name, delivered in (("width", size.output_width), ("height", size.output_height)):
         if delivered % 2:
-            yield Fault(
-                f"spec.output.{name}", delivered, f"even numbers: {delivered - 1} or {delivered + 1} are nearest"
-            )
-        if not delivery.crop_only(rendered, delivered):
-            lowest = max(rendered - 14, 2)
-            yield not_yet(f"spec.output.{name}", delivered, f"{lowest} to {rendered} where {rendered} are rendered")
+            allowed = f"even numbers: {delivered - 1} or {delivered + 1} are nearest"
+            yield Fault(f"spec.output.{name}", delivered, allowed)
+        if not delivery.MIN_SIDE <= delivered <= delivery.MAX_SIDE:
+            yield Fault(f"spec.output.{name}", delivered, f"{delivery.MIN_SIDE} to {delivery.MAX_SIDE}")
+    if size.output_width * size.output_height > delivery.MAX_PIXELS:
+        allowed = f"width x height of at most {delivery.MAX_PIXELS} pixels, 4096x2304 for example"
+        yield Fault("spec.output", f"{size.output_width}x{size.output_height}", allowed)
 
 
 def frame_faults(spec: VideoJobSpec, model: Model, frames: int) -> Iterator[Fault]:
@@ -204,15 +204,24 @@ def mask_faults(spec: VideoJobSpec, frames: int) -> Iterator[Fault]:
         yield Fault("spec.inputs.mask.frame", mask.frame, f"1 to {frames}, the frames that are rendered")
 
 
-def later_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:
-    """What the API names and this release does not do: refused, never ignored."""
+def output_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:
+    """What is made of the rendered frames: a rate within reach of theirs, and sound only where something sounds."""
     fps = spec.parameters.fps or model.defaults.fps
-    if spec.output.fps is not None and spec.output.fps != fps:
-        yield not_yet("spec.output.fps", f"{spec.output.fps:g}", f"{fps:g}, the rate that is generated, or unset")
-    if spec.output.audio is not Audio.NONE:
-        yield not_yet("spec.output.audio", spec.output.audio, Audio.NONE)
-    if spec.output.watermark:
-        yield not_yet("spec.output.watermark", "true", "false")
+    if spec.output.fps is not None and spec.output.fps > fps * delivery.MAX_RATE_FACTOR:
+        allowed = f"1 to {min(fps * delivery.MAX_RATE_FACTOR, 120):g}, eight times the {fps:g} that are generated"
+        yield Fault("spec.output.fps", f"{spec.output.fps:g}", allowed)
+    if spec.output.audio is Audio.NONE or spec.task is None or spec.task not in NEEDS:
+        return
+    videos = [need.field for need in NEEDS[spec.task] if need.kind is MediaKind.VIDEO]
+    if not videos:
+        yield Fault("spec.output.audio", spec.output.audio, f"None: task {spec.task} has no video to take it from")
+    elif not any(field in given_inputs(spec.inputs) for field in videos):
+        named = " or ".join(f"spec.inputs.{field}" for field in videos)
+        yield Fault("spec.output.audio", spec.output.audio, f"None, or {named} set, whose sound it would be")
+
+
+def later_faults(spec: VideoJobSpec) -> Iterator[Fault]:
+    """What the API names and this release does not do: refused, never ignored."""
     if spec.webhook is not None:
         yield not_yet("spec.webhook", "set", "unset")
     refused = delivery.key_prefix_fault(spec.output.key_prefix or "")

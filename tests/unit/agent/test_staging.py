@@ -95,7 +95,6 @@ async def test_an_outpainting_grows_within_the_model_s_limits(settings: Settings
         ("Inpaint", {"video": _from("notes.mp4"), "mask": {"source": _from("mask.png")}}, "spec.inputs.video"),
         ("Inpaint", {"video": _from("clip.mkv"), "mask": {"source": _from("red.jpg")}}, "spec.inputs.mask"),
         ("Outpaint", {"video": _from("red.jpg")}, "allowed: one video"),
-        ("Extend", {"firstClip": _from("clip.mkv")}, "at most 5 frames of clips"),
         ("FirstLastFrame", {"firstFrame": _from("clip.mkv"), "lastFrame": _from("red.jpg")}, "spec.inputs.firstFrame"),
         ("VideoToVideo", {"video": _from("missing.mp4")}, "spec.inputs.video.claim.path"),
     ],

@@ -304,6 +304,7 @@ def test_the_operator_is_told_what_its_settings_read() -> None:
     assert read <= set(env)
     assert (env["KINORA_IMAGE"], env["KINORA_ENGINE_IMAGE"]) == ("kinora:v9", "e:1")
     assert (env["KINORA_NAMESPACES"], env["KINORA_HTTP_PORT"]) == ("a,b", "9000")
+    assert env["KINORA_WATERMARK"] in ("", None)
     assert container["ports"] == [{"name": "metrics", "containerPort": 9000}]
 
 
@@ -323,6 +324,21 @@ def test_the_operator_reads_the_stagers_values_as_they_are_given() -> None:
     assert found.allow.model_dump() == given
     assert (found.enabled, found.parallel, found.limits.max_bytes, found.limits.fetch_seconds) == (False, 9, 2**31, 600)
     assert found.tolerations == [{"key": "x"}]
+
+
+def test_the_watermark_reaches_the_agents_only_where_it_is_not_the_default() -> None:
+    from kinora.api.agentconfig import Watermark
+
+    def told(*arguments: str) -> str:
+        containers = one("Deployment", "films-operator", *arguments)["spec"]["template"]["spec"]["containers"]
+        return str(next(item.get("value", "") for item in containers[0]["env"] if item["name"] == "KINORA_WATERMARK"))
+
+    assert told() == ""
+    assert Watermark.model_validate_json(told("--set", "watermark.text=Made by machines")).text == "Made by machines"
+    picture = Watermark.model_validate_json(told("--set", "watermark.image.name=logos,watermark.image.key=a.png"))
+    assert picture.image is not None
+    assert (picture.image.name, picture.image.key, picture.text) == ("logos", "a.png", "AI generated")
+    assert render("--set", "watermark.text=\u5f71\u7247").returncode != 0
 
 
 def test_crds_come_with_the_chart_and_stay_when_it_goes() -> None:

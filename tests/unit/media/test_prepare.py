@@ -14,7 +14,7 @@ from PIL import Image
 from kinora.media import child
 from kinora.media.frames import clip_frames, write_lossless
 from kinora.media.info import InputError, MediaError
-from kinora.media.masks import Tracker, binary, grown
+from kinora.media.masks import binary, grown
 from kinora.media.prepare import prepare
 from kinora.media.sheet import grid, sheet
 from kinora.media.signals import SIGNALS, motion
@@ -215,12 +215,6 @@ def test_a_mask_is_black_and_white() -> None:
     assert set(np.unique(found)) == {0, 255}
     assert found[0, 31] == 0
     assert found[0, 33] == 255
-
-
-def test_tracking_stands_still_on_a_flat_picture() -> None:
-    tracker = Tracker(W, H)
-    flat = [tracker.thumbnail(np.full((H, W, 3), 90, np.uint8))] * 5
-    assert all((mask == _square(10, 10)).all() for mask in tracker.follow(_square(10, 10), flat, 2))
 
 
 def test_references_on_a_sheet() -> None:

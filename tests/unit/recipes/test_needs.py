@@ -7,6 +7,7 @@ import pytest
 
 from kinora.api.videojob import VideoJobSpec
 from kinora.catalogue.load import load_catalogue
+from kinora.recipes.finishing import Part, finishing, lengthened
 from kinora.recipes.needs import frames_at_rate, named_inputs, staging_faults
 from kinora.recipes.preparation import sized
 from kinora.recipes.resolve import resolve
@@ -89,6 +90,23 @@ def test_an_edit_takes_its_source_s_length(source: int, rate: float, frames: int
     found = sized(resolved, facts, model.limits.size)
     assert (found.frames, found.frames_from_input) == (frames, False)
     assert found.notes[-2].startswith(f"{frames} frames of the source's")
+
+
+@pytest.mark.parametrize(("source", "output_fps", "delivered"), [(31, 30, 54), (31, 8, 14), (400, 24, 410)])
+def test_an_edit_at_another_rate_is_as_long_as_its_source(source: int, output_fps: float, delivered: int) -> None:
+    """What is delivered is counted from the frames that the source has, not from the most that could be rendered."""
+    model = load_catalogue().get("wan2.1-vace-1.3b")
+    assert model is not None
+    edit = VideoJobSpec.model_validate(
+        {"model": "m", "task": "Edit", "prompt": "a", "inputs": {"video": CLAIM}, "output": {"fps": output_fps}}
+    )
+    facts = {"video": Facts("Video", source, 16)}
+    found = lengthened(sized(resolve(edit, model, "uid"), facts, model.limits.size), facts)
+    assert (found.delivered_frames, found.delivered_fps) == (delivered, output_fps)
+    assert lengthened(found, facts) == found
+    plan = finishing(found, facts, {})
+    assert plan is not None
+    assert (plan.rendered, plan.frames, plan.parts) == (found.frames, delivered, (Part(found.frames),))
 
 
 def test_an_edit_of_next_to_nothing_is_refused() -> None:

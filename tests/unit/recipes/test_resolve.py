@@ -10,10 +10,14 @@ from hypothesis import strategies as st
 from kinora.api.videojob import VideoJobSpec
 from kinora.catalogue.load import load_catalogue
 from kinora.catalogue.model import Model
+from kinora.recipes.build import build
 from kinora.recipes.faults import Fault, InvalidSpec
+from kinora.recipes.graph import StagedInput
+from kinora.recipes.needs import MediaKind
 from kinora.recipes.resolve import prompts_of, resolve, seed_of
 from kinora.recipes.resolved import Resolved
 from kinora.recipes.rules import frames_of_duration
+from kinora.recipes.windows import spans
 
 UID = "0b7c8a52-6f7e-4c1e-9a37-1c2f4a9d1e55"
 CLAIM = {"claim": {"name": "footage", "path": "a.png"}}
@@ -137,6 +141,17 @@ def test_shift_of_zero_is_rendered_as_one_and_recorded() -> None:
         ({"width": 832, "height": 480}, {}, (832, 480, 832, 480)),
         ({"width": 832, "height": 480}, {"width": 820}, (832, 480, 820, 480)),
         ({}, {"width": 512}, (512, 480, 512, 480)),
+        ({}, {"width": 960}, (480, 480, 960, 960)),
+        ({}, {"height": 1080}, (480, 480, 1080, 1080)),
+        ({}, {"width": 1920, "height": 1080}, (832, 464, 1920, 1080)),
+        ({}, {"width": 1080, "height": 1920}, (464, 832, 1080, 1920)),
+        ({}, {"width": 4096, "height": 2304}, (832, 464, 4096, 2304)),
+        ({}, {"width": 32, "height": 32}, (64, 64, 32, 32)),
+        ({"width": 832, "height": 480}, {"width": 1664, "height": 960}, (832, 480, 1664, 960)),
+        ({"width": 832, "height": 480}, {"width": 416}, (832, 480, 416, 240)),
+        ({"width": 832, "height": 480}, {"width": 600, "height": 600}, (832, 480, 600, 600)),
+        ({"width": 832}, {"width": 1920, "height": 1080}, (832, 464, 1920, 1080)),
+        ({"height": 480}, {"width": 1080, "height": 1920}, (272, 480, 1080, 1920)),
     ],
 )
 def test_render_and_delivered_size(parameters: Any, output: Any, expected: tuple[int, ...]) -> None:
@@ -144,8 +159,72 @@ def test_render_and_delivered_size(parameters: Any, output: Any, expected: tuple
     assert (found.width, found.height, found.output_width, found.output_height) == expected
 
 
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"output": {"width": 470, "height": 474}}, []),
+        ({"output": {"width": 960}}, ["renders at 480x480 and is upscaled (Lanczos) to 960x960"]),
+        (
+            {"parameters": {"width": 832, "height": 480}, "output": {"width": 416, "height": 416}},
+            ["renders at 832x480 and is downscaled (Lanczos) and cut around the middle to 416x416"],
+        ),
+        ({"output": {"fps": 30}}, ["interpolated from 16 to 30 fps by optical flow (DIS), held at cuts"]),
+        ({"output": {"fps": 16}}, []),
+    ],
+)
+def test_what_is_done_to_the_frames_is_said(more: dict[str, Any], words: list[str]) -> None:
+    found = _resolve(**more)
+    assert list(found.notes) == words
+    assert found.finished is bool(words)
+    assert Resolved.from_status(found.to_status()) == found
+
+
+@pytest.mark.parametrize(("name", "frames"), [("wan2.1-vace-14b", 273), ("wan2.7-videoedit", 161)])
+def test_an_edit_in_1080p_renders_at_720p_in_windows(name: str, frames: int) -> None:
+    model = load_catalogue().with_aliases({"wan2.7-videoedit": "wan2.1-vace-14b"}).get(name)
+    assert model is not None
+    spec = _spec("Edit", inputs={"video": CLAIM}, output={"width": 1920, "height": 1080})
+    found = resolve(spec, model, UID)
+    assert (found.width, found.height, found.output_width, found.output_height) == (1280, 720, 1920, 1080)
+    assert (found.frames, found.frames_from_input, found.size_from_input) == (frames, True, False)
+    assert "more than 81 frames are rendered in windows, 17 of overlap" in found.notes
+    assert found.notes[-1] == "renders at 1280x720 and is upscaled (Lanczos) to 1920x1080"
+    staged = {"control": StagedInput("job/control.mkv", MediaKind.VIDEO)}
+    graph = build(model, found, prompts_of(spec, model), staged, "job/out")
+    windows = [item for item in graph.values() if item["class_type"] == "WanVaceToVideo"]
+    assert len(windows) == len(spans(frames, model.limits.windows)) > 1
+
+
+@pytest.mark.parametrize(
+    ("frames", "fps", "output_fps", "delivered"),
+    [(81, 16, 30, 152), (81, 16, 24, 122), (81, 12, 60, 405), (81, 24, 16, 54), (81, 16, 8, 40), (5, 30, 1, 1)],
+)
+def test_another_rate_keeps_the_duration(frames: int, fps: float, output_fps: float, delivered: int) -> None:
+    found = _resolve(parameters={"frames": frames, "fps": fps}, output={"fps": output_fps})
+    assert (found.fps, found.delivered_fps, found.delivered_frames) == (fps, output_fps, delivered)
+    assert abs(found.duration_seconds - frames / fps) <= 0.5 / output_fps or delivered == 1
+
+
 IMAGE: dict[str, Any] = {"image": CLAIM}
 WRONG: list[tuple[str, str, dict[str, Any], str, str]] = [
+    ("vace", "TextToVideo", {"output": {"width": 8, "height": 8}}, "spec.output.width", "16 to 4096"),
+    ("vace", "TextToVideo", {"output": {"width": 4096, "height": 4096}}, "spec.output", "at most 9437184 pixels"),
+    ("vace", "TextToVideo", {"parameters": {"fps": 12}, "output": {"fps": 100}}, "spec.output.fps", "1 to 96"),
+    ("vace", "TextToVideo", {"output": {"audio": "Source"}}, "spec.output.audio", "TextToVideo has no video"),
+    (
+        "i2v",
+        "ImageToVideo",
+        {"inputs": IMAGE, "output": {"audio": "Source"}},
+        "spec.output.audio",
+        "ImageToVideo has no video",
+    ),
+    (
+        "vace",
+        "Extend",
+        {"inputs": {"firstFrame": CLAIM}, "output": {"audio": "Source"}},
+        "spec.output.audio",
+        "spec.inputs.firstClip or spec.inputs.lastClip set",
+    ),
     (
         "vace",
         "TextToVideo",
@@ -217,11 +296,6 @@ def test_faults_name_field_value_and_allowed(
 
 
 LATER: list[tuple[str, dict[str, Any], str]] = [
-    ("TextToVideo", {"output": {"fps": 30}}, "spec.output.fps"),
-    ("TextToVideo", {"output": {"audio": "Source"}}, "spec.output.audio"),
-    ("TextToVideo", {"output": {"watermark": True}}, "spec.output.watermark"),
-    ("TextToVideo", {"parameters": {"width": 480}, "output": {"width": 960}}, "spec.output.width"),
-    ("TextToVideo", {"parameters": {"width": 480}, "output": {"width": 240}}, "spec.output.width"),
     ("TextToVideo", {"webhook": {"url": "https://x"}}, "spec.webhook"),
 ]
 
@@ -256,18 +330,19 @@ def test_a_size_comes_from_the_input_only_where_none_is_asked_for() -> None:
     assert not _resolve(task="VideoToVideo", inputs={"video": CLAIM}).size_from_input
 
 
-def test_a_workflow_is_not_rendered_yet() -> None:
+def test_a_workflow_is_no_task() -> None:
     spec = VideoJobSpec.model_validate({"model": "m", "workflow": {"inline": "{}"}})
     with pytest.raises(InvalidSpec) as caught:
         resolve(spec, _model("vace"), UID)
-    assert caught.value.not_implemented
+    assert [fault.field for fault in caught.value.faults] == ["spec.workflow"]
+    assert not caught.value.not_implemented
 
 
 def test_all_faults_at_once_and_the_wrong_before_the_late() -> None:
     with pytest.raises(InvalidSpec) as caught:
-        _resolve(task="ImageToVideo", parameters={"frames": 89, "steps": 200}, output={"watermark": True})
+        _resolve(task="ImageToVideo", parameters={"frames": 89, "steps": 200}, webhook={"url": "https://x"})
     fields = [fault.field for fault in caught.value.faults]
-    assert fields == ["spec.inputs.image", "spec.parameters.frames", "spec.parameters.steps", "spec.output.watermark"]
+    assert fields == ["spec.inputs.image", "spec.parameters.frames", "spec.parameters.steps", "spec.webhook"]
     assert not caught.value.not_implemented
     assert str(caught.value).count(";") >= 3
 
@@ -358,7 +433,9 @@ def test_resolve_is_total(job: dict[str, Any], short: str, uid: str) -> None:
         return
     assert found.frames % 4 == 1
     assert found.width * found.height <= model.limits.size.max_pixels
-    assert 0 <= found.width - found.output_width < 16
+    assert found.scaled or 0 <= found.width - found.output_width < 16
+    assert 16 <= found.output_width <= 4096
+    assert found.output_width * found.output_height <= 4096 * 2304
     assert Resolved.from_status(found.to_status()) == found
 
 

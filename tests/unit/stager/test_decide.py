@@ -130,9 +130,9 @@ def test_a_video_has_frames_a_rate_and_a_length() -> None:
         (asked(task="VideoToVideo", inputs={"video": URL}), {"video": VIDEO}, "allowed: at least 49 frames"),
         (asked(task="VideoToVideo", inputs={"video": URL}), {"video": IMAGE}, "allowed: one video"),
         (
-            asked(task="Extend", inputs={"firstClip": URL}, parameters={"frames": 41}),
-            {"firstClip": VIDEO},
-            "spec.inputs.firstClip is 40 frames",
+            asked(task="VideoToVideo", inputs={"video": URL}, parameters={"frames": 49}),
+            {"video": VIDEO},
+            "spec.inputs.video is 40 frames",
         ),
     ],
 )

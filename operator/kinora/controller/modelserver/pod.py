@@ -19,6 +19,7 @@ from kinora.api.agentconfig import (
     NODE_NAME_VARIABLE,
     POD_NAME_VARIABLE,
     POD_UID_VARIABLE,
+    WATERMARK_VARIABLE,
     AgentConfig,
 )
 from kinora.api.base import integral
@@ -259,6 +260,7 @@ def _agent(  # noqa: PLR0917 - all that an agent is told
             downward(POD_UID_VARIABLE, "metadata.uid"),
             downward(NAMESPACE_VARIABLE, "metadata.namespace"),
             downward(NODE_NAME_VARIABLE, "spec.nodeName"),
+            *([{"name": WATERMARK_VARIABLE, "value": settings.watermark}] if settings.watermark else []),
             {"name": "HOME", "value": "/tmp"},  # noqa: S108
         ],
         "ports": [{"name": "metrics", "containerPort": names.AGENT_PORT}],

@@ -1,4 +1,7 @@
-"""H.264 in MP4 by PyAV: writing what was rendered, reading what was uploaded. Pure on frames and paths."""
+"""H.264 in MP4 and FFV1 in Matroska by PyAV: writing what was rendered, reading what was uploaded.
+
+Pure on frames and paths.
+"""
 
 import math
 from collections.abc import Callable, Mapping
@@ -47,6 +50,38 @@ def write_mp4(
                 frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
                 frame = frame.reformat(format=pix_fmt, dst_colorspace=BT709, dst_color_range=1)
                 container.mux(stream.encode(frame))
+                progress(number)
+            container.mux(stream.encode(None))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_ffv1(
+    path: Path,
+    images: Images,
+    fps: float,
+    *,
+    options: Mapping[str, str],
+    pix_fmt: str,
+    metadata: Mapping[str, str],
+    progress: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Writes images [frames, height, width, 3] without loss, as far as `pix_fmt` holds them. Otherwise as `write_mp4`.
+
+    `options` are FFmpeg's, by its names.
+    """
+    height, width = images.shape[1:3]
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        with av.open(str(partial), "w", format="matroska") as container:
+            container.metadata.update({"comment": STANDIN_NAME, **metadata, "description": STANDIN_NAME})
+            stream = container.add_stream("ffv1", rate=Fraction(fps).limit_denominator(100_000))
+            stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
+            stream.options = dict(options)
+            for number, picture in enumerate(images, 1):
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+                container.mux(stream.encode(frame.reformat(format=pix_fmt)))
                 progress(number)
             container.mux(stream.encode(None))
         partial.replace(path)

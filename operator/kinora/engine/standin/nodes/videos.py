@@ -1,13 +1,15 @@
 """Video nodes: loading, taking apart, putting together and saving. Encoding itself: encode.py."""
 
 import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from kinora.engine.standin.encode import read_video, write_mp4
+from kinora.engine.standin.encode import read_video, write_ffv1, write_mp4
 from kinora.engine.standin.nodes.images import SAVE_COUNTER
 from kinora.engine.standin.pictures import resize
 from kinora.engine.standin.registry import node
@@ -87,6 +89,7 @@ def save_video(context: Context, *, video: Video, filename_prefix: str, **_optio
 @node("VHS_VideoCombine")
 def vhs_video_combine(
     context: Context,
+    /,  # FFV1 has an input of that name
     *,
     images: Images,
     frame_rate: float,
@@ -95,17 +98,16 @@ def vhs_video_combine(
     format: str,
     pingpong: bool,
     save_output: bool,
-    crf: int = 19,
-    pix_fmt: str = "yuv420p",
     save_metadata: bool = True,
-    **_options: Any,
+    **encoding: Any,
 ) -> Output:
-    """name_00001.mp4 and its first picture as name_00001.png, listed under "gifs". Odd sides are filled up to even."""
-    if format != "video/h264-mp4":
-        raise NodeError(f"the stand-in writes video/h264-mp4, not {format}", "NotImplementedError")
+    """name_00001.mp4 or .mkv and its first picture as name_00001.png, listed under "gifs". Odd sides are made even."""
+    if format not in _ENDINGS:
+        raise NodeError(f"the stand-in writes {' and '.join(_ENDINGS)}, not {format}", "NotImplementedError")
     kind = "output" if save_output else "temp"
     place = context.folders.save_place(filename_prefix, kind, VHS_COUNTER)
     stem = f"{place.name}_{place.counter:05}"
+    path = place.folder / f"{stem}.{_ENDINGS[format]}"
     if pingpong:
         images = np.concatenate([images, images[-2:0:-1]])
     info, metadata = PngInfo(), {}
@@ -117,22 +119,46 @@ def vhs_video_combine(
     if height % 2 or width % 2:
         images = np.pad(images, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     count = len(images)
-    write_mp4(
-        place.folder / f"{stem}.mp4",
-        images if not loop_count else np.tile(images, (loop_count + 1, 1, 1, 1)),
-        frame_rate,
-        crf=crf,
-        pix_fmt=pix_fmt,
-        metadata=metadata,
-        progress=lambda done: context.progress(done, count) if done <= count else None,
-    )
+    looped = images if not loop_count else np.tile(images, (loop_count + 1, 1, 1, 1))
+
+    def progress(done: int) -> None:
+        if done <= count:
+            context.progress(done, count)
+
+    _write(path, looped, frame_rate, encoding=encoding, metadata=metadata, progress=progress)
     entry = {
-        "filename": f"{stem}.mp4",
+        "filename": path.name,
         "subfolder": place.subfolder,
         "type": kind,
         "format": format,
         "frame_rate": frame_rate,
         "workflow": f"{stem}.png",
-        "fullpath": str(place.folder / f"{stem}.mp4"),
+        "fullpath": str(path),
     }
     return Output(ui={"gifs": [entry]})
+
+
+_ENDINGS = {"video/h264-mp4": "mp4", "video/ffv1-mkv": "mkv"}
+# The format's own inputs, by FFmpeg's names of them, with the node's defaults.
+_FFV1 = {"level": ("level", "3"), "coder": ("coder", "1"), "context": ("context", "1"), "gop_size": ("g", 1)}
+_FFV1 |= {"slices": ("slices", "16"), "slicecrc": ("slicecrc", "1")}
+
+
+def _write(
+    path: Path,
+    images: Images,
+    fps: float,
+    *,
+    encoding: Mapping[str, Any],
+    metadata: Mapping[str, str],
+    progress: Callable[[int], None],
+) -> None:
+    if path.suffix == ".mp4":
+        crf, pix_fmt = encoding.get("crf", 19), encoding.get("pix_fmt", "yuv420p")
+        write_mp4(path, images, fps, crf=crf, pix_fmt=pix_fmt, metadata=metadata, progress=progress)
+        return
+    options = {name: str(encoding.get(key, default)) for key, (name, default) in _FFV1.items()}
+    pix_fmt = encoding.get("pix_fmt", "rgba64le")
+    if pix_fmt not in ("bgra", "bgr0"):
+        raise NodeError(f"the stand-in writes FFV1 in bgra, not {pix_fmt}", "NotImplementedError")
+    write_ffv1(path, images, fps, options=options, pix_fmt=pix_fmt, metadata=metadata, progress=progress)

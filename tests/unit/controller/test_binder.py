@@ -1,0 +1,64 @@
+"""Carrying out binds: what a job that vanished, or that is being written already, must not do to the others."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from kinora.controller.operator import Operator
+from kinora.kube.client import KubeClient
+from kinora.kube.config import Connection
+from unit.controller.builders import SETTINGS, catalogue, job, server
+from unit.controller.test_gather import ready_pod
+
+Object = dict[str, Any]
+
+
+@pytest.fixture
+async def operator() -> Operator:
+    nowhere = Connection("http://127.0.0.1:1", None, lambda: None, "films")
+    operator = Operator(KubeClient(nowhere), catalogue(), SETTINGS)
+    operator.store.servers.apply(server())
+    ready_pod(operator._gatherer, operator.store)
+    operator.deliver("job", "ADDED", job({"phase": "Queued"}))
+    return operator
+
+
+async def test_a_job_that_is_gone_before_its_bind_holds_no_pod(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def gone(*_: Any) -> None:
+        return None
+
+    monkeypatch.setattr(operator._executor, "patch_status", gone)
+    await operator._binder.run("films")
+    assert operator.store.jobs.entries == {}
+    assert len(operator._gatherer.waiting) == 0
+    assert operator._binder.reserved == frozenset()
+
+
+async def test_while_a_bind_is_on_its_way_nothing_else_is_written_of_the_job(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_answer, was_asked, asked = asyncio.Event(), asyncio.Event(), 0
+
+    async def slow(_: Any, obj: Object, status: Object) -> Object:
+        nonlocal asked
+        asked += 1
+        was_asked.set()
+        await may_answer.wait()
+        version = str(int(obj["metadata"]["resourceVersion"]) + 1)
+        return {**obj, "metadata": {**obj["metadata"], "resourceVersion": version}, "status": status}
+
+    monkeypatch.setattr(operator._executor, "patch_status", slow)
+    binding = asyncio.create_task(operator._binder.run("films"))
+    await was_asked.wait()
+    assert operator._binder.is_moving("films/cat")
+    await operator._reconcile_job("films/cat")
+    may_answer.set()
+    await binding
+    assert asked == 1
+    assert not operator._binder.is_moving("films/cat")
+    assert operator.store.jobs.entries["films/cat"].obj["status"]["phase"] == "Scheduled"
