@@ -132,7 +132,12 @@ def test_a_video_has_frames_a_rate_and_a_length() -> None:
         (
             asked(task="VideoToVideo", inputs={"video": URL}, parameters={"frames": 49}),
             {"video": VIDEO},
-            "spec.inputs.video is a video of 40 frames",
+            "spec.inputs.video is a video of 40 frames at 16 fps",
+        ),
+        (
+            asked(task="Extend", inputs={"firstClip": URL, "lastClip": URL}, parameters={"frames": 5}),
+            {"firstClip": VIDEO, "lastClip": VIDEO},
+            "spec.parameters.frames is 5; allowed: at least 9 frames",
         ),
     ],
 )
