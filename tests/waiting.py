@@ -46,10 +46,14 @@ async def wait_for(
 
 
 async def wait_for_pods(
-    kube: KubeClient, namespace: str, holds: Callable[[list[Object]], bool], deadline: float = DEADLINE
+    kube: KubeClient,
+    namespace: str,
+    holds: Callable[[list[Object]], bool],
+    deadline: float = DEADLINE,
+    component: str = COMPONENT_SERVER,
 ) -> list[Object]:
-    """Follow the namespace's server pods (not its stager's) by a watch until they are as wanted."""
-    selector = f"{LABEL_COMPONENT}={COMPONENT_SERVER}"
+    """Follow the namespace's pods of one component (server pods) by a watch until they are as wanted."""
+    selector = f"{LABEL_COMPONENT}={component}"
     pods: dict[str, Object] = {}
     try:
         async with asyncio.timeout(deadline):

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from integration.test_operator import make_ready
+from kinora.api.names import COMPONENT_SERVER, LABEL_COMPONENT
 from kinora.kube.client import STRATEGIC, KubeClient
 from kinora.kube.resources import MODELSERVER, NAMESPACE, NODE, POD, SERVICE_ACCOUNT, VIDEOJOB, Resource
 from kinora_cluster import ROOT, Cluster
@@ -333,4 +334,4 @@ async def test_a_pool_or_template_that_cannot_be_is_refused_with_the_field(
     found = await wait_for(kube, MODELSERVER, namespace, "vace", ready_is("False", reason))
     for word in words:
         assert word in str(found["status"]["conditions"])
-    assert (await kube.list(POD, namespace))[0] == []
+    assert (await kube.list(POD, namespace, label_selector=f"{LABEL_COMPONENT}={COMPONENT_SERVER}"))[0] == []

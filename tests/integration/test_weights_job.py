@@ -17,7 +17,7 @@ import aiohttp.web
 import pytest
 
 from integration.test_policies import as_token, forbidden, token
-from kinora.api.names import CONDITION_WEIGHTS_READY
+from kinora.api.names import COMPONENT_WEIGHTS, CONDITION_WEIGHTS_READY
 from kinora.api.weightsjob import WeightsConfig
 from kinora.catalogue.load import load_catalogue
 from kinora.controller.modelserver.desired import role_binding
@@ -73,7 +73,7 @@ async def weights_pod(kube: KubeClient, namespace: str, not_of: str = "") -> Obj
             and not pod["metadata"].get("deletionTimestamp")
         ]
 
-    return made(await wait_for_pods(kube, namespace, lambda pods: bool(made(pods))))[0]
+    return made(await wait_for_pods(kube, namespace, lambda pods: bool(made(pods)), component=COMPONENT_WEIGHTS))[0]
 
 
 @contextlib.asynccontextmanager
@@ -248,7 +248,7 @@ async def wait_for_another(kube: KubeClient, namespace: str, first: Object) -> O
         labelled = [pod for pod in pods if pod["metadata"]["labels"].get("app.kubernetes.io/component") == "weights"]
         return [pod for pod in labelled if pod["metadata"]["uid"] != first["metadata"]["uid"]]
 
-    return made(await wait_for_pods(kube, namespace, lambda pods: bool(made(pods))))[0]
+    return made(await wait_for_pods(kube, namespace, lambda pods: bool(made(pods)), component=COMPONENT_WEIGHTS))[0]
 
 
 async def tell_engine(kube: KubeClient, pod: Object, reason: str, message: str) -> None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from kinora.agent.health import WeightFaults
 from kinora.engine import base
 from kinora.engine.supervisor_client import EngineExit, EngineProcess, SupervisorClient
 from kinora.media.info import MediaError, MediaInfo, Normalised, Proof
@@ -243,13 +244,13 @@ class HollowSupervisor(SupervisorClient):
 class HollowWeights:
     """Weight files that are good and stay so."""
 
-    async def full(self) -> tuple[str, ...]:
+    async def full(self) -> WeightFaults:
+        """See kinora.agent.health.WeightsCheck."""
+        return WeightFaults()
+
+    async def changed(self) -> tuple[str, ...]:
         """See kinora.agent.health.WeightsCheck."""
         return ()
-
-    async def changed(self) -> bool:
-        """See kinora.agent.health.WeightsCheck."""
-        return False
 
 
 class HollowMedia:

@@ -29,9 +29,7 @@ def seen(body: Object) -> Object:
     return {**body, "metadata": {**body["metadata"], "uid": "d", "resourceVersion": "1"}, "status": {"replicas": 1}}
 
 
-def settled(
-    servers: list[Object], settings: Any = SETTINGS, entries: dict[str, str] | None = None
-) -> list[Object]:
+def settled(servers: list[Object], settings: Any = SETTINGS, entries: dict[str, str] | None = None) -> list[Object]:
     """The Deployments as they are once a plan was carried out."""
     plan = decide("films", servers, [], settings, entries=entries)
     return [seen(entry.body) for entry in plan.apply if entry.resource is DEPLOYMENT]
