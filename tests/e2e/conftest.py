@@ -23,11 +23,14 @@ MODELS = ["wan2.1-vace-1.3b", "wan2.1-i2v-14b-480p"]
 NAMESPACE = "kinora-e2e"
 
 
+VALUES = ("--set", "weights.allowHTTP=true")  # of every installation here: files are served without TLS
+
+
 @pytest.fixture(scope="session")
 def cluster() -> DevCluster:
     """The node with the chart installed."""
     found = DevCluster.find(NAME)
-    install_chart(found, "--set", "weights.allowHTTP=true")  # files are served in the cluster, without TLS
+    install_chart(found, *VALUES)
     return found
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from demo.install import EXAMPLES, DevCluster, install_chart
 from e2e import audit, pixels
-from e2e.conftest import serve
+from e2e.conftest import VALUES, serve
 from e2e.test_disruptions import remove_server, slow_server
 from kinora.api.intake import inputs_condition
 from kinora.api.names import stager_name
@@ -31,9 +31,9 @@ def host(cluster: DevCluster, namespace: str) -> Iterator[str]:
     name = f"photographs.{namespace}.svc.cluster.local"
     cluster.apply(_web_pod(cluster, namespace), _web_service(namespace))
     cluster.kube("wait", "-n", namespace, "--for=condition=Ready", "pod/photographs", "--timeout=60s")
-    install_chart(cluster, "--set-json", f'stager.allow.hosts=["{name}:{PORT}"]')
+    install_chart(cluster, *VALUES, "--set-json", f'stager.allow.hosts=["{name}:{PORT}"]')
     yield name
-    install_chart(cluster)
+    install_chart(cluster, *VALUES)
     cluster.kube("delete", "pod/photographs", "service/photographs", "-n", namespace, "--wait")
 
 
