@@ -11,17 +11,17 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
-from aiohttp import web
 
 from kinora.api.names import COMPONENT_STAGER, COMPONENT_WEIGHTS, LABEL_CATALOGUE, LABEL_COMPONENT
 from kinora.catalogue.load import load_catalogue
-from kinora.controller import http
 from kinora.controller.edge import UNFINISHED, Edge
 from kinora.controller.leader import EXIT_LOST, SERVER_PODS, Leader
 from kinora.controller.operator import Operator
 from kinora.controller.settings import Settings, from_environment
 from kinora.kube.client import ApiError, KubeClient, UnreachableError
 from kinora.kube.config import Connection, connect
+from kinora.kube.http import application
+from kinora.kube.http import serve as listen
 from kinora.kube.lease import LeaseHolder, LeaseLostError
 from kinora.kube.resources import CLAIM, CONFIGMAP, DEPLOYMENT, JOB, MODELSERVER, NODE, POD, VIDEOJOB, Resource
 from kinora.kube.watch import Reflector
@@ -82,9 +82,8 @@ async def serve(
         namespace = settings.lease_namespace or settings.namespace or connection.namespace
         lease = LeaseHolder(lease_client, namespace, settings.lease_name, settings.instance)
         leader = Leader(operator, client, lease, settings)
-        runner = web.AppRunner(http.application(operator.metrics.registry, operator.store.ready.is_set, leader.role))
-        await runner.setup()
-        await web.TCPSite(runner, port=settings.http_port).start()
+        endpoints = application(operator.metrics.registry, operator.store.obstacle, leader.role)
+        runner = await listen(endpoints, None, settings.http_port)
         if started:
             started(operator)
         try:

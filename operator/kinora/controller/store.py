@@ -160,6 +160,10 @@ class Store:
         if all(cache.synced for cache in caches):
             self.ready.set()
 
+    def obstacle(self) -> str | None:
+        """Why nothing can be decided yet (/readyz), or None."""
+        return None if self.ready.is_set() else "the first full list of every kind is not in yet"
+
     def now(self) -> float:
         """The monotonic clock that all ages run on."""
         return self._clock()

@@ -1,4 +1,4 @@
-"""Three endpoints of agent and stager: /healthz for the kubelet, /readyz, /metrics. Nothing else is served.
+"""Three endpoints of operator, agent and stager: /healthz for the kubelet, /readyz, /metrics. Nothing else is served.
 
 They answer while the loop turns, and ask nobody: a stalled engine or store must not have the process restarted.
 """
@@ -11,8 +11,10 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 
-def application(registry: CollectorRegistry, obstacle: Callable[[], str | None]) -> web.Application:
-    """`obstacle` says why the process is not ready, or None."""
+def application(
+    registry: CollectorRegistry, obstacle: Callable[[], str | None], role: Callable[[], str] = lambda: ""
+) -> web.Application:
+    """`obstacle` says why the process is not ready, or None; `role` what it is when it is (a warm standby is ready)."""
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
@@ -22,15 +24,17 @@ def application(registry: CollectorRegistry, obstacle: Callable[[], str | None])
 
     async def readyz(_: web.Request) -> web.Response:
         reason = obstacle()
-        return web.Response(text="ok\n") if reason is None else web.Response(status=503, text=reason + "\n")
+        if reason is None:
+            return web.Response(text=f"ok: {role()}".rstrip(": ") + "\n")
+        return web.Response(status=503, text=reason + "\n")
 
     app = web.Application()
     app.add_routes([web.get("/metrics", metrics), web.get("/healthz", healthz), web.get("/readyz", readyz)])
     return app
 
 
-async def serve(app: web.Application, host: str, port: int) -> web.AppRunner:
-    """Start serving; `cleanup` of what is returned ends it."""
+async def serve(app: web.Application, host: str | None, port: int) -> web.AppRunner:
+    """Start serving (host None: on every address); `cleanup` of what is returned ends it."""
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, host, port).start()

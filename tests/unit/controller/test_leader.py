@@ -7,11 +7,12 @@ import asyncio
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from kinora.controller import http, settings
+from kinora.controller import settings
 from kinora.controller.leader import ASSIGNED, EXIT_LOST, Leader
 from kinora.controller.operator import Operator
 from kinora.kube.client import KubeClient, WriteRefusedError
 from kinora.kube.config import Connection
+from kinora.kube.http import application
 from kinora.kube.lease import LeaseHolder
 from kinora.kube.resources import VIDEOJOB
 from kinora_cluster import ROOT
@@ -64,8 +65,8 @@ async def test_a_standby_says_what_it_is_and_tells_nothing_of_the_cluster(leader
 
 
 async def test_readyz_tells_of_the_store_and_of_the_role(operator: Operator, leader: Leader) -> None:
-    application = http.application(operator.metrics.registry, operator.store.ready.is_set, leader.role)
-    async with TestClient(TestServer(application)) as asker:
+    endpoints = application(operator.metrics.registry, operator.store.obstacle, leader.role)
+    async with TestClient(TestServer(endpoints)) as asker:
         cold = await asker.get("/readyz")
         assert (cold.status, "full list" in await cold.text()) == (503, True)
         operator.store.ready.set()
