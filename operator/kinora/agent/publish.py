@@ -6,23 +6,21 @@ Succeeded means proven (invariant 4): what is returned here was found in the sto
 
 from __future__ import annotations
 
-import mimetypes
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 from kinora.agent.finish import Finisher
+from kinora.agent.outputs import artifact_entry, open_output, output_key
 from kinora.agent.settings import Settings
 from kinora.agent.staging import Media, Staged
 from kinora.agent.verdict import failure
 from kinora.api import reasons
 from kinora.api.videojob import Audio
 from kinora.engine.base import OutputFile
-from kinora.media.files import FileRefused, open_beneath
 from kinora.media.info import MediaError, Proof
 from kinora.recipes.resolved import Resolved
-from kinora.storage.keys import artifact_key
 from kinora.storage.store import ArtifactStore, StoreError
 
 MAX_ARTIFACTS: Final = 8  # in a status
@@ -74,19 +72,11 @@ class Publisher:
         folder: str,
         found: Published,
     ) -> None:
-        metadata, order = job["metadata"], self._finisher.order(staged, folder)
+        order = self._finisher.order(staged, folder)
         delivered = output if order is None else replace(output, filename=f"{_stem(output.filename)}.mp4")
-        key = artifact_key(
-            namespace=metadata["namespace"],
-            name=metadata["name"],
-            uid=metadata["uid"],
-            attempt=attempt,
-            filename=delivered.filename,
-            index=index,
-            prefix=((job.get("spec") or {}).get("output") or {}).get("keyPrefix"),
-        )
+        key = output_key(job, attempt, delivered.filename, index)
         try:
-            with self._open(output, folder) as rendered, ExitStack() as stack:
+            with open_output(self._settings.paths.output, output, folder) as rendered, ExitStack() as stack:
                 file = rendered
                 if order is not None:
                     path = self._settings.paths.input / folder / f"finished-{index}.mp4"
@@ -104,15 +94,7 @@ class Publisher:
             faults.append(f"{proof.bytes} bytes with sha256 {proof.sha256} came back of {stored.bytes} bytes written")
         if faults:
             raise failure(reasons.PROOF_FAILED, f"{delivered.filename}: " + "; ".join(faults))
-        found.artifacts.append(_artifact(stored.uri, proof, delivered))
-
-    def _open(self, output: OutputFile, folder: str) -> BinaryIO:
-        if output.subfolder.split("/")[0] != folder:
-            raise failure(reasons.PROOF_FAILED, f"{output.filename} is not in the job's own folder")
-        try:
-            return open_beneath(self._settings.paths.output, f"{output.subfolder}/{output.filename}")
-        except FileRefused as refused:
-            raise failure(reasons.PROOF_FAILED, f"the engine's output cannot be read: {refused}") from None
+        found.artifacts.append(artifact_entry(stored.uri, proof, delivered))
 
 
 def _stem(filename: str) -> str:
@@ -131,22 +113,3 @@ def proof_faults(proof: Proof, resolved: Resolved) -> list[str]:
     if resolved.audio == Audio.SOURCE and not proof.has_audio:
         faults.append("no audio instead of the source's")
     return faults
-
-
-def _artifact(uri: str, proof: Proof, output: OutputFile) -> dict[str, Any]:
-    return {
-        "uri": uri,
-        "contentType": mimetypes.guess_type(output.filename)[0] or "application/octet-stream",
-        "bytes": proof.bytes,
-        "sha256": proof.sha256,
-        "width": proof.width,
-        "height": proof.height,
-        "frames": proof.frames,
-        "fps": proof.fps,
-        "durationSeconds": proof.duration_seconds,
-        "node": output.node,
-        "list": output.list,
-        "filename": output.filename,
-        "subfolder": output.subfolder,
-        "type": output.type,
-    }

@@ -5,19 +5,17 @@ Each file is a video or a picture that was read back from the store and decoded 
 
 from __future__ import annotations
 
-import mimetypes
 from collections.abc import Mapping
-from typing import Any, BinaryIO
+from typing import Any
 
+from kinora.agent.outputs import artifact_entry, open_output, output_key
 from kinora.agent.publish import MAX_ARTIFACTS
 from kinora.agent.settings import Settings
 from kinora.agent.staging import Media
 from kinora.agent.verdict import failure, permanent
 from kinora.api import reasons
 from kinora.engine.base import OutputFile
-from kinora.media.files import FileRefused, open_beneath
-from kinora.media.info import MediaError, Proof
-from kinora.storage.keys import artifact_key
+from kinora.media.info import MediaError
 from kinora.storage.store import ArtifactStore, StoreError
 
 
@@ -46,18 +44,9 @@ class WorkflowOutputs:
     async def _publish(
         self, job: Mapping[str, Any], attempt: int, output: OutputFile, *, index: int, folder: str
     ) -> dict[str, Any]:
-        metadata = job["metadata"]
-        key = artifact_key(
-            namespace=metadata["namespace"],
-            name=metadata["name"],
-            uid=metadata["uid"],
-            attempt=attempt,
-            filename=output.filename,
-            index=index,
-            prefix=((job.get("spec") or {}).get("output") or {}).get("keyPrefix"),
-        )
+        key = output_key(job, attempt, output.filename, index)
         try:
-            with self._open(output, folder) as file:
+            with open_output(self._settings.paths.output, output, folder) as file:
                 stored = await self._store.put(key, file)
             with await self._store.open_read(key) as file:
                 proof = await self._media.prove(file)
@@ -68,31 +57,4 @@ class WorkflowOutputs:
         if (proof.sha256, proof.bytes) != (stored.sha256, stored.bytes):
             came = f"{proof.bytes} bytes with sha256 {proof.sha256} came back of {stored.bytes} bytes written"
             raise failure(reasons.PROOF_FAILED, f"{output.filename}: {came}")
-        return _artifact(stored.uri, proof, output)
-
-    def _open(self, output: OutputFile, folder: str) -> BinaryIO:
-        if output.subfolder.split("/")[0] != folder:
-            raise failure(reasons.PROOF_FAILED, f"{output.filename} is not in the job's own folder")
-        try:
-            return open_beneath(self._settings.paths.output, f"{output.subfolder}/{output.filename}")
-        except FileRefused as refused:
-            raise failure(reasons.PROOF_FAILED, f"the engine's output cannot be read: {refused}") from None
-
-
-def _artifact(uri: str, proof: Proof, output: OutputFile) -> dict[str, Any]:
-    rate = {"fps": proof.fps, "durationSeconds": proof.duration_seconds} if proof.fps else {}  # a picture has none
-    return {
-        "uri": uri,
-        "contentType": mimetypes.guess_type(output.filename)[0] or "application/octet-stream",
-        "bytes": proof.bytes,
-        "sha256": proof.sha256,
-        "width": proof.width,
-        "height": proof.height,
-        "frames": proof.frames,
-        **rate,
-        "node": output.node,
-        "list": output.list,
-        "filename": output.filename,
-        "subfolder": output.subfolder,
-        "type": output.type,
-    }
+        return artifact_entry(stored.uri, proof, output)
