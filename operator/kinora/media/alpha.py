@@ -17,7 +17,7 @@ _MAX_TEXT = 1024 * 1024  # characters of a PNG's notes (editors keep a whole wor
 
 
 def put_alpha(inputs: Mapping[str, BinaryIO], outputs: Mapping[str, BinaryIO]) -> Normalised:
-    """Write `image` with the alpha of `mask` to the output `image`, as PNG with the image's notes. Raises InputError."""
+    """Write `image` with the alpha of `mask` to the output, as PNG with the image's notes. Raises InputError."""
     with _about("image"), open_image(inputs["image"], MAX_PIXELS) as image:
         image.load()
         notes = _notes(image)

@@ -6,7 +6,7 @@ steps are that node's progress. What ended while no socket was there is not told
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,9 +76,12 @@ class Follow:
             return [self._status()] if moved else []
         return list(self._mine(job, graph, moved))
 
-    def gone(self, job_id: str) -> list[wire.Message]:
-        """What is said of a job whose record was removed."""
-        return [self._status()] if self._waiting.pop(job_id, None) is not None else []
+    def only(self, known: Collection[str]) -> list[wire.Message]:
+        """What is said when these jobs (ids) are all that there are: others were removed."""
+        gone = self._waiting.keys() - known
+        for job_id in gone:
+            del self._waiting[job_id]
+        return [self._status()] if gone else []
 
     # --- one's own jobs -----------------------------------------------------------------------------------------------
 

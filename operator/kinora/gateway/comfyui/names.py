@@ -56,7 +56,7 @@ def upload_path(subfolder: str, filename: str) -> str:
     """`subfolder/filename` of an upload, in one spelling. Raises BadName."""
     parts = [part for part in f"{subfolder}/{filename}".replace("\\", "/").split("/") if part not in ("", ".")]
     path = "/".join(parts)
-    if not filename or not parts or filename.endswith(("/", "\\")):
+    if filename.replace("\\", "/").rpartition("/")[2] in ("", ".", ".."):
         raise BadName("a file name is needed")
     if ".." in parts or "~" in parts or subfolder.startswith(("/", "\\")) or filename.startswith(("/", "\\")):
         raise BadName("a name leads out of its folder")
