@@ -34,6 +34,7 @@ MODELSERVER: Final = Resource("kinora.dev", "v1alpha1", "modelservers", "ModelSe
 POD: Final = Resource("", "v1", "pods", "Pod")
 SERVICE: Final = Resource("", "v1", "services", "Service")
 CONFIGMAP: Final = Resource("", "v1", "configmaps", "ConfigMap")
+SECRET: Final = Resource("", "v1", "secrets", "Secret")
 CLAIM: Final = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 SERVICE_ACCOUNT: Final = Resource("", "v1", "serviceaccounts", "ServiceAccount")
 NAMESPACE: Final = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
