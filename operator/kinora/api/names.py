@@ -44,6 +44,7 @@ STAGER_CLUSTER_ROLE: Final = "kinora-stager"
 # Of a namespace: the key that gateways sign their requests to its stagers with.
 STORE_SECRET: Final = "kinora-store"  # noqa: S105 - a name
 STORE_SECRET_TYPE: Final = f"{GROUP}/store-key"
+SIGNING_SECRET_TYPE: Final = f"{GROUP}/link-key"  # of the key that gateways sign their links with
 WEIGHTS_SERVICE_ACCOUNT: Final = "kinora-weights"
 WEIGHTS_CLUSTER_ROLE: Final = "kinora-weights"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from kinora.kube.store_key import secret_body
+from kinora.kube.secret_keys import secret_body
 from kinora.stager.routes import service
 from kinora.storage.service.client import StoreClient
 from kinora.storage.uploads import PvcFiles
@@ -29,16 +28,12 @@ class StoreHouse:
     claim: str
     url: str
     client: StoreClient
+    keys: list[bytes]  # that its service knows; the first one is in the Secret
 
     @property
     def secret(self) -> dict[str, Any]:
         """The Secret `kinora-store` that the gateway reads: to be created in the namespace."""
-        return secret_body(self.namespace, KEY)
-
-    @property
-    def key_text(self) -> str:
-        """The key as the Secret holds it."""
-        return base64.b64encode(KEY).decode()
+        return secret_body(self.namespace, self.keys[0])
 
     def artifact(self, key: str, content: bytes) -> str:
         """Put an artifact there as an agent would; its URI."""
@@ -60,8 +55,10 @@ class StoreHouse:
 async def storehouse(root: Path, namespace: str = "films", claim: str = "artifacts") -> AsyncIterator[StoreHouse]:
     """Serve the folder until the end of the block."""
 
+    known = [KEY]
+
     async def keys(_anew: bool) -> list[bytes]:
-        return [KEY]
+        return known
 
     runner = web.AppRunner(service(PvcFiles(root, claim, namespace), keys), access_log=None)
     await runner.setup()
@@ -71,6 +68,6 @@ async def storehouse(root: Path, namespace: str = "films", claim: str = "artifac
     async with aiohttp.ClientSession() as session:
         client = StoreClient(session, url, f"pvc://{claim}/", KEY)
         try:
-            yield StoreHouse(root, namespace, claim, url, client)
+            yield StoreHouse(root, namespace, claim, url, client, known)
         finally:
             await runner.cleanup()

@@ -58,7 +58,7 @@ class Upload:
     created: bool = False
 
     @property
-    def source(self) -> str:
+    def key(self) -> str:
         """What `Source.upload` of a VideoJob says: the key after `uploads/<namespace>/`."""
         return f"{self.tenant}/{self.sha256}"
 
