@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from kinora.gateway.comfyui import routes as comfyui
 from kinora.gateway.context import Dialect
 
-ALL: Final[tuple[Dialect, ...]] = ()
+ALL: Final[tuple[Dialect, ...]] = (comfyui.DIALECT,)

@@ -1,4 +1,4 @@
-"""ComfyUI's routes, each also under /api, and the websocket. Handlers parse and answer; what is said is made elsewhere."""
+"""ComfyUI's routes, each also under /api, and its websocket. Handlers parse and answer; words are made elsewhere."""
 
 from __future__ import annotations
 
@@ -100,8 +100,9 @@ class _Routes:
         return router
 
     def _table(self) -> list[tuple[str, str, Answer, dict[str, Any]]]:
-        prompt = {"type": "object", "required": ["prompt"], "properties": {"prompt": {"type": "object"}}}
-        prompt["properties"] |= {"prompt_id": {"type": "string", "format": "uuid"}, "client_id": {"type": "string"}}
+        text, asked_for = {"type": "string"}, {"type": "object"}
+        fields = {"prompt": asked_for, "prompt_id": {**text, "format": "uuid"}, "client_id": text}
+        prompt = {"type": "object", "required": ["prompt"], "properties": fields}
         chosen = {"clear": {"type": "boolean"}, "delete": {"type": "array", "items": {"type": "string"}}}
         choice, one = _body({"type": "object", "properties": chosen}), {"prompt_id": {"type": "string"}}
         form = {"response_model": Uploaded, "openapi_extra": uploads.document()}

@@ -58,7 +58,7 @@ class Sockets:
             self._count[tenant.name] -= 1
             if self._open.get(key) is one:
                 del self._open[key]
-            with suppress(RuntimeError, OSError):  # it may be closed already
+            with suppress(RuntimeError, OSError, WebSocketDisconnect):  # it may be closed already
                 await socket.close(_REPLACED if one.replaced.is_set() else 1000)
 
     async def _tell(self, one: _Socket, tenant: Tenant, client_id: str) -> None:

@@ -1,4 +1,4 @@
-"""GET /view: results by their name alone, uploads by name and folder; with Range, and for pictures one channel alone."""
+"""GET /view: results by their name alone, uploads by name and folder; with Range; of pictures one channel alone."""
 
 from __future__ import annotations
 
