@@ -18,7 +18,6 @@ from kinora.api.names import GROUP
 from kinora.api.reasons import TERMINAL, Phase
 from kinora.api.transitions import is_finished, parse_time
 
-CHART_VARIABLE: Final = "KINORA_WEBHOOKS"  # of the gateway: the chart's values under gateway.webhooks
 ENABLED_VARIABLE: Final = "KINORA_WEBHOOKS_ENABLED"  # of the operator: whether anybody delivers
 
 #: "true" on a Secret whose owner lets webhooks be signed with what is in it. Without it a user who may make VideoJobs,
