@@ -135,6 +135,7 @@ def _matches(pattern: str) -> str:
 
 # What the URL's host may be is the guarded fetcher's to say (kinora.storage.guard).
 _URL_RULE = rule(_matches(_URL), f"url is no URL that is fetched; allowed: {_URL_ALLOWED}", meaning=_no_url)
+_WEBHOOK_RULE = rule(_matches(_URL), f"url is none that is sent to; allowed: {_URL_ALLOWED}", meaning=_no_url)
 _UPLOAD_RULE = rule(_matches(_UPLOAD), f"upload is no key of the store; allowed: {_UPLOAD_ALLOWED}", meaning=_no_upload)
 
 
@@ -302,10 +303,12 @@ class Workflow(ApiModel):
 
 
 class Webhook(ApiModel):
-    """Whom to tell at the end (arrives with the gateway; refused as NotImplemented until then)."""
+    """Whom to tell at the end, by an HTTP POST; signed with what is in the Secret, where one is named."""
 
-    url: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
-    secret_name: ObjectName | None = None
+    url: Annotated[str, StringConstraints(min_length=1, max_length=2048)] = Field(json_schema_extra=cel(_WEBHOOK_RULE))
+    secret_name: ObjectName | None = Field(
+        None, description="A Secret of the job's namespace with the label kinora.dev/webhook-secret=true."
+    )
 
 
 def _needs(task: Task, *inputs: str, any_of: tuple[str, ...] = ()) -> Rule:
@@ -465,12 +468,14 @@ class LastFailure(ApiModel):
 
 
 class WebhookStatus(ApiModel):
-    """Delivery of the webhook (arrives with the gateway)."""
+    """Delivery of the webhook: Pending, Delivered or Failed, and why it is not delivered (yet)."""
 
     state: Annotated[str, StringConstraints(max_length=32)]
     attempts: int = 0
     next_attempt_time: Time | None = None
     response_code: int | None = None
+    reason: Annotated[str, StringConstraints(max_length=64)] | None = None
+    message: Annotated[str, StringConstraints(max_length=256)] | None = None
 
 
 class Timings(ApiModel):
