@@ -399,6 +399,7 @@ class Assignment(ApiModel):
     node_name: Annotated[str, StringConstraints(max_length=253)] = ""
     pool: Annotated[str, StringConstraints(max_length=63)] = ""
     prompt_id: Annotated[str, StringConstraints(max_length=36)] = Field("", alias="promptID")
+    price_per_hour: float | None = Field(None, description="What the pod cost an hour when the job was bound to it.")
     bound_time: Time | None = None
     preempt_time: Time | None = Field(
         None, description="Since when the agent is asked to stop the attempt for a job that goes first."
@@ -411,6 +412,7 @@ class Released(ApiModel):
     attempt: int
     reason: Reason
     time: Time
+    gpu_seconds: float | None = Field(None, description="How long the attempt had held its engine.")
 
 
 class Progress(ApiModel):
@@ -525,7 +527,17 @@ class VideoJobStatus(ApiModel):
     resolved: dict[str, object] | None = None
     timings: Timings | None = None
     artifacts: list[Artifact] | None = Field(None, max_length=8)
-    gpu_seconds: float | None = None
+    gpu_seconds: float | None = Field(
+        None, description="Seconds in which the job held an engine, in all attempts, as far as known."
+    )
+    lost_gpu_seconds: float | None = Field(
+        None, alias="lostGPUSeconds", description="Of gpuSeconds: those of earlier attempts, which brought nothing."
+    )
+    cost: float | None = Field(
+        None,
+        description="Of gpuSeconds, each attempt at the price of its pool, in the administrator's currency. "
+        "Absent where no pool had a price.",
+    )
     last_failure: LastFailure | None = None
     webhook: WebhookStatus | None = None
 
