@@ -90,6 +90,26 @@ class MaskMode(StrEnum):
     FIXED = "Fixed"
 
 
+class MaskFrameOf(StrEnum):
+    """Among which frames a mask's frame is counted: those that are rendered, or those of the source video."""
+
+    RENDER = "Render"
+    SOURCE = "Source"
+
+
+class Resolution(StrEnum):
+    """How large a video is delivered whose proportions its source gives: in at most so many pixels."""
+
+    P480 = "480P"
+    P720 = "720P"
+    P1080 = "1080P"
+
+    @property
+    def pixels(self) -> int:
+        """Width times height: 832x480, 1280x720 or 1920x1080."""
+        return {"480P": 832 * 480, "720P": 1280 * 720, "1080P": 1920 * 1080}[self.value]
+
+
 class ArtifactSource(ApiModel):
     """An output of another VideoJob of the same namespace."""
 
@@ -160,6 +180,7 @@ class Mask(ApiModel):
 
     source: Source
     frame: int | None = Field(None, ge=1)
+    frame_of: MaskFrameOf = MaskFrameOf.RENDER
     mode: MaskMode = MaskMode.TRACKING
     expand_ratio: float | None = Field(None, ge=0, le=1)
 
@@ -248,6 +269,7 @@ class Output(ApiModel):
     format: Literal["MP4"] = "MP4"
     width: int | None = Field(None, ge=2, le=4096, multiple_of=2)
     height: int | None = Field(None, ge=2, le=4096, multiple_of=2)
+    resolution: Resolution | None = None
     fps: float | None = Field(None, ge=1, le=120)
     crf: int | None = Field(None, ge=0, le=51)
     audio: Audio = Audio.NONE
