@@ -36,7 +36,7 @@ async def place(kube: KubeClient, namespace: str, pod: Object) -> None:
 
 async def run_on(kube: KubeClient, namespace: str, name: str) -> Object:
     """What its agent writes when the engine starts."""
-    job = await wait_for(kube, VIDEOJOB, namespace, name, phase("Scheduled"))
+    await wait_for(kube, VIDEOJOB, namespace, name, phase("Scheduled"))
     progress = {"percent": 40, "stage": "Sample", "lastUpdateTime": SEEN}
     return await job_status(kube, namespace, name, {"phase": "Running", "startTime": STARTED, "progress": progress})
 
