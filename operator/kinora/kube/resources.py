@@ -44,3 +44,8 @@ NETWORK_POLICY: Final = Resource("networking.k8s.io", "v1", "networkpolicies", "
 JOB: Final = Resource("batch", "v1", "jobs", "Job")
 ROLE_BINDING: Final = Resource("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding")
 LEASE: Final = Resource("coordination.k8s.io", "v1", "leases", "Lease")
+SECRET: Final = Resource("", "v1", "secrets", "Secret")
+TOKEN_REVIEW: Final = Resource("authentication.k8s.io", "v1", "tokenreviews", "TokenReview", namespaced=False)
+SUBJECT_ACCESS_REVIEW: Final = Resource(
+    "authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview", namespaced=False
+)

@@ -39,6 +39,7 @@ class Reflector:
     field_selector: str | None = None
     relist_seconds: float | None = None
     synced: asyncio.Event = field(default_factory=asyncio.Event)
+    listed_version: int = 0  # of the list that `on_replace` is called with: what is newer was not to be in it
 
     async def run(self) -> None:
         """Follow until cancelled."""
@@ -62,6 +63,7 @@ class Reflector:
         items, version = await self.client.list(
             self.resource, self.namespace, label_selector=self.label_selector, field_selector=self.field_selector
         )
+        self.listed_version = int(version) if version.isdigit() else 0
         self.on_replace(items)
         self.synced.set()
         return version
