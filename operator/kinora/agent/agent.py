@@ -165,6 +165,7 @@ class Agent:
         self._wake.set()
 
     def _happened(self, kind: str, job: Object) -> None:
+        self.metrics.api.shown(VIDEOJOB.plural, job, asyncio.get_running_loop().time())
         if kind == "DELETED":  # it left the selection, or it is gone: the old object does not tell which
             self._spawn(self._writer.look(job["metadata"]["uid"]))
         else:
