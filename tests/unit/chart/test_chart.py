@@ -33,7 +33,13 @@ from kinora_cluster import ROOT
 Object = dict[str, Any]
 CHART = ROOT / "charts/kinora"
 MUTABLE = {"suspend", "cancel", "priority", "ttlSecondsAfterFinished"}
-CLUSTER_SCOPED = ("ClusterRole", "ClusterRoleBinding", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+CLUSTER_SCOPED = (
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "FlowSchema",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+)
 
 
 @cache
@@ -274,6 +280,18 @@ def test_the_lease_is_reached_by_its_name_in_the_releases_own_namespace() -> Non
     env = {entry["name"]: entry for entry in pod_spec()["containers"][0]["env"]}
     assert env["KINORA_LEASE_NAME"]["value"] == "films-operator"
     assert env["POD_NAMESPACE"]["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.namespace"}}
+
+
+def test_the_lease_does_not_wait_behind_the_operators_other_requests() -> None:
+    schema = one("FlowSchema", "kinora-system-films-operator-lease")["spec"]
+    assert schema["priorityLevelConfiguration"] == {"name": "leader-election"}
+    (rule,) = schema["rules"]
+    assert rule["subjects"] == [
+        {"kind": "ServiceAccount", "serviceAccount": {"name": "films-operator", "namespace": "kinora-system"}}
+    ]
+    assert [one["resources"] for one in rule["resourceRules"]] == [["leases"]]
+    kinds = {found["kind"] for found in objects("--set", "operator.flowSchema=false")}
+    assert "FlowSchema" not in kinds
 
 
 # --- pods
