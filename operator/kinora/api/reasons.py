@@ -26,6 +26,7 @@ ASSIGNED: Final = frozenset({Phase.SCHEDULED, Phase.RUNNING, Phase.FINALIZING})
 INVALID_SPEC: Final = "InvalidSpec"
 NOT_IMPLEMENTED: Final = "NotImplemented"
 WAITING_FOR_SERVER: Final = "WaitingForServer"  # every server pod of the model is busy or starting
+ONLY_SPOT: Final = "OnlySpotCapacity"  # lost too often, or too long, for the only pools that there are
 NO_PRESET_WEIGHTS: Final = "NoPresetWeights"  # servers of the model are there, none with the files of the job's preset
 NO_MODEL_SERVER: Final = "NoModelServer"  # nothing in the namespace serves the model
 FETCHING_INPUTS: Final = "FetchingInputs"  # a stager has to fetch and look at inputs first

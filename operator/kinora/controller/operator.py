@@ -80,7 +80,7 @@ class Operator:
             again=lambda namespace, delay: self._queue.add(("bind", namespace), delay),
             bound_to=self._note_bind,
         )
-        self.usage = UsageKeeper(client, self._gatherer.ledger, settings.ledger)
+        self.usage = UsageKeeper(client, self._gatherer.ledger, settings.ledger, self._gatherer.spots)
         self.forecaster = Forecaster(self.store, self._gatherer, self._executor, self.metrics, self._take_job)
         self._planner = Planner(self.store, self._gatherer, self._binder, self.models, settings)
         # Servers whose children beside pods were made by this process: UID and generation at that time.
@@ -381,6 +381,7 @@ class Operator:
             self._children.pop(name, None)
             self._binder.cordoned.pop(name, None)
             self._executor.refusals.pop(name, None)
+            self._planner.forget(name)
             return
         mark = (server["metadata"]["uid"], server["metadata"].get("generation", 1))
         made = self._children.get(name) == mark
