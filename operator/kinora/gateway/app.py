@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -13,6 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute
 
 from kinora import __version__
 from kinora.gateway.context import Dialect, Gateway
@@ -42,10 +43,13 @@ _BY_STATUS: dict[int, type[GatewayError]] = {
 def application(gateway: Gateway, dialects: Sequence[Dialect]) -> Edge:
     """The whole application over these parts."""
     app = FastAPI(title="Kinora", version=__version__, openapi_url=None, docs_url=None, redoc_url=None)
+    routes_of: dict[str, list[BaseRoute]] = {}
     for dialect in dialects:
+        before = len(app.routes)
         app.include_router(dialect.router(gateway), tags=[dialect.name])
+        routes_of[dialect.name] = app.routes[before:]
     _errors(app, dialects)
-    _documents(app, gateway, dialects)
+    _documents(app, gateway, routes_of)
     return Edge(
         app,
         metrics=gateway.metrics,
@@ -123,13 +127,13 @@ def invalid_input(error: RequestValidationError) -> InvalidInput:
     return InvalidInput(field, "; ".join(f"{name}: {text}" if name else text for name, text in faults))
 
 
-def _documents(app: FastAPI, gateway: Gateway, dialects: Sequence[Dialect]) -> None:
+def _documents(app: FastAPI, gateway: Gateway, routes_of: Mapping[str, Sequence[BaseRoute]]) -> None:
     """OpenAPI: all of it at /openapi.json, one dialect's at /openapi/NAME.json."""
     made: dict[str, dict[str, Any]] = {}
 
     def document(name: str) -> dict[str, Any]:
         if name not in made:
-            routes = [route for route in app.routes if not name or name in (getattr(route, "tags", None) or ())]
+            routes = routes_of[name] if name else app.routes
             title = f"Kinora: {name}" if name else "Kinora"
             made[name] = get_openapi(title=title, version=__version__, routes=routes)
             schemes = made[name].setdefault("components", {}).setdefault("securitySchemes", {})
@@ -145,6 +149,6 @@ def _documents(app: FastAPI, gateway: Gateway, dialects: Sequence[Dialect]) -> N
     @app.get("/openapi/{name}.json", include_in_schema=False)
     async def one(name: str, request: Request) -> Response:
         await gateway.tenant(request, None)
-        if name not in {dialect.name for dialect in dialects}:
+        if name not in routes_of:
             raise NotFound(f"no dialect {name[:32]}")
         return JSONResponse(document(name))

@@ -26,7 +26,7 @@ Object = dict[str, Any]
 async def listening(house: House, client: httpx.AsyncClient, client_id: str = "me") -> AsyncIterator[ClientConnection]:
     url = f"{house.url.replace('http', 'ws')}/ws?clientId={client_id}"
     headers = {"Authorization": client.headers["authorization"]}
-    async with connect(url, additional_headers=headers, proxy=None) as socket:
+    async with connect(url, additional_headers=headers, proxy=None, open_timeout=DEADLINE) as socket:
         yield socket
 
 
