@@ -13,6 +13,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from integration.conftest import free_port
 from integration.gateway.comfyui import entry, finished, prompted
 from integration.gateway.house import House
 from kinora.gateway.comfyui.sockets import MAX_SOCKETS
@@ -136,3 +137,23 @@ async def test_a_tenant_has_so_many_sockets(house: House, user: httpx.AsyncClien
                     return
             except InvalidStatus:
                 continue
+
+
+async def test_a_socket_of_one_replica_hears_of_prompts_that_another_took(
+    house: House, user: httpx.AsyncClient
+) -> None:
+    other = House(house.kube, house.connection, house.namespace, house.store, values=dict(house.values))
+    await other.open(free_port(), free_port())
+    try:
+        async with listening(other, user) as socket:
+            await heard(socket, "status")
+            id_ = await prompted(user, client_id="me")
+            await house.run(id_, stage="Sample")
+            [*_, start] = await heard(socket, "execution_start")
+            assert start["data"]["prompt_id"] == id_
+            await house.fail(id_)
+            await heard(socket, "executing", node=None)
+        async with other.client(user.headers["authorization"].removeprefix("Bearer ")) as there:
+            assert (await entry(there, id_))["status"]["status_str"] == "error"
+    finally:
+        await other.close()

@@ -18,7 +18,7 @@ from kinora.gateway.comfyui import install, uploads
 from kinora.gateway.comfyui.answer import number_of
 from kinora.gateway.comfyui.errors import body_of
 from kinora.gateway.comfyui.graphs import Graphs
-from kinora.gateway.comfyui.judge import judge
+from kinora.gateway.comfyui.judge import judge, of_faults
 from kinora.gateway.comfyui.queue import Queue
 from kinora.gateway.comfyui.request import NAME, asked, file_names, json_object, submission
 from kinora.gateway.comfyui.servers import Server, servers_of, weights_of
@@ -154,7 +154,10 @@ class _Routes:
         files = await self._uploads.resolve(tenant, file_names(prompt.graph))
         judged = judge(prompt.graph, self._servers(tenant), files)
         made, _ = submission(prompt, judged, files, now=int(time.time() * 1000), body=body)
-        job = await self._service.submit(tenant, made)
+        try:
+            job = await self._service.submit(tenant, made)
+        except InvalidInput as error:
+            raise of_faults(error.faults, judged.graph) if error.faults else error from None
         return answered({"prompt_id": job.id, "number": number_of(job), "node_errors": dict(judged.node_errors)})
 
     async def _get_prompt(self, _request: Request, tenant: Tenant) -> Response:
