@@ -32,6 +32,7 @@ NO_MODEL_SERVER: Final = "NoModelServer"  # nothing in the namespace serves the 
 FETCHING_INPUTS: Final = "FetchingInputs"  # a stager has to fetch and look at inputs first
 STAGER_NOT_READY: Final = "StagerNotReady"  # ... and its pod does not run
 STAGER_DISABLED: Final = "StagerDisabled"  # the administrator has switched the stagers off: permanent
+WEBHOOKS_DISABLED: Final = "WebhooksDisabled"  # nobody delivers webhooks here: permanent
 MODEL_REFUSED: Final = "ModelEntryRefused"  # an administrator's entry of the model cannot be used
 WAITING_FOR_WORKFLOW: Final = "WaitingForWorkflow"  # the ConfigMap of a raw workflow is not there
 SUSPENDED: Final = "Suspended"

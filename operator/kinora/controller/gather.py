@@ -94,6 +94,7 @@ class Gatherer:
             missing,
             self._settings.queues,
             has_stagers=self._settings.stager.enabled or not awaits_stager(job),
+            has_webhooks=self._settings.webhooks,
         )
         verdict = check(job, self._catalogue, around)
         if not isinstance(verdict, Undecided):

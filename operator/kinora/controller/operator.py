@@ -18,6 +18,7 @@ from kinora.api.names import MODELSERVERS, VIDEOJOBS, key
 from kinora.api.reasons import Phase
 from kinora.api.transitions import is_assigned, is_finished, parse_time, phase_of
 from kinora.api.videojob import Preset
+from kinora.api.webhooks import keeps_job
 from kinora.catalogue.load import Catalogue
 from kinora.controller.binder import Binder
 from kinora.controller.executor import Executor, StaleError
@@ -482,5 +483,7 @@ class Operator:
             if left <= self._settings.resync_seconds * 2:  # later ones are found again by a resync
                 self._queue.add(("expire", key(job)), left)
             return
+        if self._settings.webhooks and keeps_job(job, dt.datetime.now(dt.UTC)):
+            return  # a later resync finds it again
         if await self._client.delete(VIDEOJOB, metadata["namespace"], metadata["name"], uid=metadata["uid"]):
             log.info("deleted %s %s: its ttlSecondsAfterFinished is over", VIDEOJOBS, key(job))

@@ -125,6 +125,8 @@ def test_selectable_fields_and_subresources() -> None:
     assert version("videojobs")["selectableFields"] == [
         {"jsonPath": ".status.phase"},
         {"jsonPath": ".status.assignment.podUID"},
+        {"jsonPath": ".spec.webhook.url"},
+        {"jsonPath": ".status.webhook.state"},
     ]
     assert version("videojobs")["subresources"] == {"status": {}}
     assert version("modelservers")["subresources"]["scale"] == {
@@ -191,7 +193,7 @@ VIDEOJOB_STATUS = [
         "list", "filename", "subfolder", "type")),
     "gpuSeconds", "lostGPUSeconds", "cost",
     *(f"lastFailure.{name}" for name in ("reason", "message", "node", "attempt", "exitCode", "time")),
-    *(f"webhook.{name}" for name in ("state", "attempts", "nextAttemptTime", "responseCode")),
+    *(f"webhook.{name}" for name in ("state", "attempts", "nextAttemptTime", "responseCode", "reason", "message")),
 ]  # fmt: skip
 MODELSERVER = [
     "model", "engine.image", "engine.args", "engine.env", "weights.claimName", "weights.claimTemplate",
