@@ -49,15 +49,18 @@ lint: venv ## Style, formatting, and the layer rule
 types: venv ## mypy, strict
 	$(BIN)/mypy
 
-generate: venv ## Write the CRDs from the models, and docs/models.md from the catalogue
+generate: venv ## Write the CRDs from the models, docs/models.md from the catalogue, the tables of docs/metrics.md
 	$(BIN)/python -m kinora.api.crd crds
 	$(BIN)/python -m kinora.catalogue.docs docs/models.md
+	$(BIN)/python -m kinora.cli.metrics_docs docs/metrics.md
 
 verify: venv ## Fail when generated files drift
 	@drift=$$(mktemp -d) && trap 'rm -rf "$$drift"' EXIT && $(BIN)/python -m kinora.api.crd "$$drift" && \
 	  diff -ru crds "$$drift" || { echo "crds/ differs from the models; run: make generate" >&2; exit 1; }
 	@$(BIN)/python -m kinora.catalogue.docs /dev/stdout | diff -u docs/models.md - || \
 	  { echo "docs/models.md differs from the catalogue; run: make generate" >&2; exit 1; }
+	@$(BIN)/python -m kinora.cli.metrics_docs docs/metrics.md /dev/stdout | diff -u docs/metrics.md - || \
+	  { echo "docs/metrics.md differs from the code; run: make generate" >&2; exit 1; }
 
 # --- tests ------------------------------------------------------------------------------------------------------------
 

@@ -165,6 +165,7 @@ class Agent:
         self._wake.set()
 
     def _happened(self, kind: str, job: Object) -> None:
+        self.metrics.api.shown(VIDEOJOB.plural, job, asyncio.get_running_loop().time())
         if kind != "DELETED":
             self._store.put(job)
         elif self._store.knows(job):

@@ -103,7 +103,9 @@ class StatusWriter:
                 job = await self._current(key, fresh=fresh)
                 status = build(job)
                 if status is not None:
-                    self.store.put(await self._patch(job, status))
+                    written = await self._patch(job, status)
+                    self._metrics.api.wrote(VIDEOJOB.plural, written, asyncio.get_running_loop().time())
+                    self.store.put(written)
                     self._metrics.writes.labels(kind=kind).inc()
                 return True
             except UnreachableError as error:

@@ -22,10 +22,12 @@ from kinora.controller.executor import Executor, StaleError
 from kinora.controller.gather import Gatherer
 from kinora.controller.metrics import Metrics
 from kinora.controller.scheduling.bind import Bind, Leave, assign
+from kinora.controller.scheduling.facts import World
 from kinora.controller.spot import pool_of
-from kinora.controller.store import Store
+from kinora.controller.store import Entry, Store
 from kinora.controller.videojob.check import Accepted
 from kinora.kube.client import ApiError
+from kinora.kube.metrics import exemplar
 from kinora.kube.resources import VIDEOJOB
 
 log = logging.getLogger(__name__)
@@ -62,6 +64,7 @@ class Binder:
         self._again = again
         self._bound = bound_to
         self.cordoned: dict[str, frozenset[str]] = {}  # ModelServer key -> UIDs of pods that get no new job
+        self._idle: dict[str, dict[str, float]] = {}  # namespace -> UID of an idle pod -> since when (loop time)
         self._reserved: set[str] = set()  # UIDs of pods with a bind on its way
         self._moving: set[str] = set()  # keys of jobs whose status is being written here
         self._written: dict[str, asyncio.Event] = {}  # keys of jobs whose status another decision writes
@@ -98,6 +101,7 @@ class Binder:
         prefix = f"{namespace}/"
         cordoned = frozenset[str]().union(*(uids for key, uids in self.cordoned.items() if key.startswith(prefix)))
         world = self._gatherer.world(namespace, self._reserved, cordoned, dt.datetime.now(dt.UTC).timestamp())
+        self._note_idle(namespace, world)
         outcome = assign(world)
         if not outcome.binds and not outcome.leaves:
             return
@@ -123,9 +127,24 @@ class Binder:
                 await ended.wait()
             await work(what)
 
+    def _note_idle(self, namespace: str, world: World) -> None:
+        """Since when each pod could take a job."""
+        before, now = self._idle.get(namespace, {}), self._store.now()
+        free = (pod.uid for pod in world.pods if pod.serves and pod.open and not pod.held)
+        self._idle[namespace] = {uid: before.get(uid, now) for uid in free}
+
+    def _bound_after(self, entry: Entry, bind: Bind) -> None:
+        """Time a job that found its pod idle; of one that waited for a pod, the wait says nothing of the operator."""
+        came = max(entry.seen, entry.since.get("staged", entry.seen))
+        idle = self._idle.get(entry.obj["metadata"]["namespace"], {}).get(bind.pod.uid)
+        if idle is not None and idle < came and not bind.ahead:
+            seconds = self._store.now() - came
+            self._metrics.dispatch_seconds.observe(seconds, exemplar(entry.obj["metadata"]["uid"]))
+
     async def _bind(self, bind: Bind) -> None:
-        job = self._store.jobs.get(bind.job)
-        if job is None or is_assigned(job.get("status") or {}):
+        entry = self._store.jobs.entries.get(bind.job)
+        job = entry.obj if entry is not None else None
+        if entry is None or job is None or is_assigned(job.get("status") or {}):
             return
         verdict = self._gatherer.verdict(job)
         if not isinstance(verdict, Accepted):  # the job's own decision will say so in its status
@@ -147,6 +166,7 @@ class Binder:
         resolved = None if is_resolved_by_stager(job) else verdict.resolved
         status = bound(job, assignment, dt.datetime.now(dt.UTC), resolved=resolved)
         if await self._write(bind.job, job, status):
+            self._bound_after(entry, bind)
             self._bound(job, bind)
             self._metrics.binds.labels("true" if bind.ahead else "false").inc()
 

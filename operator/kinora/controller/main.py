@@ -81,7 +81,7 @@ async def serve(
     ):
         await check_version(connection)
         operator = Operator(client, load_catalogue(), settings)
-        client.observe = lease_client.observe = operator.metrics.observe_api
+        client.observe = lease_client.observe = operator.metrics.api.request
         namespace = settings.lease_namespace or settings.namespace or connection.namespace
         lease = LeaseHolder(lease_client, namespace, settings.lease_name, settings.instance)
         leader = Leader(operator, client, lease, settings)

@@ -15,9 +15,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from kinora.api.names import VIDEOJOBS, key
-from kinora.api.reasons import DISRUPTED, RETRY, Phase
-from kinora.api.transitions import is_finished, parse_time, phase_of
+from kinora.api.names import MODELSERVERS, VIDEOJOBS, key
+from kinora.api.reasons import Phase
+from kinora.api.transitions import is_assigned, is_finished, parse_time, phase_of
 from kinora.api.videojob import Preset
 from kinora.api.webhooks import keeps_job
 from kinora.catalogue.load import Catalogue
@@ -48,6 +48,7 @@ log = logging.getLogger(__name__)
 Object = dict[str, Any]
 Key = tuple[str, str]
 
+_WRITTEN = {"job": VIDEOJOBS, "server": MODELSERVERS}  # kinds whose own writes come back by the watch
 OBSERVED_LIMIT = 4096
 SERVER_DELAY = 0.2  # seconds: many pods and jobs change together; a ModelServer is looked at once for all of them
 WORKFLOW_SECONDS = 5.0  # between two looks for a ConfigMap that is not there
@@ -72,6 +73,7 @@ class Operator:
         if not settings.namespace:
             self._models_read.set()
         self._executor = Executor(client, settings)
+        self._executor.wrote = lambda plural, obj: self.metrics.api.wrote(plural, obj, loop.time())
         # A pod that is idle must not wait until ten thousand new jobs have been looked at one by one.
         self._queue: WorkQueue[Key] = WorkQueue(urgent=lambda item: item[0] == "bind")
         self._binder = Binder(
@@ -86,7 +88,9 @@ class Operator:
         )
         self.usage = UsageKeeper(client, self._gatherer.ledger, settings.ledger, self._gatherer.spots)
         self.forecaster = Forecaster(self.store, self._gatherer, self._executor, self.metrics, self._take_job)
-        self._planner = Planner(self.store, self._gatherer, self._binder, self.models, settings)
+        self._planner = Planner(self.store, self._gatherer, self._binder, self.models, settings, self.metrics)
+        self.metrics.inventory.queued_keys = lambda: len(self._queue)
+        self.metrics.inventory.spot_life = lambda name, pool: self._gatherer.spots.life(name, pool, time.time())
         # Servers whose children beside pods were made by this process: UID and generation at that time.
         self._children: dict[str, tuple[str, int]] = {}
         self._pace = Pace()
@@ -110,6 +114,8 @@ class Operator:
     def deliver(self, kind: str, event_type: str, obj: Object) -> None:
         """One watch event of a kind of ``caches``."""
         cache = self.caches[kind]
+        if kind in _WRITTEN:
+            self.metrics.api.shown(_WRITTEN[kind], obj, self.store.now())
         if event_type == "DELETED":
             cache.remove(obj)
             if kind == "job":
@@ -306,7 +312,7 @@ class Operator:
     async def _worker(self) -> None:
         while True:
             item = await self._queue.get()
-            failed = False
+            failed, began = False, self.store.now()
             try:
                 await self._handle(*item)
                 self.metrics.reconciles.labels(item[0], "Done").inc()
@@ -322,6 +328,7 @@ class Operator:
                 self.metrics.reconciles.labels(item[0], "Crashed").inc()
                 log.exception("%s %s: unexpected", *item)
             finally:
+                self.metrics.reconcile_seconds.labels(item[0]).observe(self.store.now() - began)
                 self._queue.done(item, failed=failed)
 
     async def _handle(self, kind: str, name: str) -> None:
@@ -352,8 +359,10 @@ class Operator:
         except (ApiError, UnreachableError) as error:
             log.warning("reading %s again: %s", name, error)
         else:
-            if obj is not None:
-                self.deliver("server" if kind == "server" else "job", "MODIFIED", obj)
+            if obj is not None and kind == "server":
+                self.store.servers.apply(obj)
+            elif obj is not None:
+                self._take_job(obj)
         self._queue.add(item, 0.01)
 
     async def _reconcile_job(self, name: str) -> None:
@@ -369,9 +378,10 @@ class Operator:
         with self._binder.writing(name):  # a bind that waits for it finds the job as it was written
             written = await self._executor.run(VIDEOJOB, entry.obj, plan)
             if written is not None:
-                self._count_attempt(written)
                 if is_finished(written["status"]):
                     self._observe_finished(written)
+                elif is_assigned(entry.obj.get("status") or {}):
+                    self.metrics.observe_requeued(entry.obj, written, self._model_of(entry.obj))
                 self._take_job(written)
         if plan.requeue_after is not None:
             self._queue.add(("job", name), plan.requeue_after)
@@ -386,13 +396,6 @@ class Operator:
             self._queue.add(("bind", namespace))
         else:
             self._queue.add(("job", key(job)), WORKFLOW_SECONDS)
-
-    def _count_attempt(self, job: Object) -> None:
-        reason = (job.get("status") or {}).get("reason")
-        if reason == RETRY:
-            self.metrics.attempts.labels("Failed").inc()
-        elif reason == DISRUPTED:
-            self.metrics.attempts.labels("Disrupted").inc()
 
     async def _reconcile_server(self, name: str) -> None:
         server = self.store.servers.get(name)
@@ -415,6 +418,7 @@ class Operator:
             self._children[name] = mark
         if written is not None:
             self._pace.wrote(name, self.store.now())
+            self.metrics.observe_server(server, written)
             self.store.servers.apply(written)
         if plan.requeue_after is not None:
             self._queue.add(("server", name), plan.requeue_after)
@@ -469,13 +473,16 @@ class Operator:
         self._observed[uid] = None
         if len(self._observed) > OBSERVED_LIMIT:
             del self._observed[next(iter(self._observed))]
-        verdict = self._gatherer.verdict(job)
-        told = ((job.get("status") or {}).get("resolved") or {}).get("model") or ""  # a workflow is not read again
-        model = verdict.model if isinstance(verdict, Accepted) else str(told)
-        self.metrics.observe_finished(job, model)
+        self.metrics.observe_finished(job, self._model_of(job))
         self._learn(job)
         self._gatherer.forget(job)
         return True
+
+    def _model_of(self, job: Object) -> str:
+        """The name of the job's model, for metrics."""
+        verdict = self._gatherer.verdict(job)
+        told = ((job.get("status") or {}).get("resolved") or {}).get("model") or ""  # a workflow is not read again
+        return verdict.model if isinstance(verdict, Accepted) else self.metrics.inventory.known(str(told))
 
     def _note_bind(self, job: Object, bind: Bind) -> None:
         """Charge the job's queue, and hold what it was told against what came."""
