@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from kinora.api.videojob import VideoJobSpec
@@ -422,6 +424,34 @@ def test_every_source_of_a_job_has_its_field_in_the_request(body: Object) -> Non
         fields = [f"references[{index}]" for index in range(len(value))] if name == "references" else [name]
         for field in fields:
             assert made.fields[f"spec.inputs.{field}"].startswith("input.")
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(VALID, st.sampled_from(["model", "input", "parameters", "input.*", "parameters.*"]), _JSON, st.randoms())
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+def test_no_body_does_more_than_be_refused(body: Object, place: str, value: object, random: Any) -> None:
+    """Whatever one field holds: a job that the gateway would make, or a verdict that a caller can read."""
+    outer, _, inner = place.partition(".")
+    if inner and body.get(outer):
+        body = {**body, outer: {**body[outer], random.choice(sorted(body[outer])): value}}
+    else:
+        body = {**body, outer: value}
+    try:
+        request = VideoSynthesis.model_validate_json(json.dumps(body))
+        function = function_of(request, edits_only=request.model == EDIT)
+        check(request, function)
+        admit(draft(request, function).spec, catalogue(), SERVERS)
+        ignored(request, function)
+    except ValidationError:
+        pass
+    except InvalidInput as refused:
+        assert refused.message
 
 
 # --- sources and words ------------------------------------------------------------------------------------------------
