@@ -34,6 +34,8 @@ from kinora.gateway.names import LABEL_TENANT
 from kinora.gateway.service import Service
 from kinora.gateway.settings import Settings, SettingsError, settings_from
 from kinora.gateway.stores import Stores
+from kinora.gateway.webhooks.metrics import Metrics as WebhookMetrics
+from kinora.gateway.webhooks.service import Webhooks, Wiring
 from kinora.kube.client import ApiError, KubeClient, UnreachableError
 from kinora.kube.config import Connection, connect
 from kinora.kube.http import application as admin
@@ -112,7 +114,17 @@ async def serve(
         await _either(asyncio.ensure_future(stop.wait()), synced)
         if stop.is_set():
             return
+        if settings.values.webhooks.enabled:
+            renewals = await stack.enter_async_context(KubeClient(connection, user_agent="kinora-gateway"))
+            delivering = asyncio.ensure_future(parts.webhooks(renewals).run())
+            stack.push_async_callback(_ended, delivering)
         await _serve_http(settings, parts, stop, started)
+
+
+async def _ended(task: asyncio.Future[None]) -> None:
+    """End a part that has something to finish."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _signing(files: Files) -> None:
@@ -208,6 +220,21 @@ class Parts:
         if waiting:
             return f"reading {', '.join(sorted(set(waiting)))}"
         return None if self.serving else "not listening: starting, or draining"
+
+    def webhooks(self, lease_client: KubeClient) -> Webhooks:
+        """The part that delivers webhooks; its renewals have a client of their own."""
+        lease_client.observe = self.metrics.observe_api
+        return Webhooks(
+            Wiring(
+                client=self._client,
+                lease_client=lease_client,
+                namespace=self._settings.namespace,
+                instance=self._settings.instance,
+                namespaces=self._settings.namespaces,
+                values=self._settings.values.webhooks,
+                metrics=WebhookMetrics(self.metrics.registry),
+            )
+        )
 
     def _job_watch(self, scope: str | None) -> Reflector:
         def event(kind: str, obj: dict[str, Any]) -> None:

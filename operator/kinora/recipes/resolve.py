@@ -48,7 +48,7 @@ def _faults(spec: VideoJobSpec, model: Model, frames: int) -> Iterator[Fault]:
     yield from rules.mask_faults(spec, frames)
     yield from rules.resolution_faults(spec)
     yield from rules.output_faults(spec, model)
-    yield from rules.later_faults(spec)
+    yield from rules.prefix_faults(spec)
 
 
 def _frames(spec: VideoJobSpec, model: Model) -> int:

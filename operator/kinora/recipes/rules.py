@@ -235,10 +235,8 @@ def output_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:
         yield Fault("spec.output.audio", spec.output.audio, f"None, or {named} set, whose sound it would be")
 
 
-def later_faults(spec: VideoJobSpec) -> Iterator[Fault]:
-    """What the API names and this release does not do: refused, never ignored."""
-    if spec.webhook is not None:
-        yield not_yet("spec.webhook", "set", "unset")
+def prefix_faults(spec: VideoJobSpec) -> Iterator[Fault]:
+    """Where in the store the video goes."""
     refused = delivery.key_prefix_fault(spec.output.key_prefix or "")
     if refused:
         yield Fault("spec.output.keyPrefix", spec.output.key_prefix, refused)

@@ -180,7 +180,7 @@ async def test_a_form_that_lies_is_refused(house: House) -> None:
 async def test_an_upload_that_is_cut_leaves_nothing_and_can_be_sent_again(house: House) -> None:
     made = await ticket(house)
     parts = urlsplit(made.put_url)
-    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    _reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     head = f"PUT {parts.path}?{parts.query} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(PHOTO)}\r\n\r\n"
     writer.write(head.encode() + PHOTO[:-1])
     await writer.drain()

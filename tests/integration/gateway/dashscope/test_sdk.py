@@ -1,4 +1,4 @@
-"""The official `dashscope` package against the gateway, with base URL and key changed alone: 1.x classes, 2.x client."""
+"""The official `dashscope` package with base URL and key changed alone: its 1.x classes, and its 2.x client."""
 
 from __future__ import annotations
 
