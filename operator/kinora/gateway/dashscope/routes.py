@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from kinora.gateway.dashscope import answer, models
 from kinora.gateway.dashscope.answer import NAME, Whole
 from kinora.gateway.dashscope.errors import NotPending, Synchronous, problem
 from kinora.gateway.dashscope.extend import Extender
+from kinora.gateway.dashscope.inline import decoded, is_inline
 from kinora.gateway.dashscope.request import Function, VideoSynthesis, check, function_of, ignored
 from kinora.gateway.dashscope.spec import draft, retold, settled
 from kinora.gateway.dashscope.words import DONE
@@ -154,7 +155,7 @@ class Routes:
 
     async def _made(self, request: Request, asked: VideoSynthesis, function: Function) -> Job:
         tenant, made = _caller(request), draft(asked, function)
-        spec = await settled(made, lambda text: self._gateway.files.source(tenant, text))
+        spec = await settled(made, lambda text: self._source(tenant, text))
         note: dict[str, Any] = {**made.note, "request": request.state.request_id}
         if asked.asked.prompt_extend is not False:
             extended = await self._extender.extend(spec["prompt"])
@@ -175,6 +176,12 @@ class Routes:
         except InvalidInput as error:
             raise _renamed(error, made.fields) from None
 
+    async def _source(self, tenant: Tenant, text: str) -> Mapping[str, Any]:
+        if not is_inline(text):
+            return await self._gateway.files.source(tenant, text)
+        upload = await self._gateway.files.put(tenant, _once(decoded(text)))
+        return {"upload": upload.key}
+
     async def _whole(self, tenant: Tenant, job: Job) -> Whole | None:
         """Prompt and source of a finished task; None where they cannot be read now."""
         known = self._wholes.get(job.uid)
@@ -189,6 +196,10 @@ class Routes:
         while len(self._wholes) > _KEPT:
             self._wholes.popitem(last=False)
         return found
+
+
+async def _once(content: bytes) -> AsyncIterator[bytes]:
+    yield content
 
 
 async def _asked(request: Request) -> VideoSynthesis:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import re
 from typing import Any
@@ -22,6 +23,7 @@ from integration.gateway.dashscope.speaking import (
     submit,
 )
 from integration.gateway.house import House
+from kinora.gateway.dashscope.request import Function
 from unit.gateway.dashscope.asked import ONE_OF_EACH, printed
 
 pytestmark = pytest.mark.integration
@@ -300,6 +302,14 @@ async def test_what_the_api_server_refuses_is_not_to_be_tried_again(house: House
             assert response.headers["x-should-retry"] == "false"
 
 
+async def test_any_text_is_a_prompt(house: House) -> None:
+    prompt = "a\x00b\x7f\u202e 😀 \ufeff" + "狐" * 4900
+    async with house.client(await house.key()) as client:
+        id_ = await submit(client, repainting(input={"prompt": prompt}))
+        await house.succeed(id_)
+        assert (await fetched(client, id_))["output"]["orig_prompt"] == prompt
+
+
 async def test_unknown_keys_are_ignored_and_logged_by_name(house: House, caplog: pytest.LogCaptureFixture) -> None:
     body = repainting(
         input={"audio_url": "https://secret.example.com/x"}, parameters={"shot_type": "multi", "size": "1*1"}
@@ -331,6 +341,21 @@ async def _uploaded(client: httpx.AsyncClient, content: bytes, name: str = "a.pn
         response = await nobody.post(policy["upload_host"], data=form, files={"file": (name, content)})
     assert response.status_code == 200, response.text
     return f"oss://{form['key']}"
+
+
+async def test_a_picture_within_the_request_is_an_upload(house: House) -> None:
+    content = b"\x89PNG\r\n\x1a\n" + b"2" * 3000
+    body = ONE_OF_EACH[Function.EDIT]
+    picture = {"type": "reference_image", "url": f"data:image/png;base64,{base64.b64encode(content).decode()}"}
+    body = {**body, "input": {**body["input"], "media": [body["input"]["media"][0], picture]}}
+    async with house.client(await house.key()) as client:
+        id_ = await submit(client, body)
+        [reference] = (await house.job(id_))["spec"]["inputs"]["references"]
+        assert reference["source"]["upload"]
+        assert [path.read_bytes() for path in house.store.uploads()] == [content]
+        picture["url"] = "data:image/png;base64,!"
+        refused = await client.post(SYNTHESIS, json=body, headers=ASYNC)
+        assert refused.json()["message"].startswith("input.media[1].url: ")
 
 
 async def test_a_policy_has_every_field_that_a_client_reads(house: House) -> None:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from kinora.api.videojob import VideoJobSpec
 from kinora.gateway.admit import admit
+from kinora.gateway.dashscope.inline import decoded, is_inline
 from kinora.gateway.dashscope.request import Function, VideoSynthesis, check, function_of, ignored, size_of
 from kinora.gateway.dashscope.spec import SIZES, Draft, draft, retold, settled
 from kinora.gateway.errors import InvalidInput, NotFound
@@ -357,6 +358,29 @@ def test_every_range_has_an_end(place: str, name: str, value: object) -> None:
 def test_the_ends_of_a_range_are_in_it(name: str, values: tuple[float, float]) -> None:
     for value in values:
         VideoSynthesis.model_validate({"model": VACE, "input": {}, "parameters": {name: value}})
+
+
+def test_a_picture_may_be_in_the_request_itself_and_a_video_may_not() -> None:
+    picture = "data:image/png;base64," + "A" * 4000
+    media = [ONE_OF_EACH[EDITED]["input"]["media"][0], {"type": "reference_image", "url": picture}]
+    assert _draft(_with(EDITED, input={"media": media})).spec["inputs"]["references"][0]["source"] == {"url": picture}
+    for url, kind in ((picture, "video"), ("https://a.b/" + "x" * 2048, "reference_image")):
+        other = "reference_image" if kind == "video" else "video"
+        wrong = [{"type": kind, "url": url}, {"type": other, "url": "https://a.b/c"}]
+        assert _refused(_with(EDITED, input={"media": wrong})).field == "input.media[0].url"
+
+
+def test_a_picture_in_a_request_is_base64_of_a_known_type() -> None:
+    assert decoded("data:image/PNG;base64,aGVsbG8=") == b"hello"
+    for text in (
+        "data:text/html;base64,aGVsbG8=",
+        "data:image/png,hello",
+        "data:image/png;base64,",
+        "data:image/png;base64,%%",
+    ):
+        assert is_inline(text)
+        with pytest.raises(InvalidInput, match="allowed: data:image/TYPE;base64"):
+            decoded(text)
 
 
 # --- what is ignored --------------------------------------------------------------------------------------------------
