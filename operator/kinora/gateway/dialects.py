@@ -5,5 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 from kinora.gateway.context import Dialect
+from kinora.gateway.dashscope import routes as dashscope
 
-ALL: Final[tuple[Dialect, ...]] = ()
+ALL: Final[tuple[Dialect, ...]] = (dashscope.DIALECT,)
