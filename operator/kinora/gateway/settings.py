@@ -91,6 +91,7 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
         namespaces=tuple(name for name in environment.get("KINORA_NAMESPACES", "").split(",") if name),
         model_aliases={name: model for name, _, model in pairs},
         values=values,
+        host=environment.get("KINORA_LISTEN_HOST") or "0.0.0.0",  # noqa: S104
         port=int(environment.get("KINORA_GATEWAY_PORT", "8000")),
         admin_port=int(environment.get("KINORA_HTTP_PORT", "8080")),
     )
