@@ -7,6 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 E2E_CLUSTER := kinora-e2e
+# Tests side by side: a worker a core, four at most (they share one API server). PARALLEL= runs one after the other.
+PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist worksteal
 KINORA_SCALE_NAME ?= kinora-scale
 KINORA_GATEWAY_NAME ?= kinora-gateway
 
@@ -59,13 +61,13 @@ verify: venv ## Fail when generated files drift
 # --- tests ------------------------------------------------------------------------------------------------------------
 
 unit: venv ## Pure functions and single processes
-	$(BIN)/pytest tests/unit tests/cluster
+	$(BIN)/pytest $(PARALLEL) tests/unit tests/cluster
 
 contract: venv ## The stand-in against the recorded protocol; recipes against the node contract
-	$(BIN)/pytest tests/contract
+	$(BIN)/pytest $(PARALLEL) tests/contract
 
 integration: venv integration-up s3-server ## Operator, agent and policies on a real API server; S3
-	$(BIN)/pytest tests/integration
+	$(BIN)/pytest $(PARALLEL) tests/integration
 
 s3-server: ## Build the S3 server that tests sign requests for
 	@hack/s3-server.sh
