@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Final
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
+from kinora.api.allow import Allow
 from kinora.api.base import ApiModel, FreeForm
 
 CONFIG_VARIABLE: Final = "KINORA_STAGER_CONFIG"  # of a stager
 CHART_VARIABLE: Final = "KINORA_STAGER"  # of the operator: the chart's values
 
 MAX_INPUT_BYTES: Final = 2 * 1024**3  # of one input, fetched or not
-
-
-class Allow(ApiModel):
-    """What is fetched from besides the public internet on ports 80 and 443 (see kinora.storage.guard.policy)."""
-
-    hosts: list[Annotated[str, StringConstraints(max_length=253)]] = Field(default_factory=list)
-    networks: list[Annotated[str, StringConstraints(max_length=64)]] = Field(default_factory=list)
-    ports: list[Annotated[int, Field(ge=1, le=65535)]] = Field(default_factory=lambda: [80, 443])
-    http: bool = True
 
 
 class Limits(ApiModel):

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from kinora.catalogue.load import Catalogue
 from kinora.gateway.auth import NAMESPACE_HEADER, Authenticator
 from kinora.gateway.errors import GatewayError
+from kinora.gateway.files import Files
 from kinora.gateway.metrics import Metrics
 from kinora.gateway.service import Service
 from kinora.gateway.settings import Settings
@@ -26,6 +27,7 @@ class Gateway:
     service: Service
     authenticator: Authenticator
     metrics: Metrics
+    files: Files
 
     @property
     def catalogue(self) -> Catalogue:
@@ -41,7 +43,12 @@ class Gateway:
 
     def base_url(self, request: HTTPConnection) -> str:
         """Where links that are given out begin, without a slash at the end."""
-        return self.settings.values.public_url.rstrip("/") or str(request.base_url).rstrip("/")
+        return base_url(self.settings, request)
+
+
+def base_url(settings: Settings, request: HTTPConnection) -> str:
+    """Where links that are given out begin, without a slash at the end."""
+    return settings.values.public_url.rstrip("/") or str(request.base_url).rstrip("/")
 
 
 @dataclass(frozen=True)

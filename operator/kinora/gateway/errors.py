@@ -63,6 +63,12 @@ class Conflict(GatewayError):  # noqa: N818
     status = 409
 
 
+class Gone(GatewayError):  # noqa: N818
+    """It was there, and its time is over: a link that has expired."""
+
+    status = 410
+
+
 class TooLarge(GatewayError):  # noqa: N818
     """More bytes than are allowed."""
 

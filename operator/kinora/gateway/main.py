@@ -12,29 +12,36 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import uvicorn
 import uvloop
 
-from kinora.api.names import LABEL_CATALOGUE
+from kinora.api.names import LABEL_CATALOGUE, SIGNING_SECRET_TYPE
 from kinora.catalogue.load import load_catalogue
 from kinora.gateway.app import application
 from kinora.gateway.auth import Authenticator, Keys
 from kinora.gateway.cache import Jobs, Servers
-from kinora.gateway.context import Gateway
+from kinora.gateway.context import Gateway, base_url
 from kinora.gateway.dialects import ALL
+from kinora.gateway.file_routes import FILES
+from kinora.gateway.files import Files
 from kinora.gateway.limits import Rates
 from kinora.gateway.metrics import Metrics
 from kinora.gateway.models import catalogue_of
 from kinora.gateway.names import LABEL_TENANT
 from kinora.gateway.service import Service
 from kinora.gateway.settings import Settings, SettingsError, settings_from
-from kinora.kube.client import KubeClient
+from kinora.gateway.stores import Stores
+from kinora.gateway.webhooks.metrics import Metrics as WebhookMetrics
+from kinora.gateway.webhooks.service import Webhooks, Wiring
+from kinora.kube.client import ApiError, KubeClient, UnreachableError
 from kinora.kube.config import Connection, connect
 from kinora.kube.http import application as admin
 from kinora.kube.http import serve as listen
 from kinora.kube.resources import CONFIGMAP, MODELSERVER, SECRET, VIDEOJOB
+from kinora.kube.secret_keys import SecretKeyError, SecretKeys
 from kinora.kube.watch import Reflector
 
 log = logging.getLogger(__name__)
@@ -101,11 +108,35 @@ async def serve(
         stack.push_async_callback(runner.cleanup)
         watching = [asyncio.ensure_future(reflector.run()) for reflector in parts.reflectors]
         stack.callback(_cancel, watching)
-        synced = asyncio.gather(*(reflector.synced.wait() for reflector in parts.reflectors))
+        stack.push_async_callback(parts.gateway.files.stores.close)
+        waited = [reflector.synced.wait() for reflector in parts.reflectors]
+        synced = asyncio.gather(_signing(parts.gateway.files), *waited)
         await _either(asyncio.ensure_future(stop.wait()), synced)
         if stop.is_set():
             return
+        if settings.values.webhooks.enabled:
+            renewals = await stack.enter_async_context(KubeClient(connection, user_agent="kinora-gateway"))
+            delivering = asyncio.ensure_future(parts.webhooks(renewals).run())
+            stack.push_async_callback(_ended, delivering)
         await _serve_http(settings, parts, stop, started)
+
+
+async def _ended(task: asyncio.Future[None]) -> None:
+    """End a part that has something to finish."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def _signing(files: Files) -> None:
+    """Until the key that links are signed with is read, or made."""
+    while True:
+        try:
+            await files.start()
+        except (SecretKeyError, ApiError, UnreachableError) as error:
+            log.warning("the key for links: %s; trying again", error)
+            await asyncio.sleep(2)
+        else:
+            return
 
 
 def _cancel(tasks: Sequence[asyncio.Future[None]]) -> None:
@@ -123,7 +154,7 @@ async def _serve_http(
     settings: Settings, parts: Parts, stop: asyncio.Event, started: Callable[[Gateway], None] | None
 ) -> None:
     config = uvicorn.Config(
-        application(parts.gateway, [one for one in ALL if one.name in settings.values.dialects]),
+        application(parts.gateway, [FILES, *(one for one in ALL if one.name in settings.values.dialects)]),
         host=settings.host,
         port=settings.port,
         log_config=None,
@@ -167,6 +198,7 @@ class Parts:
                 client, self._keys, namespaces=settings.namespaces, limits=settings.values.account_limits
             ),
             metrics=self.metrics,
+            files=self._files(service),
         )
         self._read_models()
         self.metrics.jobs.set_function(lambda: len(self._jobs))
@@ -176,12 +208,33 @@ class Parts:
         for scope in settings.namespaces or (None,):
             self.reflectors += [self._job_watch(scope), self._server_watch(scope)]
 
+    def _files(self, service: Service) -> Files:
+        settings, values = self._settings, self._settings.values
+        signing = SecretKeys(self._client, settings.namespace, values.signing_secret, make=SIGNING_SECRET_TYPE)
+        stores = Stores(self._client, service.servers, values.store_url)
+        return Files(stores, service, signing, partial(base_url, settings), values.retention)
+
     def obstacle(self) -> str | None:
         """Why no request should be sent here; None: it may."""
         waiting = [one.resource.plural for one in self.reflectors if not one.synced.is_set()]
         if waiting:
             return f"reading {', '.join(sorted(set(waiting)))}"
         return None if self.serving else "not listening: starting, or draining"
+
+    def webhooks(self, lease_client: KubeClient) -> Webhooks:
+        """The part that delivers webhooks; its renewals have a client of their own."""
+        lease_client.observe = self.metrics.observe_api
+        return Webhooks(
+            Wiring(
+                client=self._client,
+                lease_client=lease_client,
+                namespace=self._settings.namespace,
+                instance=self._settings.instance,
+                namespaces=self._settings.namespaces,
+                values=self._settings.values.webhooks,
+                metrics=WebhookMetrics(self.metrics.registry),
+            )
+        )
 
     def _job_watch(self, scope: str | None) -> Reflector:
         def event(kind: str, obj: dict[str, Any]) -> None:

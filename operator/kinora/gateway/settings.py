@@ -9,7 +9,9 @@ from typing import Annotated, Final
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic.alias_generators import to_camel
 
+from kinora.api.webhooks import WebhookValues
 from kinora.gateway.tenants import DIALECTS, Limits
+from kinora.gateway.webhooks.send import policy_of
 
 CHART_VARIABLE: Final = "KINORA_GATEWAY"
 #: Where a namespace's store is served: the Service that the operator makes for a stager.
@@ -53,6 +55,7 @@ class GatewayValues(_Values):
     retention: Retention = Field(default_factory=Retention)
     prompt_extend: PromptExtend = Field(default_factory=PromptExtend)
     drain_seconds: float = Field(5.0, ge=0)
+    webhooks: WebhookValues = Field(default_factory=WebhookValues)
     store_url: str = STORE_URL
 
 
@@ -81,6 +84,10 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(step) for step in first["loc"])
         raise SettingsError(f"{CHART_VARIABLE}: {place}: {first['msg']}") from None
+    try:
+        policy_of(values.webhooks.allow)
+    except ValueError as error:
+        raise SettingsError(f"{CHART_VARIABLE}: {error}") from None
     unknown = sorted(set(values.dialects) - set(DIALECTS))
     if unknown:
         raise SettingsError(f"{CHART_VARIABLE}: dialects: {', '.join(unknown)}; allowed: {', '.join(DIALECTS)}")

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 
+from integration.gateway.storehouse import StoreHouse
 from kinora.api import transitions
 from kinora.api.reasons import Phase
 from kinora.gateway.context import Gateway
@@ -39,6 +40,7 @@ class House:
     kube: KubeClient
     connection: Connection
     namespace: str
+    store: StoreHouse
     url: str = ""
     gateway: Gateway | None = None
     values: Object = field(default_factory=dict)

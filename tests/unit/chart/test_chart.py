@@ -155,7 +155,7 @@ def test_what_a_stager_may_do() -> None:
 def test_what_a_weights_job_may_do() -> None:
     assert rules(WEIGHTS_CLUSTER_ROLE) == {
         ("", "pods/status", "patch"),
-        *(("coordination.k8s.io", "leases", verb) for verb in ("get", "create", "update")),
+        *(("coordination.k8s.io", "leases", verb) for verb in ("get", "list", "watch", "create", "patch")),
     }
 
 
