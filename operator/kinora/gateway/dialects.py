@@ -5,5 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from kinora.gateway.context import Dialect
+from kinora.gateway.openai import routes as openai
+from kinora.gateway.runcomfy import routes as runcomfy
+from kinora.gateway.wavespeed import routes as wavespeed
 
-ALL: Final[tuple[Dialect, ...]] = ()
+ALL: Final[tuple[Dialect, ...]] = (wavespeed.DIALECT, runcomfy.DIALECT, openai.DIALECT)

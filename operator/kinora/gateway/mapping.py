@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from kinora.api.base import integral
 from kinora.api.videojob import SEED_MAX
 from kinora.catalogue.load import Catalogue
-from kinora.gateway.errors import InvalidInput
+from kinora.gateway.errors import InvalidInput, NotFound
 from kinora.gateway.jobs import Artifact, Job
 
 Spec = dict[str, Any]
@@ -139,21 +139,31 @@ def compact(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def settle(spec: Spec, source: SourceOf) -> Spec:
-    """The spec with every `{"url": text}` of its inputs replaced by what `source` makes of the text."""
+    """The spec with every `{"url": text}` of its inputs replaced by what `source` makes of the text.
+
+    Raises InvalidInput with the field where `source` does not take the text (InvalidInput, NotFound).
+    """
     inputs = dict(spec.get("inputs") or {})
     for name, value in inputs.items():
+        field = f"spec.inputs.{name}"
         if isinstance(value, list):
-            inputs[name] = [{**one, "source": await _settled(one["source"], source)} for one in value]
+            settled = [await _settled(one["source"], source, f"{field}[{index}]") for index, one in enumerate(value)]
+            inputs[name] = [{**one, "source": found} for one, found in zip(value, settled, strict=True)]
         elif "source" in value:
-            inputs[name] = {**value, "source": await _settled(value["source"], source)}
+            inputs[name] = {**value, "source": await _settled(value["source"], source, field)}
         else:
-            inputs[name] = await _settled(value, source)
+            inputs[name] = await _settled(value, source, field)
     return {**spec, "inputs": inputs} if inputs else spec
 
 
-async def _settled(value: Source, source: SourceOf) -> Source:
+async def _settled(value: Source, source: SourceOf, field: str) -> Source:
     text = value.get("url")
-    return dict(await source(text)) if isinstance(text, str) else value
+    if not isinstance(text, str):
+        return value
+    try:
+        return dict(await source(text))
+    except (InvalidInput, NotFound) as error:  # a 404 would say that the route or the job is not there
+        raise InvalidInput(field, f"{field} is refused: {error.message}") from None
 
 
 def local_model(hosted: str, default: str, catalogue: Catalogue) -> str:

@@ -46,10 +46,11 @@ from .hosted import ID, artifact, job, validated
 
 MODEL = "wan2.1-vace-14b"
 LINK = "https://media.example.com/a.png"
+PICTURE = {"url": LINK}
 UPLOAD = {"upload": "uploads/a.mp4"}
 
 
-def made(picture: str | None = None, **given: Any) -> dict[str, Any]:
+def made(picture: dict[str, Any] | None = None, **given: Any) -> dict[str, Any]:
     return create_draft(parse(CreateVideo, {"prompt": "a fox runs", **given}), MODEL, picture).spec
 
 
@@ -88,7 +89,7 @@ def test_sizes_of_the_api_that_the_model_does_not_render_are_delivered_all_the_s
 
 
 def test_an_input_reference_is_the_first_frame() -> None:
-    spec = made(LINK)
+    spec = made(PICTURE)
     assert (spec["task"], spec["inputs"]) == ("ImageToVideo", {"image": {"url": LINK}})
     validated(spec)
 
@@ -158,7 +159,7 @@ def test_an_extension_adds_the_seconds_that_are_asked_for_or_says_what_is_possib
 ) -> None:
     most = 161
     if max(generated_frames(frames, clip) for frames in range(5, most + 1, 4)) < seconds * fps:
-        with pytest.raises(InvalidInput, match="^seconds is .*; allowed: at most"):
+        with pytest.raises(InvalidInput, match=r"^seconds is .*; allowed: at most"):
             extension_frames(seconds, fps, clip, most)
         return
     frames = extension_frames(seconds, fps, clip, most)
@@ -178,10 +179,10 @@ def test_a_clip_of_unknown_length_is_taken_to_be_longer_than_what_is_added() -> 
 
 
 def test_a_remix_is_the_stored_request_with_another_prompt_and_the_seed_that_was_rendered() -> None:
-    stored = {**made(LINK, num_inference_steps=20), "queue": "q", "ttlSecondsAfterFinished": 60, "cancel": False}
+    stored = {**made(PICTURE, num_inference_steps=20), "queue": "q", "ttlSecondsAfterFinished": 60, "cancel": False}
     spec = remix_spec(stored, "a wolf runs", 42)
     assert spec == {
-        **made(LINK, num_inference_steps=20),
+        **made(PICTURE, num_inference_steps=20),
         "prompt": "a wolf runs",
         "parameters": {"durationSeconds": 4, "steps": 20, "seed": 42},
     }
@@ -226,9 +227,9 @@ _valid = st.fixed_dictionaries(
 
 
 @settings(deadline=None)
-@given(_valid, st.sampled_from([None, LINK]))
+@given(_valid, st.sampled_from([None, PICTURE]))
 def test_every_valid_request_is_a_valid_videojob_from_which_it_can_be_read_back(
-    given_: dict[str, Any], picture: str | None
+    given_: dict[str, Any], picture: dict[str, Any] | None
 ) -> None:
     assume(max(int(side) for side in given_.get("size", "2x2").split("x")) <= 1280)
     spec = made(picture, **given_)
@@ -244,7 +245,7 @@ def test_every_valid_request_is_a_valid_videojob_from_which_it_can_be_read_back(
     names = {"fps": "fps", "num_inference_steps": "steps", "guidance_scale": "guidance", "flow_shift": "shift"}
     for name, field in {**names, "seed": "seed"}.items():
         assert parameters.get(field) == given_.get(name)
-    assert spec.get("inputs", {}) == ({} if picture is None else {"image": {"url": picture}})
+    assert spec.get("inputs", {}) == ({} if picture is None else {"image": picture})
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------
@@ -304,7 +305,8 @@ def test_what_is_told_later_is_kept_beside_the_job() -> None:
         "size": "1280x720",
         "remixedFrom": "v",
     }
-    assert answer.note_of(made(num_frames=81, fps=16), ())["seconds"] == "5.0625"
+    assert answer.note_of(made(num_frames=81, fps=12), (), fps=16)["seconds"] == "6.75"
+    assert answer.note_of(made(num_frames=81), (), fps=16)["seconds"] == "5.0625"
     assert answer.note_of({"model": MODEL, "task": "Edit"}, ()) == {}
 
 

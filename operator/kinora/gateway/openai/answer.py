@@ -145,14 +145,17 @@ def listed(jobs: Sequence[Job], more: bool, *, retention_seconds: int = 0) -> Vi
     )
 
 
-def note_of(spec: dict[str, Any], notes: Sequence[str], **more: Any) -> dict[str, Any]:
-    """What is kept beside the job: length and size as asked for, since both are told before anything is rendered."""
+def note_of(spec: dict[str, Any], notes: Sequence[str], *, fps: float | None = None, **more: Any) -> dict[str, Any]:
+    """What is kept beside the job: length and size as asked for, since both are told before anything is rendered.
+
+    `fps`: the model's own. `more`: what else is to be kept; None is left out.
+    """
     parameters, output = spec.get("parameters") or {}, spec.get("output") or {}
     kept: dict[str, Any] = {"notes": list(notes)} if notes else {}
     if "durationSeconds" in parameters:
         kept["seconds"] = f"{parameters['durationSeconds']:g}"
-    elif "frames" in parameters and "fps" in parameters:
-        kept["seconds"] = f"{parameters['frames'] / parameters['fps']:g}"
+    elif "frames" in parameters and spec.get("task") != "Extend" and (rate := parameters.get("fps") or fps):
+        kept["seconds"] = f"{parameters['frames'] / rate:g}"
     if "width" in output and "height" in output:
         kept["size"] = f"{output['width']}x{output['height']}"
     return {**kept, **{name: value for name, value in more.items() if value is not None}}

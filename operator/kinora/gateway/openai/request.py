@@ -1,7 +1,6 @@
 """Requests of /v1/videos -> VideoJob.spec. Pure. Fields of the `openai` package, and those that other servers added.
 
-`input_reference` and `video` are texts by the time they are here (a URL, or a key that the caller settles), or the id
-of a video of this gateway.
+Which file `input_reference` and `video` are is the caller's to find out: here they are Sources of a VideoJob.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from pydantic import Field, StringConstraints
 
 from kinora.catalogue.load import Catalogue
 from kinora.gateway.errors import InvalidInput, ModelNotFound
-from kinora.gateway.mapping import MAX_PROMPT, MAX_SEED, Body, Draft, compact, shown, size_of, unknown_notes, url
+from kinora.gateway.mapping import MAX_PROMPT, MAX_SEED, Body, Draft, Source, compact, shown, size_of, unknown_notes
 from kinora.recipes.joining import generated_frames
 
 #: What the API renders where the request says nothing.
@@ -94,8 +93,8 @@ class RemixVideo(Body):
     prompt: _Prompt
 
 
-def create_draft(asked: CreateVideo, model: str, picture: str | None) -> Draft:
-    """A video from a prompt and, where there is one, its first frame (`picture`: the text that names it)."""
+def create_draft(asked: CreateVideo, model: str, picture: Source | None) -> Draft:
+    """A video from a prompt and, where there is one, its first frame."""
     width, height = _size(asked)
     length = {"frames": asked.num_frames} if asked.num_frames else {"durationSeconds": asked.seconds}
     spec = {
@@ -103,19 +102,19 @@ def create_draft(asked: CreateVideo, model: str, picture: str | None) -> Draft:
         "task": "TextToVideo" if picture is None else "ImageToVideo",
         "prompt": asked.prompt,
         "negativePrompt": asked.negative_prompt,
-        "inputs": {} if picture is None else {"image": url(picture)},
+        "inputs": {} if picture is None else {"image": picture},
         "parameters": compact({**length, **_parameters(asked)}),
         "output": {"width": width, "height": height},
     }
     return Draft(compact(spec), unknown_notes(asked))
 
 
-def edit_draft(asked: EditVideo, model: str, source: dict[str, Any]) -> Draft:
+def edit_draft(asked: EditVideo, model: str, source: Source) -> Draft:
     """An edit: as long and as large as the video that it starts from. `source`: that video, as VideoJobs name it."""
     return _with_video(asked, model, "Edit", {"video": source}, {})
 
 
-def extend_draft(asked: ExtendVideo, model: str, source: dict[str, Any], frames: int) -> Draft:
+def extend_draft(asked: ExtendVideo, model: str, source: Source, frames: int) -> Draft:
     """A video that goes on from another one; `frames` as `extension_frames` has it."""
     return _with_video(asked, model, "Extend", {"firstClip": source}, {"frames": frames})
 

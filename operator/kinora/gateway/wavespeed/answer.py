@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, Field
 
@@ -14,7 +14,8 @@ from kinora.gateway.mapping import failure, iso_milliseconds
 from kinora.gateway.wavespeed.request import NAMES
 
 SYNC_TIMED_OUT: Final = 5004
-_STATUS: Final[Mapping[State, Literal["created", "processing", "completed", "failed"]]] = {
+#: A job's state in the API's words.
+STATUS: Final[Mapping[State, Literal["created", "processing", "completed", "failed"]]] = {
     State.QUEUED: "created",
     State.RUNNING: "processing",
     State.SUCCEEDED: "completed",
@@ -93,7 +94,7 @@ def prediction(job: Job, *, url: str, links: Sequence[str]) -> Prediction:
         outputs=list(links) if completed else [],
         urls=Urls(get=url),
         has_nsfw_contents=[False] * len(links) if completed else [],
-        status=_STATUS[job.state],
+        status=STATUS[job.state],
         created_at=iso_milliseconds(job.submit_time),
         error=error_text(job) if failed else "",
         timings=Timings(inference=spent),
@@ -125,9 +126,3 @@ def error_text(job: Job) -> str:
 def without_http(text: str) -> str:
     """The text with `HTTP 503` told as `status 503`."""
     return re.sub(r"HTTP(/\d(\.\d)?)?\s+(?=\d)", "status ", text)
-
-
-def page(items: Sequence[Prediction], number: int, total: int) -> dict[str, Any]:
-    """One page of predictions, in the envelope."""
-    data = {"page": number, "total": total, "items": [item.model_dump(exclude_none=True) for item in items]}
-    return {"code": 200, "message": "success", "data": data}

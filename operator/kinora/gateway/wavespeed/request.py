@@ -7,8 +7,19 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, StringConstraints
 
+from kinora.catalogue.load import Catalogue
 from kinora.gateway.errors import InvalidInput
-from kinora.gateway.mapping import MAX_PROMPT, Body, Draft, compact, references, size_of, unknown_notes, url
+from kinora.gateway.mapping import (
+    MAX_PROMPT,
+    Body,
+    Draft,
+    compact,
+    local_model,
+    references,
+    size_of,
+    unknown_notes,
+    url,
+)
 
 #: The model of the document, the name by which an administrator may map it, and the model that is meant otherwise.
 MODEL: Final = "wavespeed-ai/wan-2.1-14b-vace"
@@ -28,7 +39,7 @@ NAMES: Final = {
     "spec.inputs.firstFrame": "first_image",
     "spec.inputs.lastFrame": "last_image",
     "spec.parameters.durationSeconds": "duration",
-    "spec.parameters.frames": "duration",
+    "spec.parameters.frames": "frames",
     "spec.parameters.steps": "num_inference_steps",
     "spec.parameters.guidance": "guidance_scale",
     "spec.parameters.shift": "flow_shift",
@@ -69,6 +80,17 @@ class Prediction(Body):
     seed: int = Field(-1, ge=-1, le=2147483647, description="-1: a random one")
     loras: list[dict[str, Any]] | None = Field(None, description="Refused: weights come from the catalogue alone")
     enable_sync_mode: bool = Field(False, description="Keep the request open until the result is there")
+
+
+def model_of(path: str, catalogue: Catalogue) -> str | None:
+    """The local model behind the model in a request's path; None: there is none of that name.
+
+    The document's model, or any other of the catalogue under `vendor/name`: all take the same parameters.
+    """
+    if path == MODEL:
+        return local_model(HOSTED, LOCAL, catalogue)
+    vendor, _, name = path.partition("/")
+    return name if vendor and catalogue.get(name) is not None else None
 
 
 @dataclass(frozen=True, slots=True)
