@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 from PIL import Image
+from websockets.asyncio.client import ClientConnection, connect
 
 from integration.gateway.house import House, artifact_of
 from kinora.catalogue.load import load_catalogue
 from kinora.gateway.tenants import Tenant
 from kinora_cluster import ROOT
 from unit.workflows.made import sound
+from waiting import DEADLINE
 
 Object = dict[str, Any]
 CLIP = (ROOT / "examples/inputs/bunny.mp4").read_bytes()
@@ -72,6 +78,24 @@ async def cancelled(house: House, *ids: str) -> list[bool]:
 async def entry(client: httpx.AsyncClient, id_: str) -> Object:
     found: Object = (await client.get(f"/history/{id_}")).json()
     return found[id_]
+
+
+@asynccontextmanager
+async def listening(house: House, client: httpx.AsyncClient, client_id: str = "me") -> AsyncIterator[ClientConnection]:
+    """A websocket of the client's key."""
+    url = f"{house.url.replace('http', 'ws')}/ws?clientId={client_id}"
+    headers = {"Authorization": client.headers["authorization"]}
+    async with connect(url, additional_headers=headers, proxy=None, open_timeout=DEADLINE) as socket:
+        yield socket
+
+
+async def heard(socket: ClientConnection, until: str, *, seconds: float = DEADLINE, **data: Any) -> list[Object]:
+    """Messages up to the one of this type with these data."""
+    messages: list[Object] = []
+    async with asyncio.timeout(seconds):
+        while not messages or messages[-1]["type"] != until or not data.items() <= messages[-1]["data"].items():
+            messages.append(json.loads(await socket.recv()))
+    return messages
 
 
 def tenant_of(house: House, name: str = "user") -> Tenant:

@@ -4,40 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
 import pytest
-from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from integration.conftest import free_port
-from integration.gateway.comfyui import entry, finished, prompted
+from integration.gateway.comfyui import entry, finished, heard, listening, prompted
 from integration.gateway.house import House
 from kinora.gateway.comfyui.sockets import MAX_SOCKETS
 from waiting import DEADLINE
 
 pytestmark = pytest.mark.integration
 Object = dict[str, Any]
-
-
-@asynccontextmanager
-async def listening(house: House, client: httpx.AsyncClient, client_id: str = "me") -> AsyncIterator[ClientConnection]:
-    url = f"{house.url.replace('http', 'ws')}/ws?clientId={client_id}"
-    headers = {"Authorization": client.headers["authorization"]}
-    async with connect(url, additional_headers=headers, proxy=None, open_timeout=DEADLINE) as socket:
-        yield socket
-
-
-async def heard(socket: ClientConnection, until: str, **data: Any) -> list[Object]:
-    """Messages up to the one of this type with these data."""
-    messages: list[Object] = []
-    async with asyncio.timeout(DEADLINE):
-        while not messages or messages[-1]["type"] != until or not data.items() <= messages[-1]["data"].items():
-            messages.append(json.loads(await socket.recv()))
-    return messages
 
 
 async def test_a_client_follows_its_prompt(house: House, user: httpx.AsyncClient) -> None:
