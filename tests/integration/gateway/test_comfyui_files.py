@@ -113,10 +113,10 @@ async def test_a_graph_reads_uploads_pinned_by_hash_and_results_of_jobs(house: H
     reads["52"] = node("GetVideoComponents", video=["51", 0])
     id_ = await prompted(user, reads)
     files = (await house.job(id_))["spec"]["workflow"]["files"]
-    assert {file["name"] for file in files} == {"杯子.jpg", f"output/{result}"}
+    assert {file["name"] for file in files} == {"杯子.jpg", f"{result} [output]"}
     by_name = {file["name"]: file for file in files}
     assert by_name["杯子.jpg"]["source"]["upload"].endswith(by_name["杯子.jpg"]["sha256"])
-    artifact = by_name[f"output/{result}"]["source"]["artifact"]
+    artifact = by_name[f"{result} [output]"]["source"]["artifact"]
     assert artifact == {"videoJobName": (await house.job(earlier))["metadata"]["name"], "index": 0}
     missing = graph(n17={"reference_image": ["50", 0]}) | {"50": node("LoadImage", image="nothing.png")}
     wrong = await user.post("/prompt", json={"prompt": missing})
