@@ -104,3 +104,13 @@ class S3Store(ApiModel):
         None, json_schema_extra=cel(_text_rule("publicEndpoint", _ENDPOINT, _ENDPOINT_ALLOWED))
     )
     ca_config_map: ConfigMapSource | None = None
+
+
+def s3_root(bucket: str, prefix: str | None) -> str:
+    """`s3://bucket/prefix/`, as it begins the uri of everything in the store."""
+    return f"s3://{bucket}/{key_prefix(prefix)}"
+
+
+def key_prefix(prefix: str | None) -> str:
+    """What whole keys begin with: empty, or with a `/` at its end."""
+    return f"{prefix.removesuffix('/')}/" if prefix else ""

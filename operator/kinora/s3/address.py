@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, urlsplit
 
-from kinora.api.s3store import Addressing, S3Store
+from kinora.api.s3store import Addressing, S3Store, key_prefix, s3_root
 from kinora.s3.sigv4 import encoded_query
 
 DEFAULT_REGION: Final = "us-east-1"
@@ -42,12 +42,12 @@ class Bucket:
         if spec.addressing is not None:
             hosted = spec.addressing is Addressing.VIRTUAL_HOSTED
         public = (spec.public_endpoint or endpoint).rstrip("/")
-        return cls(spec.bucket, endpoint, region, hosted, public, prefix_of(spec))
+        return cls(spec.bucket, endpoint, region, hosted, public, key_prefix(spec.prefix))
 
     @property
     def root(self) -> str:
         """`s3://bucket/prefix/`, as it begins the uri of everything in it."""
-        return f"s3://{self.name}/{self.prefix}"
+        return s3_root(self.name, self.prefix)
 
     def url(self, key: str = "", query: Iterable[tuple[str, str]] = (), *, public: bool = False) -> str:
         """The URL of a whole key (with its prefix), or of the bucket, encoded as it is signed and sent."""
@@ -57,8 +57,3 @@ class Bucket:
         text = encoded_query(query)
         whole = f"{at.scheme}://{where if key or self.virtual_hosted else where.removesuffix('/')}"
         return f"{whole}?{text}" if text else whole
-
-
-def prefix_of(spec: S3Store) -> str:
-    """What keys begin with: empty, or with a `/` at its end."""
-    return f"{spec.prefix.removesuffix('/')}/" if spec.prefix else ""

@@ -7,6 +7,8 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from kinora import __version__
 from kinora.api.stagerconfig import CONFIG_VARIABLE, StagerConfig
@@ -21,6 +23,9 @@ from kinora.stager.settings import Settings, SettingsError, settings_from
 from kinora.stager.stager import Parts, Stager
 from kinora.storage.guard.fetch import GuardedFetcher
 from kinora.storage.inputs import PvcInputs
+from kinora.storage.opened import opened_bucket
+from kinora.storage.s3_inputs import S3Inputs
+from kinora.storage.staged import StagedInputs
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +54,10 @@ async def serve_until_told(settings: Settings, connection: Connection) -> None:
 async def stage(settings: Settings, connection: Connection) -> None:
     """Serve with the real parts until cancelled."""
     config, metrics = settings.config, Metrics()
-    async with KubeClient(connection, user_agent="kinora-stager") as client:
-        store = PvcInputs(settings.artifacts, config.artifact_claim, settings.namespace)
+    async with (
+        KubeClient(connection, user_agent="kinora-stager") as client,
+        inputs_of(settings) as store,
+    ):
         fetcher = GuardedFetcher(settings.policy, agent=f"kinora/{__version__}")
         stager = Stager(
             Parts(
@@ -67,6 +74,17 @@ async def stage(settings: Settings, connection: Connection) -> None:
             await stager.run()
         finally:
             await runner.cleanup()
+
+
+@asynccontextmanager
+async def inputs_of(settings: Settings) -> AsyncIterator[StagedInputs]:
+    """The inputs in the store that this stager serves."""
+    bucket = settings.config.artifact_s3
+    if bucket is None:
+        yield PvcInputs(settings.artifacts, settings.config.artifact_claim, settings.namespace)
+        return
+    async with opened_bucket(bucket, settings.mounts) as store:
+        yield S3Inputs(store, settings.namespace, scratch=settings.mounts.scratch)
 
 
 def catalogue_of(config: StagerConfig) -> Catalogue:

@@ -10,6 +10,7 @@ from kinora.api import names
 from kinora.api.agentconfig import NAMESPACE_VARIABLE
 from kinora.api.stagerconfig import CONFIG_VARIABLE, Allow, StagerConfig
 from kinora.storage.guard.policy import Policy
+from kinora.storage.opened import Mounts
 
 
 class SettingsError(Exception):
@@ -35,6 +36,7 @@ class Settings:
     artifacts: Path = Path(names.ARTIFACTS_DIR)
     listen_host: str = "0.0.0.0"  # noqa: S104 - the kubelet's probes and Prometheus come from outside the pod
     listen_port: int = names.STAGER_PORT
+    mounts: Mounts = field(default_factory=Mounts)
 
 
 def policy_of(allow: Allow) -> Policy:

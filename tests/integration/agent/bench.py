@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from kinora.agent.agent import Agent, Parts
+from kinora.agent.main import store_of
 from kinora.agent.settings import Identity, Paths, Settings, Times
 from kinora.api import names, transitions
 from kinora.api.agentconfig import AgentConfig
@@ -28,7 +29,7 @@ from kinora.engine.supervisor_client import SupervisorClient
 from kinora.kube.client import ApiError, KubeClient
 from kinora.kube.config import Connection
 from kinora.kube.resources import POD, ROLE_BINDING, SERVICE_ACCOUNT, VIDEOJOB, Resource
-from kinora.storage.pvc import PvcStore
+from kinora.storage.opened import Mounts
 from kinora.weights.tiny import write_demo_weights
 
 Object = dict[str, Any]
@@ -56,6 +57,7 @@ class Bench:
     claims: list[str] = field(default_factory=lambda: ["media"])
     drain_seconds: int = 60
     times: Times = field(default_factory=lambda: Times(weights_missing=0.1, outcome=1.0, write_retry=0.05))
+    bucket: Object | None = None  # spec.artifacts.s3, where artifacts are in no folder
     agent: Agent | None = None
     api_port: int | None = None  # of a proxy that the agent goes through
     _running: asyncio.Task[None] | None = None
@@ -70,7 +72,7 @@ class Bench:
             config=AgentConfig(
                 modelServerName="vace",
                 model=MODEL,
-                artifactClaim="artifacts",
+                **({"artifactS3": self.bucket} if self.bucket else {"artifactClaim": "artifacts"}),
                 inputClaims=self.claims,
                 drainSeconds=self.drain_seconds,
             ),
@@ -83,6 +85,7 @@ class Bench:
                 supervisor=str(self.root / "s.sock"),
             ),
             times=self.times,
+            mounts=Mounts(secret=self.root / "secret", scratch=self.root),
             engine_url=f"http://127.0.0.1:{self.port}",
         )
 
@@ -130,6 +133,7 @@ class Bench:
         async with (
             KubeClient(await self._login(), user_agent="kinora-agent") as client,
             ComfyClient(settings.engine_url) as engine,
+            store_of(settings) as store,
         ):
             self.agent = Agent(
                 Parts(
@@ -137,7 +141,7 @@ class Bench:
                     client=client,
                     engine=engine,
                     supervisor=SupervisorClient(settings.paths.supervisor),
-                    store=PvcStore(settings.paths.artifacts, "artifacts"),
+                    store=store,
                     model=model,
                 )
             )

@@ -116,6 +116,5 @@ def _not_implemented(spec: ModelServerSpec) -> list[str]:
     given = {
         "spec.warmup": spec.warmup,
         "spec.recycle": spec.recycle is not None,
-        "spec.artifacts.s3": spec.artifacts.s3 is not None,
     }
     return [field for field, is_given in given.items() if is_given]
