@@ -7,11 +7,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 E2E_CLUSTER := kinora-e2e
+# Tests side by side: a worker a core, four at most (they share one API server). PARALLEL= runs one after the other.
+PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist worksteal
 KINORA_SCALE_NAME ?= kinora-scale
+KINORA_GATEWAY_NAME ?= kinora-gateway
 
 include hack/make/cluster.mk
 
-.PHONY: help venv lock fmt lint types generate verify unit contract integration s3-server e2e test demo demo-down bench bench-failover bench-scale \
+.PHONY: help venv lock fmt lint types generate verify unit contract integration s3-server e2e test demo demo-down bench bench-failover bench-scale bench-gateway \
   docs-pictures clean
 
 help: ## List the targets
@@ -58,13 +61,13 @@ verify: venv ## Fail when generated files drift
 # --- tests ------------------------------------------------------------------------------------------------------------
 
 unit: venv ## Pure functions and single processes
-	$(BIN)/pytest tests/unit tests/cluster
+	$(BIN)/pytest $(PARALLEL) tests/unit tests/cluster
 
 contract: venv ## The stand-in against the recorded protocol; recipes against the node contract
-	$(BIN)/pytest tests/contract
+	$(BIN)/pytest $(PARALLEL) tests/contract
 
 integration: venv integration-up s3-server ## Operator, agent and policies on a real API server; S3
-	$(BIN)/pytest tests/integration
+	$(BIN)/pytest $(PARALLEL) tests/integration
 
 s3-server: ## Build the S3 server that tests sign requests for
 	@hack/s3-server.sh
@@ -88,6 +91,10 @@ bench-failover: venv integration-up ## How long nobody binds when the leader is 
 bench-scale: venv ## 10,000 VideoJobs over 500 hollow server pods; SCALE="--jobs 200 --pods 20" for less (docs/performance.md)
 	@env -u KINORA_CLUSTER -u KINORA_REGISTRY $(CLUSTER) up --name $(KINORA_SCALE_NAME) --control-plane-only
 	PYTHONPATH=hack:tests $(BIN)/python -m bench.scale --name $(KINORA_SCALE_NAME) $(SCALE)
+
+bench-gateway: venv ## What one replica of the gateway answers a second (needs wrk: apt-get install wrk)
+	@env -u KINORA_CLUSTER -u KINORA_REGISTRY $(CLUSTER) up --name $(KINORA_GATEWAY_NAME) --control-plane-only
+	PYTHONPATH=hack:tests $(BIN)/python -m bench.gateway --name $(KINORA_GATEWAY_NAME)
 
 docs-pictures: venv ## Draw the pictures of docs/tasks.md from its manifests, on the stand-in
 	PYTHONPATH=hack:tests $(BIN)/python hack/docs

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 Answer = Callable[[str, asyncio.StreamWriter], Awaitable[None]]
+#: Like Answer, for one that reads the request's body.
+Exchange = Callable[[str, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Server:
@@ -14,6 +16,7 @@ class Server:
 
     def __init__(self) -> None:
         self.answers: dict[str, bytes | Answer] = {}
+        self.with_body: dict[str, Exchange] = {}
         self.requests: list[str] = []
         self.port = 0
 
@@ -22,7 +25,11 @@ class Server:
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             self.requests.append(head)
-            answer = self.answers[head.split(" ")[1].partition("?")[0]]
+            path = head.split(" ")[1].partition("?")[0]
+            if path in self.with_body:
+                await self.with_body[path](head, reader, writer)
+                return
+            answer = self.answers[path]
             if isinstance(answer, bytes):
                 writer.write(answer)
                 await writer.drain()

@@ -45,7 +45,7 @@ def lanes(jobs: Iterable[Served], aging: float = AGING_SECONDS) -> tuple[Lane, .
 
 def world(jobs: Iterable[Served] = (), pods: Iterable[Pod] = (), *, queues: Iterable[Queue] = (),
           usage: dict[str, Usage] | None = None, aging: float = AGING_SECONDS, rate: float = 1.0,
-          spot_life: dict[str, float] | None = None) -> World:  # fmt: skip
+          spot_life: dict[tuple[str, str], float] | None = None) -> World:  # fmt: skip
     pods = tuple(pods)
     rates = {(one.server, one.pool): Rate(0.0, rate) for one in pods}
     return World(

@@ -2,7 +2,7 @@
 # see docs/dev-cluster.md.
 
 KINORA_CLUSTER_NAME ?= kinora
-KINORA_IT_NAME ?= kinora-it
+KINORA_IT_NAME ?= $(or $(KINORA_IT_CLUSTER),kinora-it)
 CLUSTER := python3 hack/cluster
 
 .PHONY: cluster-up cluster-down images integration-up integration-down

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from kinora.kube.client import KubeClient, WriteRefusedError
-from kinora.kube.lease import LeaseHolder, LeaseLostError
+from kinora.kube.election import Terms
+from kinora.kube.lease import LeaseHolder, LeaseLostError, Listeners
 from kinora.kube.resources import LEASE
 from waiting import DEADLINE, Object, wait_for
 
@@ -25,8 +26,8 @@ class Running:
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self._kube, self._namespace = kube, namespace
 
-    def start(self, identity: str, on_lost: Callable[[str], None] | None = None) -> LeaseHolder:
-        lease = LeaseHolder(self._kube, self._namespace, NAME, identity, on_lost=on_lost)
+    def start(self, identity: str, on_lost: Callable[[str], None] = lambda why: None) -> LeaseHolder:
+        lease = LeaseHolder(self._kube, self._namespace, NAME, identity, tell=Listeners(lost=on_lost))
         self.tasks[identity] = asyncio.create_task(lease.run())
         return lease
 
@@ -124,3 +125,112 @@ async def test_who_never_held_gives_nothing_back(kube: KubeClient, namespace: st
     await running.end("b")
     assert await other.release() is False
     assert (await kube.get(LEASE, namespace, NAME))["spec"]["holderIdentity"] == "a"
+
+
+# --- work under a Lease
+
+
+async def test_work_is_done_by_one_at_a_time_and_the_next_when_it_is_given_back(
+    kube: KubeClient, namespace: str
+) -> None:
+    order: list[str] = []
+    begun = {name: asyncio.Event() for name in ("one", "two")}
+    end = {name: asyncio.Event() for name in ("one", "two")}
+    waits = asyncio.Event()
+
+    async def take(name: str) -> str:
+        async def work() -> str:
+            order.append(name)
+            begun[name].set()
+            await end[name].wait()
+            order.append(f"-{name}")
+            return name
+
+        tell = Listeners(waiting=lambda holder: waits.set() if holder == "one" else None)
+        return await LeaseHolder(kube, namespace, NAME, name, tell=tell).hold(work)
+
+    async with asyncio.timeout(DEADLINE), asyncio.TaskGroup() as group:
+        first = group.create_task(take("one"))
+        await begun["one"].wait()
+        group.create_task(take("two"))
+        await waits.wait()
+        assert order == ["one"]
+        end["one"].set()
+        await begun["two"].wait()
+        end["two"].set()
+    assert order == ["one", "-one", "two", "-two"]
+    assert first.result() == "one"
+    assert not (await kube.get(LEASE, namespace, NAME))["spec"].get("holderIdentity")
+
+
+async def test_a_dead_holders_lease_is_taken_when_it_was_not_renewed_for_its_time(
+    kube: KubeClient, namespace: str
+) -> None:
+    body = {"metadata": {"name": NAME}, "spec": {"holderIdentity": "dead", "leaseDurationSeconds": 1}}
+    await kube.create(LEASE, namespace, body)
+    began = time.monotonic()
+
+    async def work() -> Object:
+        return await kube.get(LEASE, namespace, NAME)
+
+    lease = LeaseHolder(kube, namespace, NAME, "next", terms=Terms(duration=1.0, renew=0.6, retry=0.2))
+    found = await asyncio.wait_for(lease.hold(work), DEADLINE)
+    assert time.monotonic() - began >= 1
+    assert (found["spec"]["holderIdentity"], found["spec"]["leaseTransitions"]) == ("next", 1)
+
+
+async def test_work_ends_before_its_lost_lease_is_told_of(kube: KubeClient, namespace: str) -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    held = asyncio.create_task(LeaseHolder(kube, namespace, NAME, "one").hold(work))
+    await asyncio.wait_for(begun.wait(), DEADLINE)
+    await kube.patch(LEASE, namespace, NAME, {"spec": {"holderIdentity": "thief"}})
+    with pytest.raises(LeaseLostError, match="taken by thief"):
+        await asyncio.wait_for(held, DEADLINE)
+    assert ended.is_set()
+    assert (await kube.get(LEASE, namespace, NAME))["spec"]["holderIdentity"] == "thief"
+
+
+async def test_what_the_work_raises_is_raised_and_the_lease_is_given_back(kube: KubeClient, namespace: str) -> None:
+    async def work() -> None:
+        raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        await asyncio.wait_for(LeaseHolder(kube, namespace, NAME, "one").hold(work), DEADLINE)
+    assert not (await kube.get(LEASE, namespace, NAME))["spec"].get("holderIdentity")
+
+
+async def test_who_holds_much_lets_another_go_first(kube: KubeClient, namespace: str, running: Running) -> None:
+    """The polite one sees it free, waits, and finds it taken."""
+    await held(running.start("a"))
+    asked = asyncio.Event()
+
+    def courtesy() -> float:
+        asked.set()
+        return 3.0
+
+    polite = LeaseHolder(kube, namespace, NAME, "polite", courtesy=courtesy)
+    running.tasks["polite"] = asyncio.create_task(polite.run())
+    await wait_for(kube, LEASE, namespace, NAME, lambda _: polite.holder == "a")
+    await kube.patch(LEASE, namespace, NAME, {"spec": {"holderIdentity": ""}})
+    await asyncio.wait_for(asked.wait(), DEADLINE)
+    await held(running.start("modest"))
+    assert not polite.is_held
+
+
+async def test_what_keeps_a_lease_from_being_taken_is_told(kube: KubeClient) -> None:
+    told: asyncio.Queue[str] = asyncio.Queue()
+    lease = LeaseHolder(kube, "no-such-namespace", NAME, "a", tell=Listeners(trouble=told.put_nowait))
+    task = asyncio.create_task(lease.run())
+    try:
+        assert "no-such-namespace" in await asyncio.wait_for(told.get(), DEADLINE)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

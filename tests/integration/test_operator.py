@@ -128,7 +128,7 @@ async def test_the_highest_priority_goes_first_then_the_oldest(kube: KubeClient,
             "InvalidSpec",
             ["spec.task", "TextToVideo", "ImageToVideo"],
         ),
-        ({"webhook": {"url": "https://example.org/hook"}}, "NotImplemented", ["spec.webhook"]),
+        ({"webhook": {"url": "https://example.org/hook"}}, "WebhooksDisabled", ["spec.webhook"]),
         ({"queue": "gold"}, "InvalidSpec", ["spec.queue", "gold", "default"]),
     ],
 )

@@ -24,7 +24,6 @@ from kinora.controller.modelserver.desired import role_binding
 from kinora.kube.client import STRATEGIC, ApiError, KubeClient
 from kinora.kube.config import Connection
 from kinora.kube.resources import JOB, LEASE, MODELSERVER, POD, ROLE_BINDING, SERVICE_ACCOUNT
-from kinora.kube.volume_lease import Lease
 from kinora.weights.job import Settings, fill
 from kinora.weights.tiny import demo_file
 from kinora.weights.verify import VerifyLevel, verify
@@ -304,7 +303,7 @@ async def test_it_tells_on_its_own_pod_and_changes_nothing_else(
         await forbidden(tell(client, namespace, name, {"metadata": {"labels": {"a": "b"}}}))
         for resource in (POD, JOB, MODELSERVER):
             await forbidden(client.list(resource, namespace))
-        await forbidden(client.list(LEASE, namespace))
+        await forbidden(client.list(LEASE, "kinora-system"))
 
 
 def lease(name: str, holder: str) -> Object:
@@ -318,12 +317,12 @@ async def test_it_holds_leases_of_volumes_in_its_own_name_alone(
     async with as_pod(kube, connection, pod) as client:
         await forbidden(client.create(LEASE, namespace, lease("kinora-operator", name)))
         await forbidden(client.create(LEASE, namespace, lease("kinora-weights-a", "another")))
-        mine = await client.create(LEASE, namespace, lease("kinora-weights-a", name))
-        mine["spec"]["holderIdentity"] = "another"
-        await forbidden(client.replace(LEASE, namespace, "kinora-weights-a", mine))
-        theirs = await kube.create(LEASE, namespace, lease("kinora-weights-b", "another"))
-        theirs["spec"]["holderIdentity"] = ""
-        await forbidden(client.replace(LEASE, namespace, "kinora-weights-b", theirs))
+        await client.create(LEASE, namespace, lease("kinora-weights-a", name))
+        to_another, given_up = ({"spec": {"holderIdentity": holder}} for holder in ("another", ""))
+        await forbidden(client.patch(LEASE, namespace, "kinora-weights-a", to_another))
+        await kube.create(LEASE, namespace, lease("kinora-weights-b", "another"))
+        await forbidden(client.patch(LEASE, namespace, "kinora-weights-b", given_up))
+        assert await client.patch(LEASE, namespace, "kinora-weights-a", given_up)
         await forbidden(client.delete(LEASE, namespace, "kinora-weights-a"))
 
 
@@ -342,68 +341,3 @@ async def test_the_operators_account_may_make_and_remove_weights_jobs_and_bind_t
         binding["metadata"]["name"] = "again"
         await client.create(ROLE_BINDING, namespace, binding)
         await forbidden(client.create(LEASE, namespace, lease("kinora-weights-a", "operator")))
-
-
-# --- the Lease
-
-
-async def test_one_holder_at_a_time_and_the_next_when_it_is_given_up(kube: KubeClient, namespace: str) -> None:
-    first = Lease(kube, namespace, "kinora-weights-x", "one", retry_seconds=0.05)
-    second = Lease(kube, namespace, "kinora-weights-x", "two", retry_seconds=0.05)
-    order: list[str] = []
-    waits = asyncio.Event()
-
-    async def take(lease: Lease, release: asyncio.Event, taken: asyncio.Event) -> None:
-        async with lease.held(lambda holder: waits.set()):
-            order.append(lease.holder)
-            taken.set()
-            await release.wait()
-        order.append(f"-{lease.holder}")
-
-    events = [asyncio.Event() for _ in range(4)]
-    async with asyncio.timeout(DEADLINE), asyncio.TaskGroup() as group:
-        group.create_task(take(first, events[0], events[1]))
-        await events[1].wait()
-        group.create_task(take(second, events[2], events[3]))
-        await waits.wait()
-        assert order == ["one"]
-        events[0].set()
-        await events[3].wait()
-        events[2].set()
-    assert order == ["one", "-one", "two", "-two"]
-
-
-async def test_a_dead_holders_lease_is_taken_when_it_was_not_renewed_for_its_time(
-    kube: KubeClient, namespace: str
-) -> None:
-    await kube.create(
-        LEASE,
-        namespace,
-        {**lease("kinora-weights-x", "dead")} | {"spec": {"holderIdentity": "dead", "leaseDurationSeconds": 1}},
-    )
-    began = asyncio.get_running_loop().time()
-    async with (
-        asyncio.timeout(DEADLINE),
-        Lease(kube, namespace, "kinora-weights-x", "next", retry_seconds=0.05).held(lambda holder: None),
-    ):
-        assert asyncio.get_running_loop().time() - began >= 1
-        found = await kube.get(LEASE, namespace, "kinora-weights-x")
-        assert (found["spec"]["holderIdentity"], found["spec"]["leaseTransitions"]) == ("next", 1)
-
-
-async def test_a_lease_that_another_took_is_known_to_be_lost(kube: KubeClient, namespace: str) -> None:
-    mine = Lease(kube, namespace, "kinora-weights-x", "one", renew_seconds=0.05)
-    async with asyncio.timeout(DEADLINE), mine.held(lambda holder: None):
-        found = await kube.get(LEASE, namespace, "kinora-weights-x")
-        found["spec"]["holderIdentity"] = "thief"
-        while True:  # a renewal may come between
-            try:
-                await kube.replace(LEASE, namespace, "kinora-weights-x", found)
-                break
-            except ApiError as error:
-                if not error.is_conflict:
-                    raise
-                found = await kube.get(LEASE, namespace, "kinora-weights-x")
-                found["spec"]["holderIdentity"] = "thief"
-        await mine.lost.wait()
-    assert (await kube.get(LEASE, namespace, "kinora-weights-x"))["spec"]["holderIdentity"] == "thief"

@@ -43,3 +43,40 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- $_ := set $stager.allow "ports" $ports -}}
 {{- toJson $stager -}}
 {{- end -}}
+
+{{- define "kinora.gateway.name" -}}
+{{- printf "%s-gateway" .Release.Name | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "kinora.gateway.selector" -}}
+app.kubernetes.io/name: kinora
+app.kubernetes.io/component: gateway
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "kinora.gateway.labels" -}}
+{{ include "kinora.gateway.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{- define "kinora.aliases" -}}
+{{- $pairs := list -}}
+{{- range $name, $model := .Values.modelAliases }}{{- $pairs = append $pairs (printf "%s=%s" $name $model) -}}{{- end -}}
+{{- join "," $pairs -}}
+{{- end -}}
+
+{{/* What the process reads of the chart's values; whole numbers as such (see kinora.stager). */}}
+{{- define "kinora.gateway.values" -}}
+{{- $gateway := deepCopy .Values.gateway -}}
+{{- $_ := set $gateway "maxBodyBytes" (int64 $gateway.maxBodyBytes) -}}
+{{- $retention := dict -}}
+{{- range $name, $value := $gateway.retention }}{{- $_ := set $retention $name (int64 $value) -}}{{- end -}}
+{{- $limits := dict "submitsPerMinute" $gateway.accountLimits.submitsPerMinute -}}
+{{- range $name, $value := omit $gateway.accountLimits "submitsPerMinute" }}{{- $_ := set $limits $name (int64 $value) -}}{{- end -}}
+{{- $extend := $gateway.promptExtend -}}
+{{- $file := ternary (printf "/kinora/prompt-extend/%s" $extend.secretKey) "" (ne $extend.secretName "") -}}
+{{- $prompt := dict "url" $extend.url "model" $extend.model "keyFile" $file "timeoutSeconds" $extend.timeoutSeconds -}}
+{{- dict "dialects" $gateway.dialects "publicUrl" $gateway.publicURL "keysSecret" $gateway.keysSecret "signingSecret" $gateway.signingSecret "maxBodyBytes" $gateway.maxBodyBytes "accountLimits" $limits "retention" $retention "promptExtend" $prompt "drainSeconds" $gateway.drainSeconds | toJson -}}
+{{- end -}}

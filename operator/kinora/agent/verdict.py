@@ -141,11 +141,11 @@ def patch(job: Job, verdict: Verdict, now: dt.datetime, gpu_seconds: float | Non
     if verdict.kind is Kind.DISRUPTION:
         remembered = verdict.failure if verdict.remember else None
         reason = reasons.RELEASED_FIRST_SILENCE if verdict.reason == reasons.ENGINE_SILENT else verdict.reason
-        return transitions.released(job, reason, now, remembered, counts=False)
+        return transitions.released(job, reason, now, remembered, counts=False, gpu_seconds=gpu_seconds)
     failures = int((job.get("status") or {}).get("failures") or 0) + 1
     limit = int((job.get("spec") or {}).get("backoffLimit", 2))
     if failures <= limit:
-        return transitions.released(job, verdict.reason, now, verdict.failure)
+        return transitions.released(job, verdict.reason, now, verdict.failure, gpu_seconds=gpu_seconds)
     message = f"{verdict.reason}: {verdict.message} (failure {failures}, spec.backoffLimit {limit})"
     return transitions.ended_by_agent(
         job,

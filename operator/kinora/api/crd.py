@@ -166,7 +166,12 @@ def videojob_crd() -> Schema:
             _column("Message", ".status.message", wide=True),
         ],
         subresources={"status": {}},
-        selectableFields=[{"jsonPath": ".status.phase"}, {"jsonPath": ".status.assignment.podUID"}],
+        selectableFields=[
+            {"jsonPath": ".status.phase"},
+            {"jsonPath": ".status.assignment.podUID"},
+            {"jsonPath": ".spec.webhook.url"},
+            {"jsonPath": ".status.webhook.state"},
+        ],
     )
 
 

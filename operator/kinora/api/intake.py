@@ -72,27 +72,33 @@ def store_of(job: Object) -> str | None:
     return (job.get("status") or {}).get("inputStore") or None
 
 
+_CLAIM: Final = "pvc://"
+
+
 @dataclass(frozen=True, slots=True)
 class Store:
-    """An artifact store. `name` tells it from the others of its namespace; `root` begins the uri of all that is in it.
+    """An artifact store. `root` begins the uri of all that is in it: `pvc://claim/`, `s3://bucket/prefix/`.
 
-    Two buckets of one name at different endpoints have one root: docs/limits.md.
+    The endpoint of a bucket is how it is reached, not which one it is. Two buckets of one name: docs/limits.md.
     """
 
-    name: str
     root: str
+
+    @property
+    def name(self) -> str:
+        """What its stager is named by, and chosen by: the claim's name, or the bucket's root."""
+        return self.root.removeprefix(_CLAIM).removesuffix("/") if self.root.startswith(_CLAIM) else self.root
 
 
 def claim_store(claim_name: str) -> Store:
     """The store on a claim."""
-    return Store(claim_name, f"pvc://{claim_name}/")
+    return Store(f"{_CLAIM}{claim_name}/")
 
 
 def bucket_store(s3: S3Store | Object) -> Store:
     """The store in a bucket, as `spec.artifacts.s3` has it, read or raw."""
     told = s3.model_dump(by_alias=True) if isinstance(s3, S3Store) else s3
-    root = s3_root(str(told.get("bucket") or ""), told.get("prefix"))
-    return Store(f"{root} at {str(told.get('endpoint') or '').rstrip('/')}", root)
+    return Store(s3_root(str(told.get("bucket") or ""), told.get("prefix")))
 
 
 def artifact_store(server: Object) -> Store | None:

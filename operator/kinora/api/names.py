@@ -42,6 +42,10 @@ AGENT_SERVICE_ACCOUNT: Final = "kinora-agent"
 AGENT_CLUSTER_ROLE: Final = "kinora-agent"
 STAGER_SERVICE_ACCOUNT: Final = "kinora-stager"
 STAGER_CLUSTER_ROLE: Final = "kinora-stager"
+# Of a namespace: the key that gateways sign their requests to its stagers with.
+STORE_SECRET: Final = "kinora-store"  # noqa: S105 - a name
+STORE_SECRET_TYPE: Final = f"{GROUP}/store-key"
+SIGNING_SECRET_TYPE: Final = f"{GROUP}/link-key"  # of the key that gateways sign their links with
 WEIGHTS_SERVICE_ACCOUNT: Final = "kinora-weights"
 WEIGHTS_CLUSTER_ROLE: Final = "kinora-weights"
 
@@ -71,6 +75,7 @@ SOURCE_CLAIMS_DIR: Final = "/kinora/sources"  # of a weights Job: the claims of 
 ENGINE_PORT: Final = 8188
 AGENT_PORT: Final = 8780
 STAGER_PORT: Final = 8782
+STORE_PORT: Final = 8783  # of a stager: the store service
 
 
 def key(obj: dict[str, Any]) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Self
+from typing import Final, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
+from kinora.api.allow import Allow
 from kinora.api.base import ApiModel, FreeForm
 from kinora.api.intake import Store, bucket_store, claim_store
 from kinora.api.modelserver import ArtifactStoreSpec
@@ -15,15 +16,6 @@ CONFIG_VARIABLE: Final = "KINORA_STAGER_CONFIG"  # of a stager
 CHART_VARIABLE: Final = "KINORA_STAGER"  # of the operator: the chart's values
 
 MAX_INPUT_BYTES: Final = 2 * 1024**3  # of one input, fetched or not
-
-
-class Allow(ApiModel):
-    """What is fetched from besides the public internet on ports 80 and 443 (see kinora.storage.guard.policy)."""
-
-    hosts: list[Annotated[str, StringConstraints(max_length=253)]] = Field(default_factory=list)
-    networks: list[Annotated[str, StringConstraints(max_length=64)]] = Field(default_factory=list)
-    ports: list[Annotated[int, Field(ge=1, le=65535)]] = Field(default_factory=lambda: [80, 443])
-    http: bool = True
 
 
 class Limits(ApiModel):

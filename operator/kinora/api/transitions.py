@@ -11,7 +11,7 @@ import datetime as dt
 from collections.abc import Mapping
 from typing import Any, Final
 
-from kinora.api import reasons
+from kinora.api import reasons, spending
 from kinora.api.base import MESSAGE_LIMIT, integral
 from kinora.api.intake import CONDITION_INPUTS_READY, inputs_condition
 from kinora.api.reasons import ASSIGNED, TERMINAL, Phase
@@ -203,8 +203,10 @@ def requeued(job: Job, reason: str, message: str, now: dt.datetime, *, disruptio
     """A lost, released or taken-back attempt -> Queued, its assignment removed."""
     patch = _enter(Phase.QUEUED, reason, message, job, now)
     patch.update({"assignment": None, "released": None, "progress": None, "startTime": None})
+    status = job.get("status") or {}
+    patch.update(spending.lost(status, spending.known_of_present(status)))
     if disruption:
-        patch["disruptions"] = int((job.get("status") or {}).get("disruptions") or 0) + 1
+        patch["disruptions"] = int(status.get("disruptions") or 0) + 1
     return patch
 
 
@@ -219,6 +221,9 @@ def ended_by_operator(job: Job, phase: Phase, reason: str, message: str, now: dt
     patch = _enter(phase, reason, message, job, now)
     patch["completionTime"] = rfc3339(now)
     patch["submitTime"] = job["metadata"]["creationTimestamp"]
+    status = job.get("status") or {}
+    if is_assigned(status):
+        patch.update(spending.ended(status, spending.known_of_present(status)))
     return patch
 
 
@@ -284,7 +289,7 @@ def ended_by_agent(
     if timings is not None:
         patch["timings"] = integral({name: round(seconds, 3) for name, seconds in timings.items()})
     if gpu_seconds is not None:
-        patch["gpuSeconds"] = integral(round(gpu_seconds, 3))
+        patch.update(spending.ended(job.get("status") or {}, gpu_seconds))
     if failure is not None:
         patch["lastFailure"] = _failure(failure, job, now)
         patch["failures"] = int((job.get("status") or {}).get("failures") or 0) + 1
@@ -292,14 +297,23 @@ def ended_by_agent(
 
 
 def released(
-    job: Job, reason: str, now: dt.datetime, failure: Mapping[str, Any] | None = None, *, counts: bool = True
+    job: Job,
+    reason: str,
+    now: dt.datetime,
+    failure: Mapping[str, Any] | None = None,
+    *,
+    counts: bool = True,
+    gpu_seconds: float | None = None,
 ) -> Patch:
     """The agent gives the attempt up; with ``failure`` it was an error and counts against backoffLimit.
 
     With ``counts`` off the failure is only remembered (a first silence is a disruption, a second one is not).
+    ``gpu_seconds`` are added to the job's by whoever ends the attempt for good.
     """
     status = job.get("status") or {}
     patch: Patch = {"released": {"attempt": status.get("attempt") or 0, "reason": reason, "time": rfc3339(now)}}
+    if gpu_seconds:
+        patch["released"]["gpuSeconds"] = integral(round(gpu_seconds, 3))
     if failure is not None:
         patch["lastFailure"] = _failure(failure, job, now)
     if failure is not None and counts:

@@ -90,6 +90,26 @@ class MaskMode(StrEnum):
     FIXED = "Fixed"
 
 
+class MaskFrameOf(StrEnum):
+    """Among which frames a mask's frame is counted: those that are rendered, or those of the source video."""
+
+    RENDER = "Render"
+    SOURCE = "Source"
+
+
+class Resolution(StrEnum):
+    """How large a video is delivered whose proportions its source gives: in at most so many pixels."""
+
+    P480 = "480P"
+    P720 = "720P"
+    P1080 = "1080P"
+
+    @property
+    def pixels(self) -> int:
+        """Width times height: 832x480, 1280x720 or 1920x1080."""
+        return {"480P": 832 * 480, "720P": 1280 * 720, "1080P": 1920 * 1080}[self.value]
+
+
 class ArtifactSource(ApiModel):
     """An output of another VideoJob of the same namespace."""
 
@@ -135,6 +155,7 @@ def _matches(pattern: str) -> str:
 
 # What the URL's host may be is the guarded fetcher's to say (kinora.storage.guard).
 _URL_RULE = rule(_matches(_URL), f"url is no URL that is fetched; allowed: {_URL_ALLOWED}", meaning=_no_url)
+_WEBHOOK_RULE = rule(_matches(_URL), f"url is none that is sent to; allowed: {_URL_ALLOWED}", meaning=_no_url)
 _UPLOAD_RULE = rule(_matches(_UPLOAD), f"upload is no key of the store; allowed: {_UPLOAD_ALLOWED}", meaning=_no_upload)
 
 
@@ -159,6 +180,7 @@ class Mask(ApiModel):
 
     source: Source
     frame: int | None = Field(None, ge=1)
+    frame_of: MaskFrameOf = MaskFrameOf.RENDER
     mode: MaskMode = MaskMode.TRACKING
     expand_ratio: float | None = Field(None, ge=0, le=1)
 
@@ -247,6 +269,7 @@ class Output(ApiModel):
     format: Literal["MP4"] = "MP4"
     width: int | None = Field(None, ge=2, le=4096, multiple_of=2)
     height: int | None = Field(None, ge=2, le=4096, multiple_of=2)
+    resolution: Resolution | None = None
     fps: float | None = Field(None, ge=1, le=120)
     crf: int | None = Field(None, ge=0, le=51)
     audio: Audio = Audio.NONE
@@ -302,10 +325,12 @@ class Workflow(ApiModel):
 
 
 class Webhook(ApiModel):
-    """Whom to tell at the end (arrives with the gateway; refused as NotImplemented until then)."""
+    """Whom to tell at the end, by an HTTP POST; signed with what is in the Secret, where one is named."""
 
-    url: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
-    secret_name: ObjectName | None = None
+    url: Annotated[str, StringConstraints(min_length=1, max_length=2048)] = Field(json_schema_extra=cel(_WEBHOOK_RULE))
+    secret_name: ObjectName | None = Field(
+        None, description="A Secret of the job's namespace with the label kinora.dev/webhook-secret=true."
+    )
 
 
 def _needs(task: Task, *inputs: str, any_of: tuple[str, ...] = ()) -> Rule:
@@ -396,6 +421,7 @@ class Assignment(ApiModel):
     node_name: Annotated[str, StringConstraints(max_length=253)] = ""
     pool: Annotated[str, StringConstraints(max_length=63)] = ""
     prompt_id: Annotated[str, StringConstraints(max_length=36)] = Field("", alias="promptID")
+    price_per_hour: float | None = Field(None, description="What the pod cost an hour when the job was bound to it.")
     bound_time: Time | None = None
     preempt_time: Time | None = Field(
         None, description="Since when the agent is asked to stop the attempt for a job that goes first."
@@ -408,6 +434,7 @@ class Released(ApiModel):
     attempt: int
     reason: Reason
     time: Time
+    gpu_seconds: float | None = Field(None, description="How long the attempt had held its engine.")
 
 
 class Progress(ApiModel):
@@ -465,12 +492,14 @@ class LastFailure(ApiModel):
 
 
 class WebhookStatus(ApiModel):
-    """Delivery of the webhook (arrives with the gateway)."""
+    """Delivery of the webhook: Pending, Delivered or Failed, and why it is not delivered (yet)."""
 
     state: Annotated[str, StringConstraints(max_length=32)]
     attempts: int = 0
     next_attempt_time: Time | None = None
     response_code: int | None = None
+    reason: Annotated[str, StringConstraints(max_length=64)] | None = None
+    message: Annotated[str, StringConstraints(max_length=256)] | None = None
 
 
 class Timings(ApiModel):
@@ -520,7 +549,17 @@ class VideoJobStatus(ApiModel):
     resolved: dict[str, object] | None = None
     timings: Timings | None = None
     artifacts: list[Artifact] | None = Field(None, max_length=8)
-    gpu_seconds: float | None = None
+    gpu_seconds: float | None = Field(
+        None, description="Seconds in which the job held an engine, in all attempts, as far as known."
+    )
+    lost_gpu_seconds: float | None = Field(
+        None, alias="lostGPUSeconds", description="Of gpuSeconds: those of earlier attempts, which brought nothing."
+    )
+    cost: float | None = Field(
+        None,
+        description="Of gpuSeconds, each attempt at the price of its pool, in the administrator's currency. "
+        "Absent where no pool had a price.",
+    )
     last_failure: LastFailure | None = None
     webhook: WebhookStatus | None = None
 

@@ -20,6 +20,8 @@ class HostedDefaults(Entry):
 
     width: int | None = None
     height: int | None = None
+    size_from_source: tuple[Task, ...] = ()
+    length_from_source: tuple[Task, ...] = ()
 
 
 class Hosted(Entry):
@@ -70,13 +72,14 @@ def narrowed(model: Model, name: str) -> Model:
         }
     )
     wanted = known.defaults.model_dump(exclude_none=True)
-    fits = wanted.get("width", 1) * wanted.get("height", 1) <= size.max_pixels
+    if wanted.get("width", 1) * wanted.get("height", 1) > size.max_pixels:
+        wanted = {name: value for name, value in wanted.items() if name not in ("width", "height")}
     return model.model_copy(
         update={
             "name": name,
             "served_by": model.name,
             "tasks": tuple(task for task in known.tasks if task in model.tasks),
             "limits": narrow,
-            "defaults": model.defaults.model_copy(update=wanted if fits else {}),
+            "defaults": model.defaults.model_copy(update=wanted),
         }
     )

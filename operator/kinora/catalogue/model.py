@@ -217,6 +217,10 @@ class Defaults(_Entry):
     weight_dtype: str
     crf: int = Field(ge=0, le=51)
     negative_prompt: str
+    size_from_source: tuple[Task, ...] = ()
+    "Tasks that take their source's size where the job asks for none, besides those that always do."
+    length_from_source: tuple[Task, ...] = ()
+    "Tasks that are as long as their source: a length that is asked for in seconds is the most then."
 
 
 class PresetValues(_Entry):

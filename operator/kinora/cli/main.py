@@ -352,6 +352,48 @@ def stager() -> None:
     run()
 
 
+@main.command()
+def gateway() -> None:
+    """Run the gateway (in its pod; settings come from the environment)."""
+    from kinora.gateway.main import run
+
+    run()
+
+
+@main.group()
+def keys() -> None:
+    """Keys that open the gateway."""
+
+
+@keys.command("new")
+@click.argument("name")
+@click.option("-n", "--namespace", required=True, help="Where the key's VideoJobs live.")
+@click.option("--queue", default="default", show_default=True, help="Their queue.")
+@click.option("--tenant", help="Whose jobs the key sees; keys of one tenant share them (default: NAME).")
+@click.option("--dialect", "dialects", multiple=True, help="An API that the key opens (default: all); may repeat.")
+@click.option("--limit", "limits", multiple=True, metavar="NAME=N", help="For example concurrent=10; may repeat.")
+@click.option("--days", type=click.IntRange(1), help="Until it expires (default: never).")
+def keys_new(  # noqa: PLR0917 - click passes options by name
+    name: str,
+    namespace: str,
+    queue: str,
+    tenant: str | None,
+    dialects: tuple[str, ...],
+    limits: tuple[str, ...],
+    days: int | None,
+) -> None:
+    """Make a key. It is shown once, here; the entry that the gateway's Secret needs holds only its sha256."""
+    from kinora.cli import keys as command
+
+    wanted = command.Wanted(name, namespace, queue, tenant, dialects, limits, days)
+    try:
+        made = command.new(wanted)
+    except command.KeysError as error:
+        _fail("keys new", error)
+    click.echo(made.key)
+    click.echo(made.advice, err=True)
+
+
 @main.command("weights-job", hidden=True)
 def weights_job() -> None:
     """Fill a weights volume (in a weights Job's pod; settings come from the environment)."""

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from kinora.api import reasons
+from kinora.api.base import integral
 from kinora.api.intake import is_resolved_by_stager
 from kinora.api.names import prompt_id
 from kinora.api.reasons import Phase
@@ -20,6 +21,7 @@ from kinora.controller.executor import Executor, StaleError
 from kinora.controller.gather import Gatherer
 from kinora.controller.metrics import Metrics
 from kinora.controller.scheduling.bind import Bind, Leave, assign
+from kinora.controller.spot import pool_of
 from kinora.controller.store import Store
 from kinora.controller.videojob.check import Accepted
 from kinora.kube.client import ApiError
@@ -113,6 +115,10 @@ class Binder:
             "pool": bind.pod.pool,
             "promptID": prompt_id(job["metadata"]["uid"], attempt),
         }
+        server = self._store.servers.get(f"{job['metadata']['namespace']}/{bind.pod.server}")
+        price = pool_of(server, bind.pod.pool).get("pricePerHour") if server is not None else None
+        if price is not None:
+            assignment["pricePerHour"] = integral(float(price))
         resolved = None if is_resolved_by_stager(job) else verdict.resolved
         status = bound(job, assignment, dt.datetime.now(dt.UTC), resolved=resolved)
         if await self._write(bind.job, job, status):

@@ -27,6 +27,7 @@ from kinora.controller.scheduling.cost import remaining
 from kinora.controller.scheduling.facts import DEFAULT_QUEUE, Held, Job, Lane, Pod, Rate, World, level
 from kinora.controller.scheduling.ledger import Ledger
 from kinora.controller.settings import Settings
+from kinora.controller.spot import SpotWatch, is_spot, pool_names, pool_of
 from kinora.controller.stager.decide import is_available
 from kinora.controller.store import Entry, Store
 from kinora.controller.videojob.check import Accepted, Around, Refused, Undecided, Verdict, check
@@ -52,6 +53,7 @@ class Gatherer:
         self.waiting = WaitingJobs(settings.aging_seconds)
         self.learning = Learning(catalogue)
         self.ledger = Ledger()
+        self.spots = SpotWatch()
 
     def use(self, catalogue: Catalogue) -> None:
         """Go by another catalogue from now on."""
@@ -90,6 +92,7 @@ class Gatherer:
             missing,
             self._settings.queues,
             has_stagers=self._settings.stager.enabled or not awaits_stager(job),
+            has_webhooks=self._settings.webhooks,
         )
         verdict = check(job, self._catalogue, around)
         if not isinstance(verdict, Undecided):
@@ -181,6 +184,7 @@ class Gatherer:
             pod=self._pod_state(status),
             has_server=bool(able),
             preset_lacks=self._preset_lacks(job, verdict, able),
+            only_spot=self._only_spot(job, able, now.timestamp()),
             surplus=self._is_surplus(job),
             seen_seconds=self._store.now() - entry.since.get("staged", entry.seen),
             running_seconds=self._store.age(entry, f"running-{status.get('attempt')}"),
@@ -205,6 +209,18 @@ class Gatherer:
         if not serving or any(preset in pod.presets for pod in serving):
             return ""
         return next((pod.preset_message for pod in serving if pod.preset_message), "not checked yet")
+
+    def _only_spot(self, job: Object, able: Collection[str], now: float) -> str:
+        status, namespace = job.get("status") or {}, job["metadata"]["namespace"]
+        found = {} if is_assigned(status) else {f"{namespace}/{name}": name for name in able}
+        servers = {key: server for key in found if (server := self._store.servers.get(key)) is not None}
+        work = work_of(job)
+        return self.spots.only_spot(
+            servers,
+            lost=int(status.get("disruptions") or 0),
+            seconds=lambda server, pool: self.learning.speed(server, pool).rate.seconds(work),
+            now=now,
+        )
 
     def _pod_state(self, status: Object) -> PodState:
         if not is_assigned(status):
@@ -323,15 +339,18 @@ class Gatherer:
     def world(self, namespace: str, reserved: Collection[str], cordoned: Collection[str], now: float) -> World:
         """What binding in a namespace rests on. ``reserved``: UIDs of pods with a bind on its way."""
         pods: list[Pod] = []
-        rates, staging = {}, {}
+        rates, staging, spot_life = {}, {}, {}
         for name in self.servers(namespace):
             server = self._store.servers.get(f"{namespace}/{name}")
             if server is None or server["metadata"].get("deletionTimestamp"):
                 continue
             key = f"{namespace}/{name}"
             staging[name] = self.learning.staging(key)
-            for pool in _pool_names(server):
+            for pool in pool_names(server):
                 rates[name, pool] = self.learning.speed(server, pool).rate
+                life = self.spots.life(key, pool, now) if is_spot(pool_of(server, pool)) else None
+                if life is not None:
+                    spot_life[name, pool] = life
             for raw in self._store.pods_by_server.get(key, {}).values():
                 pod = self._pod(raw, server, reserved, cordoned)
                 if pod is not None:
@@ -349,6 +368,7 @@ class Gatherer:
             usage={queue: self.ledger.usage(queue, now, running.get(queue, 0)) for queue in queues},
             rates=rates,
             staging=staging,
+            spot_life=spot_life,
             aging_seconds=self._settings.aging_seconds,
         )
 
@@ -360,8 +380,11 @@ class Gatherer:
             return None
         is_open = facts.uid not in reserved and facts.uid not in cordoned and not facts.notice
         held = self._held(facts.uid, server, facts.pool) if facts.busy else ()
+        pool = pool_of(server, facts.pool)
+        leaving = facts.notice or ("it is about to go" if facts.uid in cordoned else "")
         return Pod(facts.name, facts.uid, facts.node, server["metadata"]["name"], facts.pool, facts.serves, is_open,
-                   held=held, presets=facts.presets)  # fmt: skip
+                   spot=is_spot(pool), price=float(pool.get("pricePerHour") or 0.0), held=held, presets=facts.presets,
+                   leaving=leaving, ending=facts.is_ending)  # fmt: skip
 
     def _held(self, uid: str, server: Object, pool: str) -> tuple[Held, ...]:
         entries = [self._store.jobs.entries[name] for name in self._store.jobs_by_pod.get(uid, ())]
@@ -398,12 +421,6 @@ class Gatherer:
                 queue = self._store.jobs.entries[name].obj["spec"].get("queue") or DEFAULT_QUEUE
                 count[queue] = count.get(queue, 0) + 1
         return count
-
-
-def _pool_names(server: Object) -> list[str]:
-    """The pools where the server's pods may go, also before one is there."""
-    pools = (server["spec"].get("gpu") or {}).get("pools") or []
-    return [str(pool.get("name")) for pool in pools] or ["default"]
 
 
 def _preset(spec: Object) -> str:

@@ -18,6 +18,7 @@ from kinora.api.names import VIDEOJOBS, key
 from kinora.api.reasons import DISRUPTED, RETRY, Phase
 from kinora.api.transitions import is_finished, parse_time, phase_of
 from kinora.api.videojob import Preset
+from kinora.api.webhooks import keeps_job
 from kinora.catalogue.load import Catalogue
 from kinora.controller.binder import Binder
 from kinora.controller.executor import Executor, StaleError
@@ -79,7 +80,7 @@ class Operator:
             again=lambda namespace, delay: self._queue.add(("bind", namespace), delay),
             bound_to=self._note_bind,
         )
-        self.usage = UsageKeeper(client, self._gatherer.ledger, settings.ledger)
+        self.usage = UsageKeeper(client, self._gatherer.ledger, settings.ledger, self._gatherer.spots)
         self.forecaster = Forecaster(self.store, self._gatherer, self._executor, self.metrics, self._take_job)
         self._planner = Planner(self.store, self._gatherer, self._binder, self.models, settings)
         # Servers whose children beside pods were made by this process: UID and generation at that time.
@@ -380,6 +381,7 @@ class Operator:
             self._children.pop(name, None)
             self._binder.cordoned.pop(name, None)
             self._executor.refusals.pop(name, None)
+            self._planner.forget(name)
             return
         mark = (server["metadata"]["uid"], server["metadata"].get("generation", 1))
         made = self._children.get(name) == mark
@@ -474,5 +476,7 @@ class Operator:
             if left <= self._settings.resync_seconds * 2:  # later ones are found again by a resync
                 self._queue.add(("expire", key(job)), left)
             return
+        if self._settings.webhooks and keeps_job(job, dt.datetime.now(dt.UTC)):
+            return  # a later resync finds it again
         if await self._client.delete(VIDEOJOB, metadata["namespace"], metadata["name"], uid=metadata["uid"]):
             log.info("deleted %s %s: its ttlSecondsAfterFinished is over", VIDEOJOBS, key(job))

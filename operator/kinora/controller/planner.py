@@ -25,6 +25,7 @@ from kinora.controller.plan import Plan
 from kinora.controller.scheduling import decide as scheduling
 from kinora.controller.scheduling.decide import Server
 from kinora.controller.settings import Settings
+from kinora.controller.spot import spot_pools
 from kinora.controller.store import Store
 
 Object = dict[str, Any]
@@ -57,6 +58,7 @@ class Planner:
             return Plan()
         now = dt.datetime.now(dt.UTC)
         snapshot = replace(self._snapshot(server, now), refusals=refusals)
+        self._gatherer.spots.see(name, spot_pools(server), snapshot.pods, now)
         spec = server_decide.accepted(snapshot, self._models.catalogue, self._settings)
         if isinstance(spec, Refusal):
             self._binder.cordoned[name] = frozenset(pod.uid for pod in snapshot.pods)
@@ -141,6 +143,10 @@ class Planner:
             if pod.started_in is not None:
                 metadata = snapshot.server["metadata"]
                 self._gatherer.learning.started(f"{metadata['namespace']}/{metadata['name']}", pod.started_in)
+
+    def forget(self, server: str) -> None:
+        """The ModelServer is gone."""
+        self._gatherer.spots.forget(server)
 
     def _forget(self) -> None:
         """Pods that are gone need no clocks."""

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from kinora.api import webhooks
 from kinora.api.stagerconfig import CHART_VARIABLE, StagerValues
 from kinora.controller.pools.load import Providers, load_providers
 from kinora.controller.queues import QueuesError, read_queues
@@ -43,6 +44,7 @@ class Settings:
         model_aliases: further names of models, such as hosted ones (KINORA_MODEL_ALIASES: name=model,name=model).
         providers: the providers of GPU capacity (data of the package).
         stager: the chart's values of stagers (KINORA_STAGER, JSON).
+        webhooks: whether a gateway delivers webhooks (KINORA_WEBHOOKS_ENABLED).
     """
 
     agent_image: str
@@ -65,6 +67,7 @@ class Settings:
     ledger: str = ""
     providers: Providers = field(default_factory=load_providers)
     stager: StagerValues = field(default_factory=StagerValues)
+    webhooks: bool = False
 
 
 def from_environment() -> Settings:
@@ -93,6 +96,7 @@ def from_environment() -> Settings:
         watermark=env.get("KINORA_WATERMARK", ""),
         model_aliases=_aliases(env.get("KINORA_MODEL_ALIASES", "")),
         stager=stager_values(env.get(CHART_VARIABLE, "{}")),
+        webhooks=env.get(webhooks.ENABLED_VARIABLE, "") == "true",
         weights_rules=Rules(
             allow_http=env.get("KINORA_WEIGHTS_ALLOW_HTTP", "") == "true",
             hub=env.get("KINORA_WEIGHTS_HUB") or DEFAULT_HUB,

@@ -1,6 +1,7 @@
 """Keeps the usage ledger: charged at the bind, corrected at the end, written to a ConfigMap at most once a minute.
 
-The ConfigMap lies beside the operator, where users of the queues cannot reach it (decisions.md, 9).
+Beside it in the same ConfigMap, written by the same patch: how long pods of spot pools lived. The ConfigMap lies
+beside the operator, where users of the queues cannot reach it (decisions.md, 9).
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from kinora.api.reasons import Phase
+from kinora.api.spending import seconds_of_last
 from kinora.api.transitions import phase_of
 from kinora.controller.learning import video_seconds_of
 from kinora.controller.scheduling.facts import DEFAULT_QUEUE
 from kinora.controller.scheduling.ledger import Ledger
+from kinora.controller.scheduling.spotlife import Lives
+from kinora.controller.spot import SpotWatch
 from kinora.kube.client import ApiError, KubeClient, UnreachableError
 from kinora.kube.resources import CONFIGMAP
 
@@ -22,17 +26,19 @@ log = logging.getLogger(__name__)
 Object = Mapping[str, Any]
 WRITE_SECONDS: Final = 60.0
 KEY: Final = "usage.json"
+SPOT_KEY: Final = "spot.json"
 
 
 class UsageKeeper:
     """The ledger of this process. ``place``: namespace/name of its ConfigMap; empty: memory only."""
 
-    def __init__(self, client: KubeClient, ledger: Ledger, place: str) -> None:
+    def __init__(self, client: KubeClient, ledger: Ledger, place: str, spots: SpotWatch | None = None) -> None:
         self._client = client
         self._ledger = ledger
+        self._spots = spots or SpotWatch()
         self._namespace, _, self._name = place.partition("/")
         self._charged: dict[str, tuple[float, float]] = {}  # job UID -> GPU-seconds, video-seconds charged at its bind
-        self._kept: str | None = None
+        self._kept: dict[str, str] = {}  # what the ConfigMap holds
 
     def bound(self, job: Object, gpu_seconds: float, now: float) -> None:
         """Charge the estimate."""
@@ -49,7 +55,7 @@ class UsageKeeper:
         if gpu is None or video is None:  # bound by an operator before this one: the estimate stays
             return
         status = job.get("status") or {}
-        used = float(status.get("gpuSeconds") or 0.0)
+        used = seconds_of_last(status)  # what lost attempts took is told by metrics, and no debt of the queue
         delivered = video if phase_of(status) is Phase.SUCCEEDED else 0.0
         self._ledger.charge(_queue(job), now, gpu_seconds=used - gpu, video_seconds=delivered - video)
 
@@ -58,13 +64,18 @@ class UsageKeeper:
         if not self._name:
             return
         found = await self._client.find(CONFIGMAP, self._namespace, self._name)
-        text = ((found or {}).get("data") or {}).get(KEY)
-        if text:
+        self._kept = dict((found or {}).get("data") or {})
+        where = f"ConfigMap {self._namespace}/{self._name}"
+        if self._kept.get(KEY):
             try:
-                self._ledger.hours = Ledger.from_text(text).hours
+                self._ledger.hours = Ledger.from_text(self._kept[KEY]).hours
             except ValueError as error:
-                log.error("ConfigMap %s/%s: %s; shares and limits begin anew", self._namespace, self._name, error)
-        self._kept = text
+                log.error("%s: %s; shares and limits begin anew", where, error)
+        if self._kept.get(SPOT_KEY):
+            try:
+                self._spots.lives.ended = Lives.from_text(self._kept[SPOT_KEY]).ended
+            except ValueError as error:
+                log.error("%s: %s; it is learnt anew", where, error)
 
     async def run(self, clock: Callable[[], float]) -> None:
         """Write it once a minute, when it changed; ``clock()`` gives seconds since the epoch."""
@@ -77,22 +88,30 @@ class UsageKeeper:
 
     async def save(self, now: float) -> None:
         """Write it now, if it changed."""
-        if not self._name or not self._ledger.changed:
+        ledger, lives = self._ledger, self._spots.lives
+        if not self._name or not (ledger.changed or lives.changed):
             return
-        self._ledger.prune(now)
-        text = self._ledger.to_text()
-        self._ledger.changed = False
-        if text == self._kept:
+        told: dict[str, str] = {}
+        if ledger.changed:
+            ledger.prune(now)
+            told[KEY] = ledger.to_text()
+        if lives.changed:
+            lives.prune(now)
+            told[SPOT_KEY] = lives.to_text()
+        ledger.changed = lives.changed = False
+        told = {key: text for key, text in told.items() if text != self._kept.get(key)}
+        if not told:
             return
         try:
-            await self._write(text)
+            await self._write(told)
         except (ApiError, UnreachableError):
-            self._ledger.changed = True
+            ledger.changed = ledger.changed or KEY in told
+            lives.changed = lives.changed or SPOT_KEY in told
             raise
-        self._kept = text
+        self._kept |= told
 
-    async def _write(self, text: str) -> None:
-        body = {"data": {KEY: text}}
+    async def _write(self, told: Mapping[str, str]) -> None:
+        body = {"data": dict(told)}
         try:
             await self._client.patch(CONFIGMAP, self._namespace, self._name, body)
         except ApiError as error:

@@ -1,1 +1,1 @@
-"""The HTTP dialects. Arrives with the issue on the gateway."""
+"""The HTTP gateway: one VideoJob a request, in five dialects. Stateless: all is known in the cluster and the store."""

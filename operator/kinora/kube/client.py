@@ -167,10 +167,12 @@ class KubeClient:
         *,
         label_selector: str | None = None,
         field_selector: str | None = None,
+        trim: Callable[[Object], Object] | None = None,
     ) -> tuple[list[Object], str]:
         """Every object that matches, page by page, and the resourceVersion to watch from.
 
-        An expired continue token (410) starts the list anew once.
+        An expired continue token (410) starts the list anew once. ``trim`` makes of each object what is kept of it: a
+        long list never stands in memory whole.
         """
         for attempt in (1, 2):
             items: list[Object] = []
@@ -184,7 +186,8 @@ class KubeClient:
                         field_selector=field_selector,
                         continue_token=token,
                     )
-                    items += page.get("items") or []
+                    found = page.get("items") or []
+                    items += found if trim is None else map(trim, found)
                     token = page["metadata"].get("continue")
                     if not token:
                         return items, page["metadata"]["resourceVersion"]

@@ -1,13 +1,15 @@
 """Holding a Lease on the API server: the shell around the rules of ``election.py``. Knows nothing of what it guards.
 
     lease = LeaseHolder(client, "kinora-system", "kinora-operator", "pod-a")
+    await lease.hold(work)                       # contends, works while it holds, gives back; or in single steps:
     running = asyncio.create_task(lease.run())   # ends with LeaseLostError when it held, and does no more
     await lease.held.wait()
     lease.check()                                # before each write that only the holder may make
     running.cancel(); await lease.release()      # the next one takes it at once
 
-``client`` should be the lease's own: a renewal must not wait behind other requests. A Lease that somebody deletes while
-it is held is made anew by its holder; a process that starts within that moment could take it too (docs/limits.md).
+A LeaseHolder holds once: after it was lost or given back, make another. ``client`` should be the lease's own where
+much hangs on it: a renewal must not wait behind other requests. A Lease that somebody deletes while it is held is made
+anew by its holder; a process that starts within that moment could take it too (docs/limits.md).
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeVar
 
 import aiohttp
 
@@ -30,6 +34,7 @@ from kinora.kube.watch import Reflector
 
 log = logging.getLogger(__name__)
 _BROKEN = (UnreachableError, aiohttp.ClientError, TimeoutError, OSError)
+T = TypeVar("T")
 
 
 class LeaseLostError(Exception):
@@ -40,6 +45,25 @@ def steady() -> float:
     """Seconds of a clock that never jumps, and that goes on while the machine sleeps where there is such a one."""
     boot = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if boot is None else time.clock_gettime(boot)
+
+
+def _nothing(_words: str) -> None:
+    """Nobody listens."""
+
+
+@dataclass(frozen=True)
+class Listeners:
+    """Who hears what becomes of a Lease. Plain functions that do not block.
+
+    Attributes:
+        lost: why it was lost; called at once, before LeaseLostError is raised.
+        waiting: who holds it, while this process does not; at each change that is seen.
+        trouble: what kept a read or a write of it from working; it is tried again.
+    """
+
+    lost: Callable[[str], None] = _nothing
+    waiting: Callable[[str], None] = _nothing
+    trouble: Callable[[str], None] = _nothing
 
 
 class LeaseHolder:
@@ -53,15 +77,27 @@ class LeaseHolder:
         identity: str,
         *,
         terms: Terms | None = None,
-        on_lost: Callable[[str], None] | None = None,
+        tell: Listeners | None = None,
+        courtesy: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        """``identity`` must be of this process alone (a pod's name). ``on_lost(why)`` is called at once, in ``run``."""
+        """One part in one Lease.
+
+        Args:
+            client: reads and writes it.
+            namespace: where the Lease is.
+            name: the Lease's own.
+            identity: of this process alone (a pod's name).
+            terms: how long it lasts.
+            tell: who hears of it.
+            courtesy: seconds for which others may go first, asked each time that it could be taken.
+        """
         self.held = asyncio.Event()  # set once, when it is held for the first time
         self.identity = identity
         self._client = client
         self._namespace = namespace
         self._name = name
-        self._on_lost = on_lost
+        self._tell = tell or Listeners()
+        self._courtesy = courtesy
         self._standing = Standing(identity, terms or Terms())
         self._news = asyncio.Event()
 
@@ -99,6 +135,31 @@ class LeaseHolder:
             follower.cancel()
             await asyncio.gather(follower, return_exceptions=True)
 
+    async def hold(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Contend; do the work while it is held; give it back. What the work returns or raises.
+
+        Raises LeaseLostError when it slips away meanwhile: the work is cancelled then, and awaited.
+        """
+        running = asyncio.ensure_future(self.run())
+        held = asyncio.ensure_future(self.held.wait())
+        working: asyncio.Future[T] | None = None
+        try:
+            await asyncio.wait({running, held}, return_when=asyncio.FIRST_COMPLETED)
+            if not running.done():
+                working = asyncio.ensure_future(work())
+                await asyncio.wait({running, working}, return_when=asyncio.FIRST_COMPLETED)
+                if working.done():
+                    return await working
+            await running
+            raise AssertionError("a Lease is contended for without an end")
+        finally:
+            # The work ends first: nothing of it may go on when another holds.
+            for task in (working, running, held):
+                if task is not None:
+                    task.cancel()
+                    await asyncio.gather(task, return_exceptions=True)
+            await self.release()
+
     async def release(self, within: float = 1.0) -> bool:
         """Give it back, after ``run`` has ended: nothing counts as held from here on. Whether the others can see it.
 
@@ -121,13 +182,17 @@ class LeaseHolder:
         if isinstance(step, Lost):
             self._standing = election.dropped(self._standing)
             log.error("Lease %s/%s is lost: %s", self._namespace, self._name, step.why)
-            if self._on_lost:
-                self._on_lost(step.why)
+            self._tell.lost(step.why)
             raise LeaseLostError(f"Lease {self._namespace}/{self._name}: {step.why}")
         if isinstance(step, Wait):
             await self._wait(step.until)
         elif isinstance(step, Read):
             await self._try(self._read())
+        elif step.acquires and (pause := self._courtesy()) > 0:
+            await asyncio.sleep(pause)
+            again = election.next_step(self._standing, steady())  # nobody took it meanwhile, as far as is known
+            if isinstance(again, Write):
+                await self._try(self._write(again))
         else:
             await self._try(self._write(step))
 
@@ -150,11 +215,10 @@ class LeaseHolder:
         try:
             async with asyncio.timeout(limit):
                 await request
-        except ApiError as error:
-            log.warning("Lease %s/%s: %s; trying again in %.1f s", self._namespace, self._name, error, pause)
-            self._standing = election.unanswered(self._standing, steady(), pause)
-        except _BROKEN as error:
-            log.warning("Lease %s/%s: %r; trying again in %.1f s", self._namespace, self._name, error, pause)
+        except (ApiError, *_BROKEN) as error:
+            words = str(error) or type(error).__name__
+            log.warning("Lease %s/%s: %s; trying again in %.1f s", self._namespace, self._name, words, pause)
+            self._tell.trouble(words)
             self._standing = election.unanswered(self._standing, steady(), pause)
 
     async def _read(self) -> None:
@@ -226,6 +290,8 @@ class LeaseHolder:
         self._standing = election.seen(self._standing, found, steady())
         if self._standing.view is not before:
             self._news.set()
+            if found is not None and found.holder and found.holder != self.identity:
+                self._tell.waiting(found.holder)
 
     def _known(self) -> Record | None:
         return self._standing.view.record if self._standing.view else None

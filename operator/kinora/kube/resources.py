@@ -34,6 +34,7 @@ MODELSERVER: Final = Resource("kinora.dev", "v1alpha1", "modelservers", "ModelSe
 POD: Final = Resource("", "v1", "pods", "Pod")
 SERVICE: Final = Resource("", "v1", "services", "Service")
 CONFIGMAP: Final = Resource("", "v1", "configmaps", "ConfigMap")
+SECRET: Final = Resource("", "v1", "secrets", "Secret")
 CLAIM: Final = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 SERVICE_ACCOUNT: Final = Resource("", "v1", "serviceaccounts", "ServiceAccount")
 NAMESPACE: Final = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
@@ -44,3 +45,7 @@ NETWORK_POLICY: Final = Resource("networking.k8s.io", "v1", "networkpolicies", "
 JOB: Final = Resource("batch", "v1", "jobs", "Job")
 ROLE_BINDING: Final = Resource("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding")
 LEASE: Final = Resource("coordination.k8s.io", "v1", "leases", "Lease")
+TOKEN_REVIEW: Final = Resource("authentication.k8s.io", "v1", "tokenreviews", "TokenReview", namespaced=False)
+SUBJECT_ACCESS_REVIEW: Final = Resource(
+    "authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview", namespaced=False
+)

@@ -27,7 +27,8 @@ class Reflector:
     """Follows one selection of one kind.
 
     ``on_replace(objects)`` is called with the full list, ``on_event(type, object)`` with ADDED, MODIFIED, DELETED.
-    Both are plain functions that must not block. ``synced`` is set after the first list.
+    Both are plain functions that must not block. ``synced`` is set after the first list. ``trim`` makes of each object
+    what the two are given of it.
     """
 
     client: KubeClient
@@ -38,7 +39,9 @@ class Reflector:
     label_selector: str | None = None
     field_selector: str | None = None
     relist_seconds: float | None = None
+    trim: Callable[[Object], Object] | None = None
     synced: asyncio.Event = field(default_factory=asyncio.Event)
+    listed_version: int = 0  # of the list that `on_replace` is called with: what is newer was not to be in it
 
     async def run(self) -> None:
         """Follow until cancelled."""
@@ -60,8 +63,13 @@ class Reflector:
 
     async def _list(self) -> str:
         items, version = await self.client.list(
-            self.resource, self.namespace, label_selector=self.label_selector, field_selector=self.field_selector
+            self.resource,
+            self.namespace,
+            label_selector=self.label_selector,
+            field_selector=self.field_selector,
+            trim=self.trim,
         )
+        self.listed_version = int(version) if version.isdigit() else 0
         self.on_replace(items)
         self.synced.set()
         return version
@@ -81,7 +89,7 @@ class Reflector:
                 item = event["object"]
                 version = item["metadata"]["resourceVersion"]
                 if event["type"] != "BOOKMARK":
-                    self.on_event(event["type"], item)
+                    self.on_event(event["type"], self.trim(item) if self.trim else item)
                 if deadline and asyncio.get_running_loop().time() > deadline:
                     return
             if asyncio.get_running_loop().time() - started < 1:

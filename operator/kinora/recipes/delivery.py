@@ -55,10 +55,16 @@ def _rendered(parameters: Parameters, output: Output, model: Model) -> tuple[int
             width or _round_up(wide) or default.width,
             height or _round_up(high) or default.height,
         )
+    if wide and high:
+        return render_size(wide, high, limits)
     rounded = (_round_up(wide) or default.width, _round_up(high) or default.height)
-    if _fits(*rounded, limits):
-        return rounded
-    return _nearest(wide, high, limits) if wide and high else (default.width, default.height)
+    return rounded if _fits(*rounded, limits) else (default.width, default.height)
+
+
+def render_size(wide: int, high: int, limits: SizeLimits) -> tuple[int, int]:
+    """What is rendered for a delivered size: that, rounded up to 16, or the nearest size that the model renders."""
+    rounded = (_round_up(wide) or 0, _round_up(high) or 0)
+    return rounded if _fits(*rounded, limits) else _nearest(wide, high, limits)
 
 
 def _fits(width: int, height: int, limits: SizeLimits) -> bool:

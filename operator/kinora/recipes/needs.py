@@ -9,7 +9,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Protocol
 
-from kinora.api.videojob import Inputs, Source, Task, VideoJobSpec
+from kinora.api.videojob import Inputs, MaskFrameOf, Source, Task, VideoJobSpec
 from kinora.recipes.delivery import MAX_FRAMES
 from kinora.recipes.faults import Fault
 from kinora.recipes.resolved import Resolved
@@ -165,7 +165,7 @@ def staging_faults(resolved: Resolved, found: Mapping[str, MediaFacts]) -> tuple
             faults.append(Fault(field, f"a file of kind {facts.kind}", words))
         elif facts.kind == MediaKind.VIDEO and name not in ("firstClip", "lastClip"):
             faults.extend(_length_faults(field, facts, resolved))
-    return tuple(faults) or tuple(_clip_faults(resolved, found))
+    return tuple(faults) or (*_clip_faults(resolved, found), *_mask_faults(resolved, found))
 
 
 def _clip_faults(resolved: Resolved, found: Mapping[str, MediaFacts]) -> Iterator[Fault]:
@@ -193,7 +193,7 @@ LEAST_GENERATED = 4  # one step of the VAE
 
 def _length_faults(field: str, facts: MediaFacts, resolved: Resolved) -> Iterator[Fault]:
     available = frames_at_rate(facts.frames, facts.fps, resolved.fps)
-    wanted = 5 if resolved.frames_from_input else resolved.frames
+    wanted = 5 if resolved.frames_from_input else resolved.frames - resolved.last_held
     if available < wanted:
         fitting = (available - 1) // 4 * 4 + 1
         yield Fault(
@@ -204,6 +204,37 @@ def _length_faults(field: str, facts: MediaFacts, resolved: Resolved) -> Iterato
             if fitting >= 5
             else "give a longer video",
         )
+
+
+def _mask_faults(resolved: Resolved, found: Mapping[str, MediaFacts]) -> Iterator[Fault]:
+    """A mask's frame is one of those that are rendered, however it is counted."""
+    if "mask" not in found or "video" not in found or resolved.mask_frame == 1:
+        return
+    frames = frames_to_render(resolved, found)
+    video, of_source = found["video"], resolved.mask_frame_of == MaskFrameOf.SOURCE
+    most = min(video.frames, int((frames - 1) * video.fps / resolved.fps) + 1) if of_source else frames
+    if resolved.mask_frame > most:
+        whose = "of the source" if of_source else "that are rendered"
+        yield Fault("spec.inputs.mask.frame", resolved.mask_frame, f"1 to {most}, the frames {whose}")
+
+
+def frames_of_source(resolved: Resolved, found: Mapping[str, MediaFacts]) -> int:
+    """How many frames at the rate of the render the source has: a mask that is a video has to last, too."""
+    masks = [facts for name, facts in found.items() if name == "mask" and facts.kind == MediaKind.VIDEO]
+    return min(frames_at_rate(facts.frames, facts.fps, resolved.fps) for facts in (found["video"], *masks))
+
+
+def frames_to_render(resolved: Resolved, found: Mapping[str, MediaFacts]) -> int:
+    """The job's frames; where the source says how many, 4n+1 of them, of which the last may be the source's very end:
+    5 s at 16 fps are 80 frames and the moment at which they end, 81."""
+    if not resolved.frames_from_input:
+        return resolved.frames
+    return min(resolved.frames, max(frames_of_source(resolved, found) // 4 * 4, 4) + 1)
+
+
+def frame_at_rate(frame: int, source_fps: float, fps: float) -> int:
+    """Which frame at `fps` shows the moment of a source's frame; both counted from 1."""
+    return round((frame - 1) * fps / source_fps) + 1 if source_fps > 0 else 1
 
 
 def frames_at_rate(frames: int, source_fps: float, fps: float) -> int:

@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from kinora.api.videojob import Control, Task
+from kinora.api.videojob import Control, MaskFrameOf, Resolution, Task
 from kinora.catalogue.model import SizeLimits
+from kinora.recipes import delivery
 from kinora.recipes.joining import clip_lengths, joins, outer_pictures
-from kinora.recipes.needs import MediaFacts, MediaKind, frames_at_rate
+from kinora.recipes.needs import MediaFacts, MediaKind, frame_at_rate, frames_of_source, frames_to_render
 from kinora.recipes.resolved import Resolved
 
 _GRID = 16
@@ -164,12 +165,15 @@ def canvas(resolved: Resolved, source: MediaFacts) -> tuple[float, float]:
 
 #: The input that gives a job its size where it asks for none, by task.
 SIZED_BY: Mapping[Task, tuple[str, ...]] = {
+    Task.VIDEO_TO_VIDEO: ("video",),
     Task.INPAINT: ("video",),
     Task.OUTPAINT: ("video",),
     Task.EXTEND: ("firstClip", "lastClip", "firstFrame", "lastFrame"),
     Task.FIRST_LAST_FRAME: ("firstFrame",),
     Task.EDIT: ("video",),
 }
+#: Of these, the tasks that do so only where a resolution is asked for, or under names whose entry says so.
+SIZED_IF_ASKED = frozenset({Task.VIDEO_TO_VIDEO})
 
 
 def sized(resolved: Resolved, found: Mapping[str, MediaFacts], limits: SizeLimits) -> Resolved:
@@ -177,13 +181,15 @@ def sized(resolved: Resolved, found: Mapping[str, MediaFacts], limits: SizeLimit
 
     An edit without a length gets its source's too, cut to 4n+1 frames and to the most that the model renders.
     """
-    resolved = _lengthened(resolved, found)
+    resolved = _mask_counted(_lengthened(resolved, found), found)
     if not resolved.size_from_input:
         return resolved
     facts = next(found[name] for name in SIZED_BY[Task(resolved.task)] if name in found)
     across, down = (
         canvas(resolved, facts) if resolved.task == Task.OUTPAINT else (float(facts.width), float(facts.height))
     )
+    if resolved.resolution:
+        return _of_resolution(resolved, facts, across / down, limits)
     scale = min(1.0, limits.max_side / max(across, down), (limits.max_pixels / (across * down)) ** 0.5)
     scale = max(scale, limits.min_side / min(across, down))
     while True:
@@ -202,11 +208,38 @@ def sized(resolved: Resolved, found: Mapping[str, MediaFacts], limits: SizeLimit
 def _lengthened(resolved: Resolved, found: Mapping[str, MediaFacts]) -> Resolved:
     if not resolved.frames_from_input:
         return resolved
-    facts = found["video"]
-    available = frames_at_rate(facts.frames, facts.fps, resolved.fps)
-    frames = min(resolved.frames, (available - 1) // 4 * 4 + 1)
-    note = f"{frames} frames of the source's {available} at {resolved.fps:g} fps"
-    return replace(resolved, frames=frames, frames_from_input=False, notes=(*resolved.notes, note))
+    available = frames_of_source(resolved, found)
+    frames = frames_to_render(resolved, found)
+    held = frames > available
+    note = f"{frames} frames of the source's {available} at {resolved.fps:g} fps" + (", the last one twice" * held)
+    return replace(resolved, frames=frames, frames_from_input=False, last_held=held, notes=(*resolved.notes, note))
+
+
+def _mask_counted(resolved: Resolved, found: Mapping[str, MediaFacts]) -> Resolved:
+    """A mask's frame that is counted in the source, as the frame of the render that shows the same moment."""
+    if resolved.mask_frame_of != MaskFrameOf.SOURCE or "video" not in found:
+        return resolved
+    at = frame_at_rate(resolved.mask_frame, found["video"].fps, resolved.fps)
+    return replace(resolved, mask_frame=min(at, resolved.frames), mask_frame_of=str(MaskFrameOf.RENDER))
+
+
+def _of_resolution(resolved: Resolved, facts: MediaFacts, proportions: float, limits: SizeLimits) -> Resolved:
+    """Delivered in about so many pixels, in these proportions; rendered so, or as near to it as the model goes."""
+    pixels = Resolution(resolved.resolution).pixels
+    high = min((pixels / proportions) ** 0.5, delivery.MAX_SIDE, delivery.MAX_SIDE / proportions)
+    while True:
+        output = (_even(high * proportions), _even(high))
+        if (output[0] * output[1] <= pixels and max(output) <= delivery.MAX_SIDE) or high <= delivery.MIN_SIDE:
+            break
+        high -= 0.5
+    width, height = delivery.render_size(*output, limits)
+    size = f"{resolved.resolution}: size {output[0]}x{output[1]} from the source of {facts.width}x{facts.height}"
+    if not (delivery.crop_only(width, output[0]) and delivery.crop_only(height, output[1])):
+        size += f", rendered at {width}x{height} and scaled (Lanczos)"
+    return replace(
+        resolved, width=width, height=height, output_width=output[0], output_height=output[1], size_from_input=False,
+        notes=(*resolved.notes, size),
+    )  # fmt: skip
 
 
 def _even(side: float) -> int:

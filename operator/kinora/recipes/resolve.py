@@ -10,7 +10,7 @@ from kinora.recipes import delivery, finishing, rules
 from kinora.recipes.faults import Fault, InvalidSpec
 from kinora.recipes.graph import Prompts
 from kinora.recipes.needs import input_name, named_inputs
-from kinora.recipes.preparation import SIZED_BY
+from kinora.recipes.preparation import SIZED_BY, SIZED_IF_ASKED
 from kinora.recipes.resolved import Resolved
 
 
@@ -46,8 +46,9 @@ def _faults(spec: VideoJobSpec, model: Model, frames: int) -> Iterator[Fault]:
     yield from rules.preset_faults(spec, model)
     yield from rules.control_faults(spec, model)
     yield from rules.mask_faults(spec, frames)
+    yield from rules.resolution_faults(spec)
     yield from rules.output_faults(spec, model)
-    yield from rules.later_faults(spec)
+    yield from rules.prefix_faults(spec)
 
 
 def _frames(spec: VideoJobSpec, model: Model) -> int:
@@ -57,7 +58,7 @@ def _frames(spec: VideoJobSpec, model: Model) -> int:
     if asked.duration_seconds is not None:
         fps = asked.fps or model.defaults.fps
         return rules.frames_of_duration(asked.duration_seconds, fps, model.limits.frames.step)
-    if not _frames_from_input(spec):
+    if not _frames_from_input(spec, model):
         return model.defaults.frames
     limits, seconds = model.frames_of(spec.task), model.limits.seconds
     if seconds is None:
@@ -66,10 +67,23 @@ def _frames(spec: VideoJobSpec, model: Model) -> int:
     return min(limits.maximum, rules.frames_of_duration(seconds.maximum, fps, limits.step))
 
 
-def _frames_from_input(spec: VideoJobSpec) -> bool:
-    """An edit is as long as what is edited, where nothing else is asked for."""
+def _frames_from_input(spec: VideoJobSpec, model: Model) -> bool:
+    """An edit is as long as what is edited, where nothing else is asked for; under some names other tasks are, too."""
     asked = spec.parameters
-    return spec.task is Task.EDIT and asked.frames is None and asked.duration_seconds is None
+    if asked.frames is not None:
+        return False
+    if spec.task in model.defaults.length_from_source:
+        return True
+    return spec.task is Task.EDIT and asked.duration_seconds is None
+
+
+def _size_from_input(spec: VideoJobSpec, model: Model) -> bool:
+    """Tasks with a source have its size, or its proportions, where they ask for none."""
+    if spec.task not in SIZED_BY or _sizes_asked(spec):
+        return False
+    if spec.task in SIZED_IF_ASKED:
+        return spec.output.resolution is not None or spec.task in model.defaults.size_from_source
+    return True
 
 
 def _resolved(spec: VideoJobSpec, model: Model, uid: str, frames: int) -> Resolved:
@@ -107,8 +121,9 @@ def _resolved(spec: VideoJobSpec, model: Model, uid: str, frames: int) -> Resolv
         ),
         **_mask(spec),
         **_expand(asked.expand),
-        size_from_input=spec.task in SIZED_BY and not _sizes_asked(spec),
-        frames_from_input=_frames_from_input(spec),
+        size_from_input=_size_from_input(spec, model),
+        resolution=str(spec.output.resolution or ""),
+        frames_from_input=_frames_from_input(spec, model),
         audio=str(spec.output.audio),
         watermark=spec.output.watermark,
         notes=(*notes, *_task_notes(spec, model)),
@@ -141,7 +156,12 @@ def _mask(spec: VideoJobSpec) -> dict[str, Any]:
     ratio = mask.expand_ratio
     if ratio is None:
         ratio = _TRACKED_RATIO if mask.mode is MaskMode.TRACKING else 0.0
-    return {"mask_mode": str(mask.mode), "mask_frame": mask.frame or 1, "mask_expand_ratio": float(ratio)}
+    return {
+        "mask_mode": str(mask.mode),
+        "mask_frame": mask.frame or 1,
+        "mask_frame_of": str(mask.frame_of),
+        "mask_expand_ratio": float(ratio),
+    }
 
 
 def _expand(expand: Expand | None) -> dict[str, Any]:

@@ -41,6 +41,8 @@ class Resolved:
     "The references that show a background."
     mask_mode: str = "Tracking"
     mask_frame: int = 1
+    mask_frame_of: str = "Render"
+    "`Source`: the frame above is counted in the source video, until that has been looked at (preparation.sized)."
     mask_expand_ratio: float = 0.0
     expand_top: float = 1.0
     expand_bottom: float = 1.0
@@ -48,8 +50,12 @@ class Resolved:
     expand_right: float = 1.0
     size_from_input: bool = False
     "The sizes above stand in until the source has been looked at (preparation.sized)."
+    resolution: str = ""
+    "The delivered size is of about this many pixels, in the source's proportions; empty: not asked for."
     frames_from_input: bool = False
     "The number of frames above is the most; the source's own is known once it has been looked at."
+    last_held: bool = False
+    "The source ends where the last frame would be shown: the one before it stands that long."
     output_fps: float = 0.0
     "The delivered rate; 0: `fps`."
     output_frames: int = 0
@@ -118,8 +124,8 @@ class Resolved:
 
 #: What only some tasks have: a status has room for 8 KiB.
 _TOLD_IF_SET = frozenset(
-    {"backgrounds", "mask_mode", "mask_frame", "mask_expand_ratio", "size_from_input"}
-    | {"preset", "frames_from_input", "output_fps", "output_frames", "audio", "watermark"}
+    {"backgrounds", "mask_mode", "mask_frame", "mask_frame_of", "mask_expand_ratio", "size_from_input", "resolution"}
+    | {"preset", "frames_from_input", "last_held", "output_fps", "output_frames", "audio", "watermark"}
     | {f"expand_{side}" for side in ("top", "bottom", "left", "right")}
 )
 

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from fractions import Fraction
 
-from kinora.api.videojob import Audio, Control, Preset, Task, VideoJobSpec
+from kinora.api.videojob import Audio, Control, MaskFrameOf, Preset, Task, VideoJobSpec
 from kinora.catalogue.model import FrameLimits, Model, Range
 from kinora.recipes import delivery
 from kinora.recipes.faults import Fault, not_yet
 from kinora.recipes.needs import NEEDS, MediaKind, given_inputs, given_sources
+from kinora.recipes.preparation import SIZED_BY
 
 
 def task_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:
@@ -200,8 +201,22 @@ def control_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:
 def mask_faults(spec: VideoJobSpec, frames: int) -> Iterator[Fault]:
     """The frame on which a mask was drawn is one of those that are rendered."""
     mask = spec.inputs.mask
-    if mask is not None and mask.frame is not None and mask.frame > frames:
+    if mask is None or mask.frame_of is MaskFrameOf.SOURCE:  # how many the source has, a look at it tells
+        return
+    if mask.frame is not None and mask.frame > frames:
         yield Fault("spec.inputs.mask.frame", mask.frame, f"1 to {frames}, the frames that are rendered")
+
+
+def resolution_faults(spec: VideoJobSpec) -> Iterator[Fault]:
+    """A number of pixels instead of a size, where a source gives the proportions."""
+    asked, field = spec.output.resolution, "spec.output.resolution"
+    if asked is None:
+        return
+    sizes = (spec.parameters.width, spec.parameters.height, spec.output.width, spec.output.height)
+    if any(side is not None for side in sizes):
+        yield Fault(field, asked, "unset where a width or a height is set")
+    if spec.task is not None and spec.task not in SIZED_BY:
+        yield Fault(field, asked, f"unset: task {spec.task} has no source to take proportions from")
 
 
 def output_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:
@@ -220,10 +235,8 @@ def output_faults(spec: VideoJobSpec, model: Model) -> Iterator[Fault]:
         yield Fault("spec.output.audio", spec.output.audio, f"None, or {named} set, whose sound it would be")
 
 
-def later_faults(spec: VideoJobSpec) -> Iterator[Fault]:
-    """What the API names and this release does not do: refused, never ignored."""
-    if spec.webhook is not None:
-        yield not_yet("spec.webhook", "set", "unset")
+def prefix_faults(spec: VideoJobSpec) -> Iterator[Fault]:
+    """Where in the store the video goes."""
     refused = delivery.key_prefix_fault(spec.output.key_prefix or "")
     if refused:
         yield Fault("spec.output.keyPrefix", spec.output.key_prefix, refused)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from kinora.api import names
 from kinora.api.agentconfig import NAMESPACE_VARIABLE
-from kinora.api.stagerconfig import CONFIG_VARIABLE, Allow, StagerConfig
+from kinora.api.allow import Allow
+from kinora.api.stagerconfig import CONFIG_VARIABLE, StagerConfig
 from kinora.storage.guard.policy import Policy
 from kinora.storage.opened import Mounts
 

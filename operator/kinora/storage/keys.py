@@ -64,3 +64,19 @@ def checked_key(key: str) -> str:
         if not is_plain_name(part):
             raise KeyRefused(f"{part[:80]!r} is no plain name")
     return key
+
+
+def readable(key: str, namespace: str) -> bool:
+    """Whether the store service hands this object out for the namespace: its artifacts and its uploads, no notes.
+
+    What lies there for another namespace, where a volume is shared, is not handed out.
+    """
+    try:
+        parts = checked_key(key).split("/")
+    except KeyRefused:
+        return False
+    if parts[0] == "uploads":
+        return len(parts) >= 4 and parts[1] == namespace
+    if parts[0] in ("inputs", "names", "intake") and len(parts) < 6:
+        return False
+    return len(parts) >= 5 and parts[-5] == namespace and parts[-2].isdigit()

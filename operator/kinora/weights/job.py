@@ -24,8 +24,9 @@ from kinora.api.weightsjob import CONFIG_VARIABLE, WeightsConfig, WeightsProgres
 from kinora.catalogue.model import Model
 from kinora.kube.client import STRATEGIC, ApiError, KubeClient, UnreachableError
 from kinora.kube.config import connect
+from kinora.kube.election import Terms
+from kinora.kube.lease import LeaseHolder, LeaseLostError, Listeners
 from kinora.kube.resources import POD
-from kinora.kube.volume_lease import Lease
 from kinora.weights.faults import FetchFault, Permanent, Transient, exit_code
 from kinora.weights.fetch import Phase, Progress, Request, fetch
 from kinora.weights.plan import Rate
@@ -54,7 +55,8 @@ class Settings:
     secrets: Path = Path(names.SECRETS_DIR)
     claims: Path = Path(names.SOURCE_CLAIMS_DIR)
     tell_seconds: float = 5.0
-    lease_seconds: float = 30.0
+    # Longer than an operator's: another Job takes over no sooner, and nothing waits for it that is in a hurry.
+    lease_terms: Terms = field(default_factory=lambda: Terms(duration=30.0, renew=20.0, retry=8.0))
 
 
 def settings_from(environment: Mapping[str, str]) -> Settings:
@@ -104,42 +106,41 @@ async def fill(client: KubeClient, settings: Settings) -> int:
     teller = Teller(client, settings)
     telling = asyncio.create_task(teller.run())
     lease_name = names.weights_lease_name(settings.config.claim)
-    lease = Lease(client, settings.namespace, lease_name, settings.pod_name, seconds=settings.lease_seconds)
+    lease = LeaseHolder(
+        client,
+        settings.namespace,
+        lease_name,
+        settings.pod_name,
+        terms=settings.lease_terms,
+        tell=Listeners(
+            waiting=teller.wait_for,
+            trouble=lambda words: teller.troubled(f"the Lease {lease_name}: {words}"),
+        ),
+    )
     try:
-        async with lease.held(teller.wait_for):
-            await _until_lost(lease, _fetched(settings, teller.progress))
+        await _filled(lease, settings, teller)
         teller.done()
         code = 0
     except FetchFault as fault:
         log.error("%s", fault)
         teller.failed(str(fault))
         code = exit_code(fault)
-    except (ApiError, UnreachableError) as error:  # of the Lease: a binding that is not known yet, an API server away
-        log.error("%s", error)
-        teller.failed(f"the Lease {lease_name}: {error}")
-        code = _AGAIN
     finally:
         await teller.close(telling)
     return code
 
 
-async def _fetched(settings: Settings, progress: Progress) -> None:
-    await fetch(_request(settings), progress)
+async def _filled(lease: LeaseHolder, settings: Settings, teller: Teller) -> None:
+    """The volume is filled under its Lease: once that is lost, another may write the volume."""
 
+    async def fetched() -> None:
+        teller.begin()
+        await fetch(_request(settings), teller.progress)
 
-async def _until_lost(lease: Lease, work: object) -> None:
-    """The work, unless the Lease is lost meanwhile: then another may write the volume."""
-    task = asyncio.ensure_future(work)  # type: ignore[call-overload]
-    lost = asyncio.create_task(lease.lost.wait())
     try:
-        await asyncio.wait({task, lost}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise Transient(f"the Lease {lease.name} was lost; what has landed is kept")
-        await task
-    finally:
-        for one in (task, lost):
-            one.cancel()
-        await asyncio.gather(task, lost, return_exceptions=True)
+        await lease.hold(fetched)
+    except LeaseLostError as error:
+        raise Transient(f"{error}; what has landed is kept") from None
 
 
 def _request(settings: Settings) -> Request:
@@ -170,6 +171,7 @@ class Teller:
     client: KubeClient
     settings: Settings
     progress: Progress = field(default_factory=Progress)
+    _begun: bool = False
     _reason: str = ""
     _words: str = ""
     _since: str = ""
@@ -180,6 +182,15 @@ class Teller:
     def wait_for(self, holder: str) -> None:
         """Another pod has the volume."""
         self._reason, self._words = reasons.WEIGHTS_WAITING, f"{holder} writes the volume"
+
+    def troubled(self, words: str) -> None:
+        """What keeps it from beginning."""
+        if not self._begun:
+            self._reason, self._words = reasons.WEIGHTS_WAITING, words
+
+    def begin(self) -> None:
+        """The volume is this pod's."""
+        self._begun, self._reason, self._words = True, "", ""
 
     def done(self) -> None:
         """Every file is right."""

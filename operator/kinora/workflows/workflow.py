@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from kinora.api.videojob import Audio, VideoJobSpec, Workflow
 from kinora.catalogue.model import Model
 from kinora.recipes import delivery, rules
-from kinora.recipes.faults import Fault, InvalidSpec, not_yet
+from kinora.recipes.faults import Fault, InvalidSpec
 from kinora.recipes.graph import Graph, graph_hash
 from kinora.recipes.needs import MediaFacts, file_name, named_inputs
 from kinora.workflows.allow import allowed_classes
@@ -173,8 +173,6 @@ def _spec_faults(spec: VideoJobSpec) -> Iterator[Fault]:
         yield Fault(
             "spec.workflow.files", f"{len(named_inputs(spec))} with spec.inputs", f"at most {MAX_INPUTS} in all"
         )
-    if spec.webhook is not None:
-        yield not_yet("spec.webhook", "set", "unset")
     refused = delivery.key_prefix_fault(output.key_prefix or "")
     if refused:
         yield Fault("spec.output.keyPrefix", output.key_prefix, refused)

@@ -125,6 +125,8 @@ def test_selectable_fields_and_subresources() -> None:
     assert version("videojobs")["selectableFields"] == [
         {"jsonPath": ".status.phase"},
         {"jsonPath": ".status.assignment.podUID"},
+        {"jsonPath": ".spec.webhook.url"},
+        {"jsonPath": ".status.webhook.state"},
     ]
     assert version("videojobs")["subresources"] == {"status": {}}
     assert version("modelservers")["subresources"]["scale"] == {
@@ -178,8 +180,9 @@ VIDEOJOB = [
 VIDEOJOB_STATUS = [
     "observedGeneration", "phase", "reason", "message", "conditions.[].type", "submitTime", "startTime",
     "completionTime", "queue.position", "queue.estimatedStartTime", "attempt", "failures", "disruptions",
-    *(f"assignment.{name}" for name in ("podName", "podUID", "nodeName", "pool", "promptID", "boundTime")),
-    *(f"released.{name}" for name in ("attempt", "reason", "time")),
+    *(f"assignment.{name}" for name in ("podName", "podUID", "nodeName", "pool", "promptID", "boundTime",
+      "pricePerHour")),
+    *(f"released.{name}" for name in ("attempt", "reason", "time", "gpuSeconds")),
     *(f"progress.{name}" for name in ("percent", "stage", "step", "steps", "lastUpdateTime")),
     *(f"inputs.[].{name}" for name in (
         "name", "sha256", "bytes", "width", "height", "frames", "fps", "durationSeconds", "actions")),
@@ -188,9 +191,9 @@ VIDEOJOB_STATUS = [
     *(f"artifacts.[].{name}" for name in (
         "uri", "contentType", "bytes", "sha256", "width", "height", "frames", "fps", "durationSeconds", "node",
         "list", "filename", "subfolder", "type")),
-    "gpuSeconds",
+    "gpuSeconds", "lostGPUSeconds", "cost",
     *(f"lastFailure.{name}" for name in ("reason", "message", "node", "attempt", "exitCode", "time")),
-    *(f"webhook.{name}" for name in ("state", "attempts", "nextAttemptTime", "responseCode")),
+    *(f"webhook.{name}" for name in ("state", "attempts", "nextAttemptTime", "responseCode", "reason", "message")),
 ]  # fmt: skip
 MODELSERVER = [
     "model", "engine.image", "engine.args", "engine.env", "weights.claimName", "weights.claimTemplate",

@@ -156,7 +156,7 @@ def test_what_a_stager_may_do() -> None:
 def test_what_a_weights_job_may_do() -> None:
     assert rules(WEIGHTS_CLUSTER_ROLE) == {
         ("", "pods/status", "patch"),
-        *(("coordination.k8s.io", "leases", verb) for verb in ("get", "create", "update")),
+        *(("coordination.k8s.io", "leases", verb) for verb in ("get", "list", "watch", "create", "patch")),
     }
 
 
@@ -164,7 +164,8 @@ def test_no_role_holds_a_wildcard_or_reads_secrets() -> None:
     for role in objects():
         for rule in role.get("rules", []) if role["kind"] == "ClusterRole" else []:
             assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]], role["metadata"]["name"]
-            assert "secrets" not in rule["resources"]
+            if "secrets" in rule["resources"]:  # by name, and only by that of the keys between gateway and stagers
+                assert (rule["verbs"], rule["resourceNames"]) == (["get"], ["kinora-store"]), role["metadata"]["name"]
             assert {"escalate", "impersonate"} & set(rule["verbs"]) == set()
 
 
@@ -232,7 +233,7 @@ def test_two_replicas_of_which_an_update_or_a_drain_leaves_a_warm_one() -> None:
 
 
 def test_one_replica_has_no_budget_that_would_only_be_in_the_way() -> None:
-    kinds = [found["kind"] for found in objects("--set", "operator.replicas=1")]
+    kinds = [found["kind"] for found in objects("--set", "operator.replicas=1,gateway.replicas=1")]
     assert "PodDisruptionBudget" not in kinds
     assert one("Deployment", "films-operator", "--set", "operator.replicas=1")["spec"]["replicas"] == 1
 
@@ -325,6 +326,47 @@ def test_the_operator_reads_the_stagers_values_as_they_are_given() -> None:
     assert found.allow.model_dump() == given
     assert (found.enabled, found.parallel, found.limits.max_bytes, found.limits.fetch_seconds) == (False, 9, 2**31, 600)
     assert found.tolerations == [{"key": "x"}]
+
+
+def test_the_gateway_reads_the_charts_values_as_they_are_given() -> None:
+    from kinora.gateway.settings import CHART_VARIABLE, GatewayValues, settings_from
+
+    def told(*arguments: str) -> dict[str, str]:
+        container = one("Deployment", "films-gateway", *arguments)["spec"]["template"]["spec"]["containers"][0]
+        return {entry["name"]: entry.get("value", "kinora-system") for entry in container["env"]}
+
+    assert settings_from(told()).values == GatewayValues(), "the chart's defaults are not the process's"
+    values = {
+        "publicURL": "https://videos.example/api",
+        "dialects": ["openai"],
+        "maxBodyBytes": 2147483648,
+        "accountLimits": {"submitsPerMinute": 0.5, "uploadQuotaBytes": 21474836481},
+        "retention": {"jobSeconds": 0},
+        "promptExtend": {"url": "https://llm.example/v1", "secretName": "llm", "model": "small"},
+    }
+    given = ("--set-json", f"gateway={json.dumps(values)}", "--set", "modelAliases.wan2\\.1-vace-plus=wan2.1-vace-14b")
+    settings = settings_from(told(*given))
+    found = settings.values
+    assert (found.public_url, found.dialects, found.max_body_bytes) == ("https://videos.example/api", ["openai"], 2**31)
+    assert (found.account_limits.submits_per_minute, found.account_limits.upload_quota_bytes) == (0.5, 21474836481)
+    assert (found.account_limits.burst, found.retention.job_seconds, found.retention.link_seconds) == (60, 0, 86400)
+    assert (found.prompt_extend.url, found.prompt_extend.key_file) == (
+        "https://llm.example/v1",
+        "/kinora/prompt-extend/key",
+    )
+    assert settings.model_aliases == {"wan2.1-vace-plus": "wan2.1-vace-14b"}
+    assert CHART_VARIABLE in told()
+
+
+def test_the_gateway_reads_the_secret_of_keys_by_its_name_and_can_be_left_out() -> None:
+    role = one("Role", "films-gateway", "--set", "gateway.keysSecret=clients")
+    read = [rule for rule in role["rules"] if rule["resources"] == ["secrets"] and rule["verbs"] != ["create"]]
+    assert [(rule["resourceNames"], rule["verbs"]) for rule in read] == [
+        (["clients"], ["get", "list", "watch"]),
+        (["kinora-gateway"], ["get"]),
+    ]
+    assert not [found for found in objects("--set", "gateway.enabled=false") if "films-gateway" in str(found)]
+    assert "gateway.ingress.host" in render("--set", "gateway.ingress.enabled=true").stderr
 
 
 def test_the_watermark_reaches_the_agents_only_where_it_is_not_the_default() -> None:

@@ -248,6 +248,18 @@ def test_without_stagers_a_url_is_refused_and_a_claim_is_not() -> None:
     assert isinstance(check(job(**SPEC), catalogue(), {}), Accepted)
 
 
+def test_without_a_gateway_that_delivers_a_webhook_is_refused() -> None:
+    text = {"task": "TextToVideo", "inputs": {}, "webhook": {"url": "https://receiver.example/hook"}}
+    refused = check(job(**text), catalogue(), Around({}, has_webhooks=False))
+    assert isinstance(refused, Refused)
+    assert refused.reason == "WebhooksDisabled"
+    assert refused.message.startswith("spec.webhook is set; allowed: unset")
+    assert "gateway.webhooks.enabled" in refused.message
+    assert isinstance(check(job(**text), catalogue(), Around({})), Accepted)
+    _, gather = gatherer(SETTINGS)
+    assert isinstance(gather.verdict(job(**text)), Refused), "the operator must be told that somebody delivers"
+
+
 def test_inputs_that_are_there_already_need_no_stager() -> None:
     store, gather = gatherer(replace(SETTINGS, stager=StagerValues(enabled=False)))
     store.servers.apply(server())

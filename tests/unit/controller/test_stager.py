@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from kinora.api.allow import Allow
 from kinora.api.intake import artifact_store, claim_store
 from kinora.api.names import stager_name
-from kinora.api.stagerconfig import CONFIG_VARIABLE, Allow, StagerConfig, StagerValues
+from kinora.api.stagerconfig import CONFIG_VARIABLE, StagerConfig, StagerValues
 from kinora.controller.plan import Plan
 from kinora.controller.stager import desired
 from kinora.controller.stager.decide import decide, is_available

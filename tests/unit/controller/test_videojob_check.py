@@ -42,7 +42,6 @@ def test_an_accepted_job_is_resolved_without_its_prompt() -> None:
         ({"task": "ImageToVideo"}, "InvalidSpec", ["spec.inputs.image is not set"]),
         ({"prompt": "  "}, "InvalidSpec", ["spec.prompt"]),
         ({"queue": "gold"}, "InvalidSpec", ["spec.queue is gold", "default in namespace films"]),
-        ({"webhook": {"url": "https://x.example"}}, "NotImplemented", ["spec.webhook"]),
         ({"task": None, "workflow": {"inline": "{}"}}, "InvalidSpec", ["spec.workflow is a graph without nodes"]),
         ({"task": "Inpaint"}, "InvalidSpec", ["spec.inputs.video is not set", "spec.inputs.mask is not set"]),
     ],

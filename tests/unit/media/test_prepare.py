@@ -262,3 +262,12 @@ async def test_the_child_prepares_too(clip: Make, tmp_path: Path) -> None:
     with (tmp_path / "short.mkv").open("w+b") as output, pytest.raises(InputError) as caught:
         await child.prepare({"video": clip(3)}, {"control": output}, plan)
     assert caught.value.name == "video"
+
+
+def test_the_moment_at_which_a_clip_ends_shows_its_last_frame(clip: Make) -> None:
+    """5 s at 30 fps are 80 frames at 16 fps, and the one at 5 s: what plans with a held last frame rest on."""
+    frames = list(clip_frames(clip(60, 30), 33, 16))
+    assert len(frames) == 33
+    assert (frames[32] == frames[31]).all() or frames[32].mean() >= frames[31].mean()
+    with pytest.raises(MediaError, match="too short"):
+        list(clip_frames(clip(60, 30), 34, 16))

@@ -295,20 +295,6 @@ def test_faults_name_field_value_and_allowed(
     assert not found.not_implemented
 
 
-LATER: list[tuple[str, dict[str, Any], str]] = [
-    ("TextToVideo", {"webhook": {"url": "https://x"}}, "spec.webhook"),
-]
-
-
-@pytest.mark.parametrize(("task", "more", "field"), LATER)
-def test_what_comes_later_is_refused_as_such(task: str, more: dict[str, Any], field: str) -> None:
-    with pytest.raises(InvalidSpec) as caught:
-        _resolve("vace", task, **more)
-    assert [fault.field for fault in caught.value.faults] == [field]
-    assert caught.value.not_implemented
-    assert "not implemented yet" in str(caught.value)
-
-
 def test_what_a_mask_and_an_edit_default_to() -> None:
     def mask(**more: Any) -> Resolved:
         return _resolve(task="Inpaint", inputs={"video": CLAIM, "mask": {"source": CLAIM, **more}})
@@ -338,11 +324,11 @@ def test_a_workflow_is_no_task() -> None:
     assert not caught.value.not_implemented
 
 
-def test_all_faults_at_once_and_the_wrong_before_the_late() -> None:
+def test_all_faults_at_once() -> None:
     with pytest.raises(InvalidSpec) as caught:
-        _resolve(task="ImageToVideo", parameters={"frames": 89, "steps": 200}, webhook={"url": "https://x"})
+        _resolve(task="ImageToVideo", parameters={"frames": 89, "steps": 200}, output={"keyPrefix": "../x"})
     fields = [fault.field for fault in caught.value.faults]
-    assert fields == ["spec.inputs.image", "spec.parameters.frames", "spec.parameters.steps", "spec.webhook"]
+    assert fields == ["spec.inputs.image", "spec.parameters.frames", "spec.parameters.steps", "spec.output.keyPrefix"]
     assert not caught.value.not_implemented
     assert str(caught.value).count(";") >= 3
 

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 from hypothesis import given
+from hypothesis import strategies as st
 
 from kinora.controller.scheduling.bind import Leave, assign, suits
 from kinora.controller.scheduling.facts import Queue, Usage, World, level
@@ -141,9 +142,9 @@ def test_a_job_of_a_preset_goes_only_where_its_files_are() -> None:
 
 
 def test_a_job_longer_than_spot_pods_live_goes_elsewhere() -> None:
-    one = world([job("long", work=100)], [pod("spot", spot=True, pool="cheap")], spot_life={"cheap": 60.0})
+    one = world([job("long", work=100)], [pod("spot", spot=True, pool="cheap")], spot_life={("a", "cheap"): 60.0})
     assert bound(one) == []
-    assert bound(replace(one, spot_life={"cheap": 600.0})) == [("long", "spot")]
+    assert bound(replace(one, spot_life={("a", "cheap"): 600.0})) == [("long", "spot")]
 
 
 @given(any_world())
@@ -202,3 +203,32 @@ def test_no_place_stays_empty_that_a_waiting_job_could_have(one: World) -> None:
             if idle.server not in lane.servers or (limit is not None and running[lane.queue] >= limit):
                 continue
             assert not [waiting for waiting in lane.jobs if waiting.key not in placed and suits(one, waiting, idle)]
+
+
+# --- pods that go
+
+
+def test_what_has_not_begun_on_a_pod_that_goes_is_taken_back_at_once() -> None:
+    busy = pod("busy", held("r1", remaining=1), held("s1", running=False), held("s2", running=False))
+    going = replace(busy, open=False, leaving="node n1 is cordoned")
+    assert assign(world([], [going])).leaves == tuple(
+        Leave(key, False, "busy gets no more jobs: node n1 is cordoned") for key in ("s1", "s2")
+    )
+
+
+def test_a_job_that_is_about_to_begin_there_is_taken_back_only_when_the_pod_goes_whatever_happens() -> None:
+    first = replace(pod("first", held("s1", running=False)), open=False, leaving="node n1 is cordoned")
+    assert assign(world([], [first])).leaves == ()
+    assert [leave.job for leave in assign(world([], [replace(first, ending=True)])).leaves] == ["s1"]
+
+
+@given(any_world(), st.sets(st.integers(0, 11)))
+def test_nothing_is_bound_to_a_pod_that_goes_and_no_job_leaves_twice(one: World, going: set[int]) -> None:
+    pods = tuple(replace(pod, open=False, leaving="spot notice", ending=True) if index in going else pod
+                 for index, pod in enumerate(one.pods))  # fmt: skip
+    outcome = assign(replace(one, pods=pods))
+    assert not [bind for bind in outcome.binds if bind.pod.leaving]
+    left = Counter(leave.job for leave in outcome.leaves)
+    assert all(count == 1 for count in left.values())
+    staged = {held.key for pod in pods if pod.leaving for held in pod.held if not held.running}
+    assert staged <= left.keys()

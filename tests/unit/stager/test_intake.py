@@ -21,9 +21,10 @@ from kinora.stager.decide import Found
 from kinora.stager.intake import Intake, probe_in_child
 from kinora.stager.metrics import Metrics
 from kinora.stager.verdict import Delayed, Rejected
+from kinora.storage.drafts import Draft
 from kinora.storage.guard.fetch import GuardedFetcher
 from kinora.storage.guard.policy import Policy
-from kinora.storage.inputs import Draft, PvcInputs
+from kinora.storage.inputs import PvcInputs
 from rawserver import Server, file_answer, listening
 
 UID = "0b7c8a52-6f7e-4c1e-9a37-1c2f4a9d1e55"

@@ -55,6 +55,7 @@ class ServerPod:
     refused_message: str = ""  # what the provider, the scheduler or the node says of why it does not start
     notice: str = ""  # why its capacity goes away, or may: no new job; empty: it stays
     is_ending: bool = False  # the notice is final: pod or node will go, whatever happens
+    placed: dt.datetime | None = None  # since when it has a node
 
     @property
     def is_lost(self) -> bool:
@@ -160,7 +161,17 @@ def server_pod(pod: Object, *, busy: bool, node_ready: bool = True, told: Notice
         refused_message=unscheduled or _provider_message(status) or waiting,
         notice=told.text,
         is_ending=told.final,
+        placed=_placed(pod, scheduled),
     )
+
+
+def _placed(pod: Object, scheduled: Object) -> dt.datetime | None:
+    """Since when the pod has a node; a virtual one may give it no condition PodScheduled."""
+    if not pod["spec"].get("nodeName"):
+        return None
+    at = scheduled.get("lastTransitionTime") if scheduled.get("status") == "True" else None
+    at = at or pod["metadata"].get("creationTimestamp")
+    return parse_time(at) if at else None
 
 
 def _started_in(metadata: Object, engine: Object) -> float | None:

@@ -49,10 +49,11 @@ class Assignment:
 def assign(world: World) -> Assignment:
     """Fill idle pods, then nearly idle ones, in the order of the line; then see who should leave."""
     free = _Free(world)
+    leaves = list(_off_leaving(world))
     if not free.pods and not any(_staged(pod) for pod in world.pods) and not _preemption(world):
-        return Assignment()
+        return Assignment(leaves=tuple(leaves))
     binds, behind = _fill(world, free)
-    leaves = list(_to_idle(world, free))
+    leaves += _to_idle(world, free)
     leaves += _to_higher(world, behind, {leave.job for leave in leaves})
     return Assignment(tuple(binds), tuple(leaves))
 
@@ -66,7 +67,7 @@ def is_firm(world: World, job: Job, server: str, pool: str) -> bool:
     """Whether the job may not go to that spot pool: it was lost twice, or takes longer than pods live there."""
     if job.losses >= LOSSES_ON_SPOT:
         return True
-    life = world.spot_life.get(pool)
+    life = world.spot_life.get((server, pool))
     return life is not None and world.seconds(job, server, pool) > life
 
 
@@ -136,13 +137,26 @@ def _staged(pod: Pod) -> Held | None:
     return None if last.running or last.leaving else last
 
 
+def _off_leaving(world: World) -> Iterator[Leave]:
+    """Jobs that have not begun on a pod that goes (spot notice, drain): at once, for every minute there is lost.
+
+    The one that comes next there begins any moment; it is left alone unless the pod goes whatever happens.
+    """
+    for pod in world.pods:
+        if not pod.leaving:
+            continue
+        for place, one in enumerate(pod.held):
+            if not (one.running or one.leaving) and (place or pod.ending):
+                yield Leave(one.key, running=False, why=f"{pod.name} gets no more jobs: {pod.leaving}")
+
+
 def _to_idle(world: World, free: _Free) -> Iterator[Leave]:
     """Staged jobs whose pod is long busy while another one that can run them has nothing to do."""
     idle = free.idle()
     for pod in sorted(world.pods, key=lambda pod: -(pod.held[0].remaining or 0.0) if pod.held else 0.0):
         staged = _staged(pod)
         remaining = pod.held[0].remaining if pod.held else None
-        if staged is None or (remaining is not None and remaining <= WORTH_SECONDS):
+        if pod.leaving or staged is None or (remaining is not None and remaining <= WORTH_SECONDS):
             continue
         other = next(
             (one for one in idle if one.server == pod.server and one.spot <= pod.spot and one.presets >= pod.presets),

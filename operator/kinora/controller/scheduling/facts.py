@@ -99,6 +99,10 @@ class Pod:
     "Predicted seconds until it serves, for one that starts; for forecasts only."
     presets: frozenset[str] = frozenset()
     "Whose files it has, beside those that every job needs."
+    leaving: str = ""
+    "Why it will go, or is not to be used for now: what is staged there is taken back. Then it is not open either."
+    ending: bool = False
+    "It goes whatever happens: a job that has not begun there is taken back too."
 
     def renders(self, job: Job) -> bool:
         """Whether it has the files of the job's preset."""
@@ -163,8 +167,8 @@ class World:
     "By (ModelServer, pool)."
     staging: Mapping[str, float] = field(default_factory=dict)
     "By ModelServer: how long staging takes there."
-    spot_life: Mapping[str, float] = field(default_factory=dict)
-    "By pool: how long its pods have lived; a longer job does not go there."
+    spot_life: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    "By (ModelServer, pool), of spot pools: how long pods live there; a longer job does not go there."
     aging_seconds: float = AGING_SECONDS
 
     def queue(self, name: str) -> Queue:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import random
 from collections import defaultdict
 from collections.abc import Sequence
@@ -315,7 +316,7 @@ class Simulation:
             },
             staging={server.name: self._cluster.staging_seconds for server in self._cluster.servers},
             spot_life={
-                pool.name: pool.mean_life_seconds
+                (server.name, pool.name): pool.mean_life_seconds * math.log(2)  # the median, as the operator learns it
                 for server in self._cluster.servers
                 for pool in server.pools
                 if pool.mean_life_seconds is not None

@@ -65,6 +65,7 @@ class Undecided:
 
 Verdict = Accepted | Refused | Undecided
 _OTHERS = "claim, configMap or artifact: the administrator has switched fetching off (chart value stager.enabled)"
+_NO_WEBHOOK = "unset: the administrator has switched webhooks off (chart value gateway.webhooks.enabled)"
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ class Around:
     "The declared ones; None where nobody can know them (offline)."
     has_stagers: bool = True
     "A url may be fetched, or has been."
+    has_webhooks: bool = True
+    "Somebody delivers webhooks."
 
 
 def check(job: Object, catalogue: Catalogue, around: Around | Mapping[str, str]) -> Verdict:
@@ -105,16 +108,19 @@ def check(job: Object, catalogue: Catalogue, around: Around | Mapping[str, str])
     if model is None:
         fault = Fault("spec.model", name, ", ".join(catalogue.names), catalogue.unknown(name))
         return Refused(reasons.INVALID_SPEC, str(fault))
-    if spec.workflow is not None:
-        return _fetchable(job, _check_workflow(job, spec, model, around), around)
-    return _fetchable(job, _check_task(job, spec, model, around), around)
+    judge = _check_task if spec.workflow is None else _check_workflow
+    return _served(job, judge(job, spec, model, around), around)
 
 
-def _fetchable(job: Object, verdict: Verdict, around: Around) -> Verdict:
-    """A job that is sound, and that needs a stager where the administrator has none, is refused for that."""
-    fetched = () if around.has_stagers or not isinstance(verdict, Accepted) else fetched_fields(job["spec"])
+def _served(job: Object, verdict: Verdict, around: Around) -> Verdict:
+    """A job that is sound, and that needs a part of Kinora which the administrator has not, is refused for that."""
+    if not isinstance(verdict, Accepted):
+        return verdict
+    fetched = () if around.has_stagers else fetched_fields(job["spec"])
     if fetched:
         return Refused(reasons.STAGER_DISABLED, "; ".join(str(Fault(field, "set", _OTHERS)) for field in fetched))
+    if job["spec"].get("webhook") and not around.has_webhooks:
+        return Refused(reasons.WEBHOOKS_DISABLED, str(Fault("spec.webhook", "set", _NO_WEBHOOK)))
     return verdict
 
 

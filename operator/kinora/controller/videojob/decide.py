@@ -84,6 +84,9 @@ def _wait(snapshot: JobSnapshot, verdict: Accepted | Undecided, deadline_left: f
     elif snapshot.preset_lacks:
         reason = reasons.NO_PRESET_WEIGHTS
         message = f"no server pod has the files of preset {verdict.preset}: {snapshot.preset_lacks}"
+    elif snapshot.only_spot:
+        reason = reasons.ONLY_SPOT
+        message = f"{snapshot.only_spot}; add a pool of capacity OnDemand or Reserved to a ModelServer that serves it"
     else:
         reason, message = reasons.WAITING_FOR_SERVER, "every server pod of the model is busy or not ready"
     if phase_of(status) == Phase.QUEUED and _same_wait(status.get("reason"), reason):

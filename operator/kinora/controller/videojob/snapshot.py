@@ -70,4 +70,5 @@ class JobSnapshot:
     suspended_seconds: float  # how long it has been seen suspended, in all
     now: dt.datetime
     preset_lacks: str = ""  # why no pod that serves can render its preset; empty where one can, or none serves
+    only_spot: str = ""  # why it may not go to the pools that there are, which are all spot; empty: it may
     intake: IntakeState = IntakeState()

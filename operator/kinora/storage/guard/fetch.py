@@ -1,7 +1,6 @@
 """The guarded fetcher: one URL of a user into an open file, within limits, never to an address that policy refuses.
 
-It resolves by itself, checks every address, and connects to the checked ones only (Host and SNI stay the name's); each
-redirect is a new URL and is checked as such. No proxy of the environment, no cookies, no credentials, no decompression.
+Each redirect is a new URL and is checked as such; how one request is sent is connect.py's.
 """
 
 from __future__ import annotations
@@ -9,32 +8,23 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
 from ssl import SSLContext
 from typing import BinaryIO
 from urllib.parse import urljoin
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
-from yarl import URL
 
 from kinora.recipes.faults import Fault
+from kinora.storage.guard.connect import GuardedClient, NotReached, Patience, Resolve, resolve_by_system
 from kinora.storage.guard.policy import Policy
 from kinora.storage.guard.urls import Target, UrlRefused, parse_url
 
 _CHUNK = 1 << 20
-_MAX_ADDRESSES = 32
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
 _TYPE = re.compile(r"[-!#$&^_.+a-z0-9]{1,100}/[-!#$&^_.+a-z0-9]{1,100}")
 MEDIA_TYPES = ("image/", "video/", "application/octet-stream", "binary/octet-stream", "application/mp4")
-
-#: A name and a port -> all of its addresses as text.
-Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 
 class FetchError(Exception):
@@ -65,12 +55,6 @@ class Fetched:
     redirects: int
 
 
-async def resolve_by_system(host: str, port: int) -> Sequence[str]:
-    """All addresses of a name, from the system's resolver."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
-
-
 class GuardedFetcher:
     """Fetches URLs of users. One for a process; it holds no connection between fetches."""
 
@@ -78,8 +62,7 @@ class GuardedFetcher:
         self, policy: Policy, *, resolve: Resolve = resolve_by_system, ssl: SSLContext | None = None, agent: str = ""
     ) -> None:
         """`ssl`: a context other than the system's; `agent`: the User-Agent."""
-        self._policy, self._resolve, self._ssl = policy, resolve, ssl
-        self._headers = {"User-Agent": agent or "kinora", "Accept": "*/*", "Accept-Encoding": "identity"}
+        self._client = GuardedClient(policy, resolve=resolve, ssl=ssl, agent=agent)
 
     async def fetch(self, url: str, sink: BinaryIO, limits: Limits, *, field: str = "url") -> Fetched:
         """Write what `url` holds to `sink`, from its position on. `field` names the URL in messages.
@@ -94,97 +77,21 @@ class GuardedFetcher:
             raise FetchError(f"{field}: timed out; allowed: {allowed}") from None
         except aiohttp.ClientPayloadError:
             raise FetchError(f"{field}: the server closed the connection before the end of the file") from None
+        except NotReached as error:
+            raise FetchError(str(error)) from None
         except (aiohttp.ClientError, ValueError) as error:  # ValueError: what the server sent is no HTTP
             raise FetchError(f"{field}: {type(error).__name__} while fetching") from None
 
     async def _fetch(self, url: str, sink: BinaryIO, limits: Limits, field: str) -> Fetched:
         target = parse_url(url, field)
+        patience = Patience(limits.idle_seconds, limits.connect_seconds)
         for hop in range(limits.redirects + 1):
-            self._policy.check_target(target, field)
-            async with self._open(target, limits, field) as response:
+            async with self._client.request("GET", target, field, patience) as response:
                 if response.status not in _REDIRECTS:
                     return replace(await _receive(response, target, sink, limits, field), redirects=hop)
                 target = _next(target, response, field)
             field = f"{field.removesuffix(' (redirected)')} (redirected)"
         raise UrlRefused(Fault(field, f"redirected {limits.redirects + 1} times", f"at most {limits.redirects}"))
-
-    @asynccontextmanager
-    async def _open(self, target: Target, limits: Limits, field: str) -> AsyncIterator[aiohttp.ClientResponse]:
-        addresses = await self._addresses(target, limits, field)
-        connector = aiohttp.TCPConnector(
-            resolver=_Pinned(target.host, addresses), use_dns_cache=False, force_close=True, ssl=self._ssl or True
-        )
-        times = aiohttp.ClientTimeout(
-            total=None, sock_connect=limits.connect_seconds, sock_read=limits.idle_seconds, connect=None
-        )
-        session = aiohttp.ClientSession(
-            connector=connector,
-            timeout=times,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-            auto_decompress=False,
-            headers=self._headers,
-        )
-        async with session, session.get(URL(target.url, encoded=True), allow_redirects=False) as response:
-            _check_peer(response, addresses)
-            yield response
-
-    async def _addresses(self, target: Target, limits: Limits, field: str) -> list[str]:
-        """Every address of the target, each allowed."""
-        if target.address is not None:
-            return [str(target.address)]
-        try:
-            async with asyncio.timeout(limits.connect_seconds):
-                found = list(await self._resolve(target.host, target.port))
-        except (OSError, UnicodeError):  # TimeoutError is an OSError
-            raise FetchError(f"{field}: host {target.host} cannot be resolved") from None
-        if not found or len(found) > _MAX_ADDRESSES:
-            raise FetchError(f"{field}: host {target.host} has {len(found)} addresses; allowed: 1 to {_MAX_ADDRESSES}")
-        for address in found:
-            self._policy.check_address(target, address, field)
-        return found
-
-
-class _Pinned(AbstractResolver):
-    """Answers for one name, with addresses that were checked."""
-
-    def __init__(self, host: str, addresses: list[str]) -> None:
-        self._host, self._addresses = host, addresses
-
-    async def resolve(
-        self,
-        host: str,
-        port: int = 0,
-        family: socket.AddressFamily = socket.AF_INET,  # noqa: ARG002 - the signature is aiohttp's
-    ) -> list[ResolveResult]:
-        """The checked addresses, both families."""
-        if host != self._host:
-            raise OSError(f"{host} was not checked")
-        return [
-            ResolveResult(
-                hostname=host,
-                host=address,
-                port=port,
-                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
-                proto=0,
-                flags=socket.AI_NUMERICHOST,
-            )
-            for address in self._addresses
-        ]
-
-    async def close(self) -> None:
-        """Nothing is held."""
-
-
-def _check_peer(response: aiohttp.ClientResponse, addresses: list[str]) -> None:
-    """A second lock on the same door: the connection's other end must be an address that was checked."""
-    connection = response.connection
-    transport = connection.transport if connection is not None else None
-    if transport is None:  # the whole answer came with its head, and the connection is closed already
-        return
-    peer = transport.get_extra_info("peername")
-    if peer is None or ip_address(peer[0]) not in {ip_address(address) for address in addresses}:
-        raise FetchError("connected to an address that was not checked")
 
 
 def _next(target: Target, response: aiohttp.ClientResponse, field: str) -> Target:

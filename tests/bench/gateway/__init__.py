@@ -1,0 +1,1 @@
+"""How many requests one replica of the gateway answers: `make bench-gateway`."""

@@ -1,0 +1,73 @@
+"""A store service without a cluster: a stager's own routes over a folder, on a loopback port, with a known key."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from kinora.kube.secret_keys import secret_body
+from kinora.stager.routes import service
+from kinora.storage.service.client import StoreClient
+from kinora.storage.uploads import PvcFiles
+
+KEY = bytes(range(32))
+
+
+@dataclass
+class StoreHouse:
+    """The store of the claim, served at `url` (a template without fields, for `GatewayValues.store_url`)."""
+
+    root: Path
+    namespace: str
+    claim: str
+    url: str
+    client: StoreClient
+    keys: list[bytes]  # that its service knows; the first one is in the Secret
+
+    @property
+    def secret(self) -> dict[str, Any]:
+        """The Secret `kinora-store` that the gateway reads: to be created in the namespace."""
+        return secret_body(self.namespace, self.keys[0])
+
+    def artifact(self, key: str, content: bytes) -> str:
+        """Put an artifact there as an agent would; its URI."""
+        path = self.root / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return f"pvc://{self.claim}/{key}"
+
+    def uploads(self) -> list[Path]:
+        """Every whole upload in the folder."""
+        return sorted(path for path in (self.root / "uploads").rglob("*") if path.is_file() and path.name[0] != ".")
+
+    def drafts(self) -> list[Path]:
+        """What is coming in, or was left behind."""
+        return sorted(path for path in self.root.rglob(".*") if path.is_file())
+
+
+@asynccontextmanager
+async def storehouse(root: Path, namespace: str = "films", claim: str = "artifacts") -> AsyncIterator[StoreHouse]:
+    """Serve the folder until the end of the block."""
+
+    known = [KEY]
+
+    async def keys(_anew: bool) -> list[bytes]:
+        return known
+
+    runner = web.AppRunner(service(PvcFiles(root, claim, namespace), keys), access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async with aiohttp.ClientSession() as session:
+        client = StoreClient(session, url, f"pvc://{claim}/", KEY)
+        try:
+            yield StoreHouse(root, namespace, claim, url, client, known)
+        finally:
+            await runner.cleanup()
