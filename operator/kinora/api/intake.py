@@ -31,6 +31,13 @@ def needs_stager(job: Object) -> bool:
     return bool(fetched_fields(job.get("spec") or {}))
 
 
+def uploads_of(spec: Object) -> Iterator[str]:
+    """The uploads that a job names, as `Source.upload` says them."""
+    for _, source in _sources(spec):
+        if source.get("upload") is not None:
+            yield str(source["upload"])
+
+
 def _sources(spec: Object) -> Iterator[tuple[str, Object]]:
     for index, file in enumerate((spec.get("workflow") or {}).get("files") or []):
         yield f"spec.workflow.files[{index}].source", (file or {}).get("source") or {}
@@ -85,9 +92,14 @@ class Store:
     root: str
 
     @property
+    def is_claim(self) -> bool:
+        """Whether it is on a claim; else in a bucket."""
+        return self.root.startswith(_CLAIM)
+
+    @property
     def name(self) -> str:
         """What its stager is named by, and chosen by: the claim's name, or the bucket's root."""
-        return self.root.removeprefix(_CLAIM).removesuffix("/") if self.root.startswith(_CLAIM) else self.root
+        return self.root.removeprefix(_CLAIM).removesuffix("/") if self.is_claim else self.root
 
 
 def claim_store(claim_name: str) -> Store:

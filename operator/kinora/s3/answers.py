@@ -5,6 +5,7 @@ Shapes: Amazon S3 API Reference. Elements are found by their local names: server
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
@@ -12,10 +13,19 @@ from xml.sax.saxutils import escape
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
-    """A page of a list: keys, the prefixes that stand for more of them, and where the next page begins."""
+class Entry:
+    """An object in a list. `modified`: seconds since the epoch; 0 where the server does not tell."""
 
-    keys: tuple[str, ...]
+    key: str
+    bytes: int
+    modified: float
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A page of a list: objects, the prefixes that stand for more of them, and where the next page begins."""
+
+    entries: tuple[Entry, ...]
     prefixes: tuple[str, ...]
     next: str = ""
 
@@ -54,10 +64,13 @@ def listing(body: bytes) -> Listing:
     root = _parsed(body)
     if root is None:
         return Listing((), ())
-    keys = tuple(_text(entry, "Key") for entry in _all(root, "Contents"))
+    entries = tuple(
+        Entry(_text(entry, "Key"), int(_text(entry, "Size") or 0), _seconds(_text(entry, "LastModified")))
+        for entry in _all(root, "Contents")
+    )
     prefixes = tuple(_text(entry, "Prefix") for entry in _all(root, "CommonPrefixes"))
     more = _text(root, "IsTruncated") == "true"
-    return Listing(keys, prefixes, _text(root, "NextContinuationToken") if more else "")
+    return Listing(entries, prefixes, _text(root, "NextContinuationToken") if more else "")
 
 
 def open_uploads(body: bytes) -> tuple[OpenUpload, ...]:
@@ -74,6 +87,13 @@ def completion(etags: Sequence[str]) -> bytes:
         for number, etag in enumerate(etags, start=1)
     )
     return f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()
+
+
+def _seconds(time: str) -> float:
+    try:
+        return dt.datetime.fromisoformat(time).timestamp()
+    except ValueError:
+        return 0.0
 
 
 def _parsed(body: bytes) -> ET.Element | None:

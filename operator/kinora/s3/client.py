@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import hashlib
 import random
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -52,6 +53,11 @@ class Body:
     size: int
     sha256: str
     read: Callable[[int, int], bytes]
+
+    @classmethod
+    def of(cls, data: bytes) -> Body:
+        """What is in memory."""
+        return cls(len(data), hashlib.sha256(data).hexdigest(), lambda at, length: data[at : at + length])
 
     async def chunks(self, moved: Callable[[], None]) -> AsyncIterator[bytes]:
         """All of it; `moved` is told before each piece."""
@@ -163,6 +169,56 @@ class S3Client:
 
         return await self._patiently(bring)
 
+    async def peek(self, key: str, count: int) -> tuple[Found, bytes]:
+        """The object, and at most its first `count` bytes. S3Error 404 for none."""
+        call = Call("GET", key, headers={"Range": f"bytes=0-{count - 1}"})
+        try:
+            answer = await self.ask(call)
+        except S3Error as error:
+            found = await self.head(key) if error.status == 416 else None  # no byte can be asked of an empty one
+            if found is None:
+                raise
+            return found, b""
+        total = answer.headers.get("content-range", "").rpartition("/")[2] or str(len(answer.body))
+        return _found({**answer.headers, "content-length": total}), answer.body[:count]
+
+    async def chunks(self, key: str, start: int, length: int, etag: str = "") -> AsyncGenerator[bytes, None]:
+        """So many bytes of the object with this ETag, as they come; what was cut is resumed. S3Error."""
+        at, end, failures, pause = start, start + length, 0, self.pace.first_pause
+        while at < end:
+            before = at
+            try:
+                async for chunk in self._stream(key, at, end, etag):
+                    at += len(chunk)
+                    yield chunk
+                if at < end:
+                    raise unanswered(key, f"{at - start} of {length} bytes came")
+            except S3Error as error:
+                failures = 1 if at > before else failures + 1
+                if not error.may_pass or failures >= self.pace.tries:
+                    raise
+                await asyncio.sleep(max(error.retry_after, pause * random.uniform(0.8, 1.2)))  # noqa: S311
+                pause = min(pause * 2, self.pace.longest_pause)
+
+    async def _stream(self, key: str, at: int, end: int, etag: str) -> AsyncGenerator[bytes, None]:
+        """One try. Silence is the socket's to tell: whoever takes the bytes may be slow."""
+        call = Call("GET", key, headers={"Range": f"bytes={at}-{end - 1}", **({"If-Match": etag} if etag else {})})
+        url = self.bucket.url(key)
+        with _told(call):
+            async with self._opened().get(
+                URL(url, encoded=True),
+                headers=self._signed(call, url, {"Accept-Encoding": "identity", **call.headers}),
+                allow_redirects=False, read_bufsize=_CHUNK,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=self.pace.stall_seconds),
+            ) as answer:  # fmt: skip
+                if answer.status != 206:
+                    told = {name.lower(): value for name, value in answer.headers.items()}
+                    if answer.status in (200, 412):
+                        raise S3Error(f"{key}: it changed while it was read")
+                    raise _refusal(call, answer.status, told, await answer.content.read(_MAX_ANSWER))
+                async for chunk in answer.content.iter_any():
+                    yield chunk
+
     async def list(self, prefix: str, *, delimiter: str = "") -> AsyncIterator[answers.Listing]:
         """Pages of the keys that begin with `prefix`."""
         token = ""
@@ -264,10 +320,9 @@ class S3Client:
     @asynccontextmanager
     async def _request(self, call: Call) -> AsyncIterator[tuple[aiohttp.ClientResponse, Callable[[], None]]]:
         """The answer, whatever it says, and what to call whenever bytes have moved."""
-        assert self._session is not None, "used outside `async with`"
         loop, stall = asyncio.get_running_loop(), self.pace.stall_seconds
         url, body, data = self.bucket.url(call.key, call.query), call.body, None
-        try:
+        with _told(call, stall):
             async with asyncio.timeout(stall) as patience:
 
                 def moved() -> None:
@@ -277,23 +332,16 @@ class S3Client:
                 if body is not None:
                     headers["Content-Length"] = str(body.size)
                     data = body.chunks(moved) if body.size else b""
-                async with self._session.request(
+                async with self._opened().request(
                     call.method, URL(url, encoded=True), headers=self._signed(call, url, headers), data=data,
                     allow_redirects=False,
                 ) as answer:  # fmt: skip
                     moved()
                     yield answer, moved
-        except TimeoutError:
-            raise unanswered(call.shown, f"no byte moved for {stall:g} s") from None
-        except (ssl.SSLError, aiohttp.ClientConnectorCertificateError):
-            words = "the store's certificate is not trusted; set artifacts.s3.caConfigMap"
-            raise S3Error(f"{call.shown}: {words}") from None
-        except aiohttp.ClientConnectorError as error:
-            raise unanswered(call.shown, f"cannot connect ({error.os_error.strerror or 'no answer'})") from None
-        except aiohttp.InvalidURL:
-            raise S3Error("artifacts.s3.endpoint is no address that can be asked") from None
-        except (aiohttp.ClientError, ConnectionError) as error:
-            raise unanswered(call.shown, f"the connection broke ({type(error).__name__})") from None
+
+    def _opened(self) -> aiohttp.ClientSession:
+        assert self._session is not None, "used outside `async with`"
+        return self._session
 
     def _signed(self, call: Call, url: str, headers: Mapping[str, str]) -> Mapping[str, str]:
         credentials = self._known_credentials()
@@ -301,6 +349,25 @@ class S3Client:
             return headers
         payload = call.body.sha256 if call.body is not None else EMPTY
         return signed(call.method, url, headers, credentials, self.bucket.region, self._now(), payload)
+
+
+@contextmanager
+def _told(call: Call, stall: float | None = None) -> Iterator[None]:
+    """What breaks on the way, as an S3Error."""
+    try:
+        yield
+    except TimeoutError:
+        words = "no byte moved" + (f" for {stall:g} s" if stall else " for too long")
+        raise unanswered(call.shown, words) from None
+    except (ssl.SSLError, aiohttp.ClientConnectorCertificateError):
+        words = "the store's certificate is not trusted; set artifacts.s3.caConfigMap"
+        raise S3Error(f"{call.shown}: {words}") from None
+    except aiohttp.ClientConnectorError as error:
+        raise unanswered(call.shown, f"cannot connect ({error.os_error.strerror or 'no answer'})") from None
+    except aiohttp.InvalidURL:
+        raise S3Error("artifacts.s3.endpoint is no address that can be asked") from None
+    except (aiohttp.ClientError, ConnectionError) as error:
+        raise unanswered(call.shown, f"the connection broke ({type(error).__name__})") from None
 
 
 @dataclass

@@ -185,8 +185,7 @@ class Uploader:
         return etag
 
     async def _completed(self, key: str, upload: str, etags: list[str]) -> bool:
-        content = answers.completion(etags)
-        body = Body(len(content), hashlib.sha256(content).hexdigest(), lambda at, length: content[at : at + length])
+        body = Body.of(answers.completion(etags))
         try:
             return await self._written(Call("POST", key, (("uploadId", upload),), body=body))
         except S3Error as error:

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from kinora import __version__
 from kinora.api.stagerconfig import CONFIG_VARIABLE, StagerConfig
@@ -19,13 +19,18 @@ from kinora.kube.config import Connection, connect
 from kinora.kube.http import application, serve
 from kinora.stager.intake import Intake
 from kinora.stager.metrics import Metrics
+from kinora.stager.routes import service
 from kinora.stager.settings import Settings, SettingsError, settings_from
 from kinora.stager.stager import Parts, Stager
+from kinora.stager.upkeep import Upkeep
 from kinora.storage.guard.fetch import GuardedFetcher
 from kinora.storage.inputs import PvcInputs
 from kinora.storage.opened import opened_bucket
+from kinora.storage.s3_files import S3Files
 from kinora.storage.s3_inputs import S3Inputs
+from kinora.storage.service.model import FileStore
 from kinora.storage.staged import StagedInputs
+from kinora.storage.uploads import PvcFiles
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +61,7 @@ async def stage(settings: Settings, connection: Connection) -> None:
     config, metrics = settings.config, Metrics()
     async with (
         KubeClient(connection, user_agent="kinora-stager") as client,
-        inputs_of(settings) as store,
+        stores_of(settings) as (store, files),
     ):
         fetcher = GuardedFetcher(settings.policy, agent=f"kinora/{__version__}")
         stager = Stager(
@@ -69,22 +74,30 @@ async def stage(settings: Settings, connection: Connection) -> None:
                 metrics=metrics,
             )
         )
-        runner = await serve(application(metrics.registry, stager.obstacle), settings.listen_host, settings.listen_port)
-        try:
+        upkeep = Upkeep(client, files, keep_seconds=config.upload_seconds, every_seconds=settings.times.sweep)
+        async with AsyncExitStack() as stack:
+            for app, port in (
+                (application(metrics.registry, stager.obstacle), settings.listen_port),
+                (service(files, upkeep.keys), settings.store_port),
+            ):
+                runner = await serve(app, settings.listen_host, port)
+                stack.push_async_callback(runner.cleanup)
+            tidying = asyncio.ensure_future(upkeep.run())
+            stack.callback(tidying.cancel)
             await stager.run()
-        finally:
-            await runner.cleanup()
 
 
 @asynccontextmanager
-async def inputs_of(settings: Settings) -> AsyncIterator[StagedInputs]:
-    """The inputs in the store that this stager serves."""
-    bucket = settings.config.artifact_s3
-    if bucket is None:
-        yield PvcInputs(settings.artifacts, settings.config.artifact_claim, settings.namespace)
+async def stores_of(settings: Settings) -> AsyncIterator[tuple[StagedInputs, FileStore]]:
+    """The store that this stager serves: as it stores inputs there, and as gateways have files there."""
+    config, namespace = settings.config, settings.namespace
+    if config.artifact_s3 is None:
+        folder, claim = settings.artifacts, config.artifact_claim
+        yield PvcInputs(folder, claim, namespace), PvcFiles(folder, claim, namespace)
         return
-    async with opened_bucket(bucket, settings.mounts) as store:
-        yield S3Inputs(store, settings.namespace, scratch=settings.mounts.scratch)
+    async with opened_bucket(config.artifact_s3, settings.mounts) as store:
+        scratch = settings.mounts.scratch
+        yield S3Inputs(store, namespace, scratch=scratch), S3Files(store, namespace, scratch=scratch)
 
 
 def catalogue_of(config: StagerConfig) -> Catalogue:

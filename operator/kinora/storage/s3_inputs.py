@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import os
 import tempfile
 from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
@@ -27,6 +26,7 @@ class S3Draft:
 
     file: BinaryIO
     store: S3Store
+    place: str
 
     def reading(self) -> BinaryIO:
         """See Draft."""
@@ -35,7 +35,7 @@ class S3Draft:
 
     async def keep(self, sha256: str) -> str:
         """See Draft."""
-        key = input_key(sha256)
+        key = checked_key(f"{self.place}/{sha256}")
         found = await self.store.look(key)
         if found is None:
             made = await self.store.create(key, self.file)
@@ -50,6 +50,17 @@ class S3Draft:
         return key
 
 
+@asynccontextmanager
+async def drafting(store: S3Store, place: str, scratch: Path | None) -> AsyncIterator[S3Draft]:
+    """A draft of an object beneath `place`. StoreError."""
+    with as_store_error(place):
+        file = await asyncio.to_thread(tempfile.TemporaryFile, dir=scratch, prefix="kinora-")
+    try:
+        yield S3Draft(cast(BinaryIO, file), store, place)
+    finally:
+        await asyncio.to_thread(file.close)
+
+
 class S3Inputs:
     """See staged.StagedInputs: inputs in the bucket of `store`, for the jobs of `namespace`."""
 
@@ -61,15 +72,9 @@ class S3Inputs:
         """`s3://bucket/prefix/`, as status has it."""
         return self._store.root
 
-    @asynccontextmanager
-    async def draft(self) -> AsyncIterator[S3Draft]:
+    def draft(self) -> AbstractAsyncContextManager[S3Draft]:
         """See StagedInputs."""
-        with as_store_error("inputs"):
-            file = await asyncio.to_thread(tempfile.TemporaryFile, dir=self._scratch, prefix="kinora-")
-        try:
-            yield S3Draft(cast(BinaryIO, file), self._store)
-        finally:
-            await asyncio.to_thread(file.close)
+        return drafting(self._store, "inputs", self._scratch)
 
     async def size(self, sha256: str) -> int | None:
         """See StagedInputs."""
@@ -85,10 +90,9 @@ class S3Inputs:
     async def note(self, job_uid: str, name: str, found: Mapping[str, Any]) -> None:
         """See StagedInputs."""
         key, text = intake_key(self._namespace, job_uid, name), json.dumps(dict(found)).encode()
-        body = Body(len(text), hashlib.sha256(text).hexdigest(), lambda at, length: text[at : at + length])
         with as_store_error(key):
             headers = {"Content-Type": "application/json"}
-            await self._store.client.ask(Call("PUT", self._store.whole(key), headers=headers, body=body))
+            await self._store.client.ask(Call("PUT", self._store.whole(key), headers=headers, body=Body.of(text)))
 
     async def recall(self, job_uid: str, name: str) -> dict[str, Any] | None:
         """See StagedInputs."""
@@ -122,6 +126,6 @@ class S3Inputs:
     async def _remove(self, prefix: str) -> None:
         client = self._store.client
         with as_store_error("intake"):
-            for key in [key async for page in client.list(prefix) for key in page.keys]:
+            for key in [entry.key async for page in client.list(prefix) for entry in page.entries]:
                 if key.startswith(prefix):  # whatever the server says
                     await client.delete(key)

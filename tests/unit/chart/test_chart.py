@@ -94,6 +94,7 @@ def test_every_policy_is_bound_and_denies_and_fails_closed() -> None:
             "kinora-agent-fence",
             "kinora-agent-pod",
             "kinora-stager-fence",
+            "kinora-secrets-fence",
             "kinora-weights-lease",
         }
     )
@@ -150,7 +151,8 @@ def test_what_an_agent_may_do() -> None:
 
 def test_what_a_stager_may_do() -> None:
     reads = {("kinora.dev", kind, verb) for kind in ("videojobs", "modelservers") for verb in ("get", "list", "watch")}
-    assert rules(STAGER_CLUSTER_ROLE) == reads | {("kinora.dev", "videojobs/status", "patch")}
+    secrets = {("", "secrets", "get"), ("", "secrets", "create")}  # what the policy kinora-secrets-fence narrows
+    assert rules(STAGER_CLUSTER_ROLE) == reads | secrets | {("kinora.dev", "videojobs/status", "patch")}
 
 
 def test_what_a_weights_job_may_do() -> None:
@@ -165,7 +167,9 @@ def test_no_role_holds_a_wildcard_or_reads_secrets() -> None:
         for rule in role.get("rules", []) if role["kind"] == "ClusterRole" else []:
             assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]], role["metadata"]["name"]
             if "secrets" in rule["resources"]:  # by name, and only by that of the keys between gateway and stagers
-                assert (rule["verbs"], rule["resourceNames"]) == (["get"], ["kinora-store"]), role["metadata"]["name"]
+                makes = rule["verbs"] == ["create"] and role["metadata"]["name"] == STAGER_CLUSTER_ROLE
+                reads = (rule["verbs"], rule.get("resourceNames")) == (["get"], ["kinora-store"])
+                assert makes or reads, role["metadata"]["name"]
             assert {"escalate", "impersonate"} & set(rule["verbs"]) == set()
 
 

@@ -12,7 +12,7 @@ import pytest
 from kinora.api.findings import findings
 from kinora.api.s3store import S3Store
 from kinora.s3.address import Bucket
-from kinora.s3.answers import completion, error_code, is_error, listing, open_uploads, upload_id
+from kinora.s3.answers import Entry, completion, error_code, is_error, listing, open_uploads, upload_id
 from kinora.s3.credentials import Credentials, MountedCredentials
 from kinora.s3.faults import answered
 from kinora.s3.sigv4 import MAX_SECONDS, presigned, signed
@@ -184,10 +184,11 @@ def test_answers_are_read_whatever_their_namespace() -> None:
         assert upload_id(begun + b"iateMultipartUploadResult>") == "u&1"
         page = (
             b"<ListBucketResult%s><IsTruncated>true</IsTruncated><NextContinuationToken>n</NextContinuationToken>"
-            b"<Contents><Key>a</Key></Contents><CommonPrefixes><Prefix>b/</Prefix></CommonPrefixes></ListBucketResult>"
+            b"<Contents><Key>a</Key><Size>7</Size><LastModified>2026-05-01T12:00:00.5Z</LastModified></Contents>"
+            b"<CommonPrefixes><Prefix>b/</Prefix></CommonPrefixes></ListBucketResult>"
         )
         found = listing(page % space)
-        assert (found.keys, found.prefixes, found.next) == (("a",), ("b/",), "n")
+        assert (found.entries, found.prefixes, found.next) == ((Entry("a", 7, 1777636800.5),), ("b/",), "n")
     assert listing(page.replace(b"true", b"false") % b"").next == ""
 
 
