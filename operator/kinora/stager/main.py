@@ -63,6 +63,7 @@ async def stage(settings: Settings, connection: Connection) -> None:
         KubeClient(connection, user_agent="kinora-stager") as client,
         stores_of(settings) as (store, files),
     ):
+        client.observe = metrics.api.request
         fetcher = GuardedFetcher(settings.policy, agent=f"kinora/{__version__}")
         stager = Stager(
             Parts(

@@ -18,13 +18,14 @@ from kinora.api.intake import Store
 from kinora.api.modelserver import ArtifactStoreSpec
 from kinora.api.stagerconfig import CONFIG_VARIABLE, StagerValues
 from kinora.controller import storevolumes
+from kinora.controller.pools.shape import Shape, cpu_shape_of, fitted, own_resources, provider_of
 from kinora.controller.settings import Settings
 
 Object = Mapping[str, Any]
 Body = dict[str, Any]
 
 CONTAINER = "stager"
-_RESOURCES = {"requests": {"cpu": "100m", "memory": "192Mi"}, "limits": {"memory": "2Gi"}}
+_REQUESTS, _LIMITS = {"cpu": "100m", "memory": "192Mi"}, {"memory": "2Gi"}
 _API_PORTS = (443, 6443)
 #: Of any namespace: the signature, not the label, is what opens a store.
 _GATEWAYS = {
@@ -97,11 +98,11 @@ def deployment(
     name = names.stager_name(store.name)
     told = min(servers, key=lambda server: str(server["metadata"]["name"]))
     artifacts = ArtifactStoreSpec.model_validate(told["spec"]["artifacts"])
-    template = _template(artifacts, settings, entries)
+    template = _template(artifacts, settings, _shape(servers, settings), entries)
     text = json.dumps(template, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     selector = {names.LABEL_COMPONENT: names.COMPONENT_STAGER, names.LABEL_STAGER: name}
-    template["metadata"]["labels"] = {**_labels(), **selector}
+    template["metadata"]["labels"] = {**template["metadata"].get("labels", {}), **_labels(), **selector}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -143,11 +144,21 @@ def service(namespace: str, store: Store, servers: Collection[Object]) -> Body:
     }
 
 
+def _shape(servers: Iterable[Object], settings: Settings) -> Shape:
+    """What the provider asks of the pod; where the ModelServers name several, that of the first by name."""
+    pools = (
+        pool
+        for server in sorted(servers, key=lambda server: str(server["metadata"]["name"]))
+        for pool in ((server.get("spec") or {}).get("gpu") or {}).get("pools") or []
+    )
+    return cpu_shape_of(settings.providers[provider_of(pools)])
+
+
 def _told_of(store: Store) -> dict[str, str]:
     return {names.ANNOTATION_CLAIM: store.name} if store.is_claim else {names.ANNOTATION_STORE: store.root}
 
 
-def _template(artifacts: ArtifactStoreSpec, settings: Settings, entries: Sequence[str]) -> Body:
+def _template(artifacts: ArtifactStoreSpec, settings: Settings, shape: Shape, entries: Sequence[str]) -> Body:
     values = settings.stager
     pod: Body = {
         "serviceAccountName": names.STAGER_SERVICE_ACCOUNT,
@@ -162,19 +173,25 @@ def _template(artifacts: ArtifactStoreSpec, settings: Settings, entries: Sequenc
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(artifacts, settings, entries)],
+        "containers": [_container(artifacts, settings, shape, entries)],
         "volumes": [*storevolumes.volumes(artifacts), {"name": "tmp", "emptyDir": {}}],
     }
     if settings.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
-    if values.node_selector:
-        pod["nodeSelector"] = values.node_selector
-    if values.tolerations:
-        pod["tolerations"] = values.tolerations
-    return {"metadata": {"annotations": {"kubectl.kubernetes.io/default-container": CONTAINER}}, "spec": pod}
+    selector = {**shape.node_selector, **values.node_selector}
+    if selector:
+        pod["nodeSelector"] = selector
+    tolerations = [*shape.tolerations, *values.tolerations]
+    if tolerations:
+        pod["tolerations"] = tolerations
+    metadata: Body = {"annotations": {**shape.annotations, "kubectl.kubernetes.io/default-container": CONTAINER}}
+    if shape.labels:
+        metadata["labels"] = shape.labels
+    return {"metadata": metadata, "spec": pod}
 
 
-def _container(artifacts: ArtifactStoreSpec, settings: Settings, entries: Sequence[str]) -> Body:
+def _container(artifacts: ArtifactStoreSpec, settings: Settings, shape: Shape, entries: Sequence[str]) -> Body:
+    own = own_resources(CONTAINER, shape, requests=_REQUESTS, limits=_LIMITS)
     config = settings.stager.config(artifacts, dict(settings.model_aliases), list(entries))
     without = {"artifact_claim"} if artifacts.s3 is not None else {"artifact_s3"}
     told = config.model_dump(mode="json", by_alias=True, exclude=without)
@@ -199,7 +216,7 @@ def _container(artifacts: ArtifactStoreSpec, settings: Settings, entries: Sequen
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "resources": settings.stager.resources or _RESOURCES,
+        "resources": fitted(CONTAINER, settings.stager.resources or own, shape),
         "volumeMounts": [
             *storevolumes.mounts(artifacts),
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
