@@ -40,7 +40,9 @@ class S3Proxy:
     "Set when a request is held (kind `hold`)."
 
     def fail(self, matches: Matches, kind: str, **more: Any) -> None:
-        """Add a rule. Kinds: refuse, cut, hold, lose (carried out, and the answer cut), twice, truncate."""
+        """Add a rule. Kinds: refuse, cut, hold, lose (carried out, and the answer cut), twice,
+        truncate, drip (the answer comes in pieces, `after` bytes each).
+        """
         self.faults.append(Fault(matches, kind, **more))
 
     def count(self, words: str) -> int:
@@ -77,6 +79,8 @@ class S3Proxy:
         if fault.kind == "twice":
             await self._forward(request, content)
             return await self._forward(request, content)
+        if fault.kind == "drip":
+            return await self._drip(request, await self._forward(request, content), fault.after)
         assert fault.kind == "truncate", fault.kind
         return await self._truncate(request, await self._forward(request, content), fault.after)
 
@@ -85,6 +89,17 @@ class S3Proxy:
         assert request.transport is not None
         request.transport.abort()
         return web.Response()
+
+    @staticmethod
+    async def _drip(request: web.Request, whole: web.Response, piece: int) -> web.StreamResponse:
+        assert isinstance(whole.body, bytes)
+        answer = web.StreamResponse(status=whole.status)
+        answer.content_length = len(whole.body)
+        await answer.prepare(request)
+        for start in range(0, len(whole.body), piece):
+            await answer.write(whole.body[start : start + piece])
+            await asyncio.sleep(0.15)  # the server is slow, the test does not wait for it
+        return answer
 
     @staticmethod
     async def _truncate(request: web.Request, whole: web.Response, after: int) -> web.StreamResponse:

@@ -69,8 +69,11 @@ def program() -> Path:
 
 
 @contextmanager
-def s3_server(folder: Path, *, domain: str = "") -> Iterator[S3Server]:
-    """A server on `folder`, with a bucket `films`. `domain`: buckets are named in the host beneath it."""
+def s3_server(folder: Path, *, domain: str = "", tls: Path | None = None) -> Iterator[S3Server]:
+    """A server on `folder`, with a bucket `films`. `domain`: buckets are named in the host beneath it.
+
+    `tls`: a folder with `crt` and `key`; it serves https alone then.
+    """
     (folder / BUCKET).mkdir(parents=True, exist_ok=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -80,6 +83,8 @@ def s3_server(folder: Path, *, domain: str = "") -> Iterator[S3Server]:
     if domain:
         environment["VGW_VIRTUAL_DOMAIN"] = f"{domain}:{port}"
     command = [str(program()), "--port", f"127.0.0.1:{port}", "posix", str(folder)]
+    if tls is not None:
+        environment |= {"VGW_CERT": str(tls / "crt"), "VGW_KEY": str(tls / "key")}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
     try:

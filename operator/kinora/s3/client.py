@@ -138,6 +138,11 @@ class S3Client:
         if self._session is not None:
             await self._session.close()
 
+    @property
+    def signs(self) -> bool:
+        """Whether there are credentials. S3Error where they should be and are not."""
+        return bool(self._known_credentials().access_key)
+
     # --- questions ----------------------------------------------------------------------------------------------------
 
     async def ask(self, call: Call) -> Answer:

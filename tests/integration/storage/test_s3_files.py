@@ -7,15 +7,14 @@ import hashlib
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiohttp
 import pytest
 from aiohttp import web
 
+from integration.gateway.storehouse import KEY, serving
 from kinora.s3.client import Pace, S3Client
-from kinora.stager.routes import service
 from kinora.storage.keys import KeyRefused
 from kinora.storage.s3 import S3Store
 from kinora.storage.s3_files import S3Files
@@ -27,7 +26,7 @@ from s3server import S3Server, s3_server
 
 pytestmark = pytest.mark.integration
 MiB = 1 << 20
-TENANT, KEY = "0123456789", bytes(range(32))
+TENANT = "0123456789"
 ARTIFACT = "films/cup/0b7c8a52-6f7e-4c1e-9a37-1c2f4a9d1e55/1/0-cup.mp4"
 CONTENT = os.urandom(6 * MiB + 5)
 SHA = hashlib.sha256(CONTENT).hexdigest()
@@ -58,17 +57,8 @@ async def files(server: S3Server, proxy: S3Proxy, tmp_path: Path) -> AsyncIterat
 @pytest.fixture
 async def store(files: S3Files) -> AsyncIterator[StoreClient]:
     """The gateway's client of the service."""
-
-    async def keys(_anew: bool) -> list[bytes]:
-        return [KEY]
-
-    async with AsyncExitStack() as stack:
-        runner = web.AppRunner(service(files, keys), access_log=None)
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        session = await stack.enter_async_context(aiohttp.ClientSession())
-        yield StoreClient(session, f"http://127.0.0.1:{runner.addresses[0][1]}", files.root, KEY)
+    async with serving(files, [KEY]) as (_, client):
+        yield client
 
 
 async def sent(content: bytes, *, broken: bool = False) -> AsyncIterator[bytes]:

@@ -6,8 +6,10 @@ import asyncio
 import datetime as dt
 import hashlib
 import io
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -22,15 +24,17 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from kinora.api.s3store import S3Store as S3Spec
 from kinora.s3.address import Bucket
 from kinora.s3.answers import open_uploads
-from kinora.s3.client import Call, Pace, S3Client
+from kinora.s3.client import Body, Call, Pace, S3Client
 from kinora.s3.credentials import Credentials, anonymous
 from kinora.s3.faults import S3Error
+from kinora.storage.opened import Mounts, opened_bucket
 from kinora.storage.s3 import S3Store
 from kinora.storage.store import NotStoredError, StoreError
 from s3proxy import S3Proxy, s3_proxy
-from s3server import S3Server, s3_server
+from s3server import ACCESS_KEY, S3Server, s3_server
 
 pytestmark = pytest.mark.integration
 MiB = 1 << 20
@@ -252,6 +256,13 @@ async def test_silence_is_a_fault_that_passes(stores: Stores, proxy: S3Proxy) ->
         await lasting.read_back(KEY)
 
 
+async def test_slow_is_not_silent(stores: Stores, proxy: S3Proxy) -> None:
+    store = await stores(replace(PACE, stall_seconds=0.5, tries=1))
+    await store.put(KEY, io.BytesIO(SMALL))
+    proxy.fail(lambda it: it.method == "GET", "drip", after=len(SMALL) // 8)
+    assert (await store.read_back(KEY)).sha256 == SHA[SMALL]
+
+
 async def test_reading_goes_on_where_it_was_cut(stores: Stores, proxy: S3Proxy) -> None:
     store = await stores(replace(PACE, tries=2))
     await store.put(KEY, io.BytesIO(LARGE))
@@ -390,6 +401,60 @@ async def test_a_link_ends(server: S3Server) -> None:
         server.path("a.mp4").write_bytes(b"x")
         assert (await fetched(store.link("a.mp4", 7200)))[0] == 200
         assert (await fetched(store.link("a.mp4", 60)))[0] == 403
+
+
+def certificate(folder: Path) -> None:
+    """A certificate of 127.0.0.1 that nobody but its own file vouches for."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes this test's certificate, and is not here")
+    command = (
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=s3.test"
+        f" -addext subjectAltName=IP:127.0.0.1 -keyout {folder}/key -out {folder}/crt"
+    )
+    subprocess.run(command.split(), check=True, capture_output=True)
+
+
+async def test_a_store_is_opened_as_its_spec_says_with_what_is_mounted(tmp_path: Path) -> None:
+    certificate(tmp_path)
+    with s3_server(tmp_path / "s3", tls=tmp_path) as server:
+        told = {"bucket": "films", "endpoint": f"https://127.0.0.1:{server.port}", "secretName": "s", "prefix": "p"}
+        trusting = S3Spec.model_validate({**told, "caConfigMap": {"name": "trust", "key": "crt"}})
+        (tmp_path / "accessKeyID").write_text(ACCESS_KEY)
+        (tmp_path / "secretAccessKey").write_text(server.secret)
+        mounts = Mounts(secret=tmp_path, ca=tmp_path, scratch=tmp_path)
+        async with opened_bucket(trusting, mounts) as store:
+            assert (await store.put("a.mp4", io.BytesIO(b"x"))).uri == "s3://films/p/a.mp4"
+        async with opened_bucket(S3Spec.model_validate(told), mounts, pace=PACE) as store:
+            with pytest.raises(StoreError, match=r"certificate is not trusted; set artifacts\.s3\.caConfigMap"):
+                await store.size("a.mp4")
+        async with opened_bucket(trusting, replace(mounts, secret=tmp_path / "none")) as store:
+            with pytest.raises(StoreError, match="no accessKeyID and secretAccessKey"):
+                await store.put("b.mp4", io.BytesIO(b"x"))
+
+
+async def test_a_public_bucket_is_used_without_a_secret(server: S3Server, stores: Stores) -> None:
+    policy = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": "*",
+                "Action": "s3:*",
+                "Resource": ["arn:aws:s3:::films/*", "arn:aws:s3:::films"],
+            }
+        ],
+    }
+    owner = await stores()
+    await owner.client.ask(Call("PUT", query=(("policy", ""),), body=Body.of(json.dumps(policy).encode())))
+    try:
+        spec = S3Spec.model_validate({"bucket": "films", "endpoint": server.endpoint})
+        async with opened_bucket(spec, pace=PACE) as store:
+            assert (await store.put("a.mp4", io.BytesIO(LARGE))).created
+            assert (await store.read_back("a.mp4")).sha256 == SHA[LARGE]
+            assert (await fetched(store.link("a.mp4", 60)))[0] == 200
+            assert "Signature" not in store.link("a.mp4", 60)
+    finally:
+        await owner.client.ask(Call("DELETE", query=(("policy", ""),)))
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------
