@@ -104,10 +104,10 @@ class Stores:
 
 
 def split(uri: str) -> tuple[str, str]:
-    """The URI of an artifact on a claim as the claim's root and the key there. NotFound."""
+    """An artifact's URI as the root of its claim or bucket and the key there, where no ModelServer tells. NotFound."""
     scheme, separator, rest = uri.partition("://")
     place, slash, key = rest.partition("/")
-    if not (scheme == "pvc" and separator and place and slash and key):
+    if not (scheme and separator and place and slash and key):
         raise NotFound("the file lies in a store that this gateway does not know")
     return f"{scheme}://{place}/", key
 
