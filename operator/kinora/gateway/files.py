@@ -24,7 +24,7 @@ from kinora.gateway.jobs import Job
 from kinora.gateway.links import Grant, Kind
 from kinora.gateway.service import Service
 from kinora.gateway.settings import Retention
-from kinora.gateway.stores import Stores, split
+from kinora.gateway.stores import Stores
 from kinora.gateway.tenants import Tenant
 from kinora.kube.client import ApiError, UnreachableError
 from kinora.kube.secret_keys import SecretKeyError, SecretKeys
@@ -336,7 +336,7 @@ class Files:
         artifact = next((one for one in job.artifacts if one.index == index), None)
         if artifact is None:
             raise NotFound(f"no artifact {index} of job {job.id}")
-        root, key = split(artifact.uri)
+        root, key = self.stores.place(tenant, artifact.uri)
         shown = Shown(filename or artifact.filename, artifact.content_type, artifact.sha256, redirect=True)
         return await delivered(self.stores, request, Place(tenant.namespace, root, key), shown)
 
