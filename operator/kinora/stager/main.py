@@ -54,6 +54,7 @@ async def stage(settings: Settings, connection: Connection) -> None:
     """Serve with the real parts until cancelled."""
     config, metrics = settings.config, Metrics()
     async with KubeClient(connection, user_agent="kinora-stager") as client:
+        client.observe = metrics.api.request
         store = PvcInputs(settings.artifacts, config.artifact_claim, settings.namespace)
         fetcher = GuardedFetcher(settings.policy, agent=f"kinora/{__version__}")
         stager = Stager(

@@ -14,13 +14,14 @@ from typing import Any
 from kinora.api import names
 from kinora.api.agentconfig import NAMESPACE_VARIABLE
 from kinora.api.stagerconfig import CONFIG_VARIABLE, StagerValues
+from kinora.controller.pools.shape import Shape, cpu_shape_of, fitted, own_resources, provider_of
 from kinora.controller.settings import Settings
 
 Object = Mapping[str, Any]
 Body = dict[str, Any]
 
 CONTAINER = "stager"
-_RESOURCES = {"requests": {"cpu": "100m", "memory": "192Mi"}, "limits": {"memory": "2Gi"}}
+_REQUESTS, _LIMITS = {"cpu": "100m", "memory": "192Mi"}, {"memory": "2Gi"}
 _API_PORTS = (443, 6443)
 #: Of any namespace: the signature, not the label, is what opens a store.
 _GATEWAYS = {
@@ -90,11 +91,11 @@ def deployment(
     ``entries``: the administrator's own models, as text.
     """
     name = names.stager_name(claim)
-    template = _template(claim, settings, entries)
+    template = _template(claim, settings, _shape(servers, settings), entries)
     text = json.dumps(template, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     selector = {names.LABEL_COMPONENT: names.COMPONENT_STAGER, names.LABEL_STAGER: name}
-    template["metadata"]["labels"] = {**_labels(), **selector}
+    template["metadata"]["labels"] = {**template["metadata"].get("labels", {}), **_labels(), **selector}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -136,7 +137,17 @@ def service(namespace: str, claim: str, servers: Collection[Object]) -> Body:
     }
 
 
-def _template(claim: str, settings: Settings, entries: Sequence[str]) -> Body:
+def _shape(servers: Iterable[Object], settings: Settings) -> Shape:
+    """What the provider asks of the pod; where the ModelServers name several, that of the first by name."""
+    pools = (
+        pool
+        for server in sorted(servers, key=lambda server: str(server["metadata"]["name"]))
+        for pool in ((server.get("spec") or {}).get("gpu") or {}).get("pools") or []
+    )
+    return cpu_shape_of(settings.providers[provider_of(pools)])
+
+
+def _template(claim: str, settings: Settings, shape: Shape, entries: Sequence[str]) -> Body:
     values = settings.stager
     pod: Body = {
         "serviceAccountName": names.STAGER_SERVICE_ACCOUNT,
@@ -151,7 +162,7 @@ def _template(claim: str, settings: Settings, entries: Sequence[str]) -> Body:
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(claim, settings, entries)],
+        "containers": [_container(claim, settings, shape, entries)],
         "volumes": [
             {"name": "artifacts", "persistentVolumeClaim": {"claimName": claim}},
             {"name": "tmp", "emptyDir": {}},
@@ -159,14 +170,20 @@ def _template(claim: str, settings: Settings, entries: Sequence[str]) -> Body:
     }
     if settings.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
-    if values.node_selector:
-        pod["nodeSelector"] = values.node_selector
-    if values.tolerations:
-        pod["tolerations"] = values.tolerations
-    return {"metadata": {"annotations": {"kubectl.kubernetes.io/default-container": CONTAINER}}, "spec": pod}
+    selector = {**shape.node_selector, **values.node_selector}
+    if selector:
+        pod["nodeSelector"] = selector
+    tolerations = [*shape.tolerations, *values.tolerations]
+    if tolerations:
+        pod["tolerations"] = tolerations
+    metadata: Body = {"annotations": {**shape.annotations, "kubectl.kubernetes.io/default-container": CONTAINER}}
+    if shape.labels:
+        metadata["labels"] = shape.labels
+    return {"metadata": metadata, "spec": pod}
 
 
-def _container(claim: str, settings: Settings, entries: Sequence[str]) -> Body:
+def _container(claim: str, settings: Settings, shape: Shape, entries: Sequence[str]) -> Body:
+    own = own_resources(CONTAINER, shape, requests=_REQUESTS, limits=_LIMITS)
     config = settings.stager.config(claim, dict(settings.model_aliases), list(entries))
     return {
         "name": CONTAINER,
@@ -189,7 +206,7 @@ def _container(claim: str, settings: Settings, entries: Sequence[str]) -> Body:
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "resources": settings.stager.resources or _RESOURCES,
+        "resources": fitted(CONTAINER, settings.stager.resources or own, shape),
         "volumeMounts": [
             {"name": "artifacts", "mountPath": names.ARTIFACTS_DIR},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
