@@ -14,9 +14,8 @@ KINORA_GATEWAY_NAME ?= kinora-gateway
 
 include hack/make/cluster.mk
 
-.PHONY: help venv lock fmt lint types generate verify unit contract integration s3-server e2e test demo demo-down bench bench-failover bench-scale bench-scale-down \
-  bench-gateway \
-  docs-pictures clean
+.PHONY: help venv lock fmt lint types generate verify unit contract integration s3-server e2e test demo demo-down bench \
+  bench-failover bench-scale bench-scale-down bench-gateway docs-pictures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'

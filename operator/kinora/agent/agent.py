@@ -161,7 +161,7 @@ class Agent:
             self._store.put(job)
         for job in self._store.all():
             if job["metadata"]["uid"] not in listed:
-                self._spawn(self._look(job["metadata"]["uid"]))
+                self._spawn(self._writer.look(job["metadata"]["uid"]))
         self._wake.set()
 
     def _happened(self, kind: str, job: Object) -> None:

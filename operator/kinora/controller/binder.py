@@ -121,12 +121,6 @@ class Binder:
             if isinstance(result, BaseException):
                 raise result
 
-    async def _in_turn(self, job: str, work: Callable[[Move], Awaitable[None]], what: Move) -> None:
-        async with self._turn:
-            while (ended := self._written.get(job)) is not None:
-                await ended.wait()
-            await work(what)
-
     def _note_idle(self, namespace: str, world: World) -> None:
         """Since when each pod could take a job."""
         before, now = self._idle.get(namespace, {}), self._store.now()
@@ -140,6 +134,12 @@ class Binder:
         if idle is not None and idle < came and not bind.ahead:
             seconds = self._store.now() - came
             self._metrics.dispatch_seconds.observe(seconds, exemplar(entry.obj["metadata"]["uid"]))
+
+    async def _in_turn(self, job: str, work: Callable[[Move], Awaitable[None]], what: Move) -> None:
+        async with self._turn:
+            while (ended := self._written.get(job)) is not None:
+                await ended.wait()
+            await work(what)
 
     async def _bind(self, bind: Bind) -> None:
         entry = self._store.jobs.entries.get(bind.job)

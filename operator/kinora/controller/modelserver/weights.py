@@ -82,9 +82,16 @@ def current(snapshot: ServerSnapshot, volume: Volume, hashes: Mapping[str, str])
     return replace(snapshot, pods=tuple(pods))
 
 
+_OF_THE_FILES = ("name", "family", "weights")
+
+
 def sources_hash(config: WeightsConfig) -> str:
-    """Sixteen hex digits over everything that the Job is told."""
+    """Sixteen hex digits over what decides which files are there: of the model's entry, no more than its files.
+
+    Else an operator with a better word about a model would have every volume looked at anew.
+    """
     told = integral(config.model_dump(mode="json", by_alias=True, exclude_none=True))
+    told["entry"] = {field: told["entry"].get(field) for field in _OF_THE_FILES}
     text = json.dumps(told, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -1,4 +1,4 @@
-"""What a stager consists of: Deployment, account, role binding, network policy. Pure functions.
+"""What a stager consists of: Deployment, Service, account, role binding, network policy. Pure functions.
 
 One Deployment an artifact claim, since a stager writes to one store; it belongs to every ModelServer that uses the
 claim, so that garbage collection removes it with the last of them.
@@ -23,6 +23,11 @@ Body = dict[str, Any]
 CONTAINER = "stager"
 _REQUESTS, _LIMITS = {"cpu": "100m", "memory": "192Mi"}, {"memory": "2Gi"}
 _API_PORTS = (443, 6443)
+#: Of any namespace: the signature, not the label, is what opens a store.
+_GATEWAYS = {
+    "namespaceSelector": {},
+    "podSelector": {"matchLabels": {names.LABEL_NAME: "kinora", names.LABEL_COMPONENT: names.COMPONENT_GATEWAY}},
+}
 #: Metadata services and what is local to a link: shut by the network too, whatever the fetcher would say.
 _SHUT = {
     "0.0.0.0/0": ("169.254.0.0/16", "100.100.100.200/32", "168.63.129.16/32", "192.0.0.192/32"),
@@ -112,6 +117,26 @@ def deployment(
     }
 
 
+def service(namespace: str, claim: str, servers: Collection[Object]) -> Body:
+    """Where gateways reach the store on an artifact claim; requests are signed, so that it is nobody else's."""
+    name = names.stager_name(claim)
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "labels": {**_labels(), names.LABEL_STAGER: name},
+            "annotations": {names.ANNOTATION_CLAIM: claim},
+            "ownerReferences": owners(servers),
+        },
+        "spec": {
+            "selector": {names.LABEL_COMPONENT: names.COMPONENT_STAGER, names.LABEL_STAGER: name},
+            "ports": [{"name": "store", "port": names.STORE_PORT, "targetPort": "store", "protocol": "TCP"}],
+        },
+    }
+
+
 def _shape(servers: Iterable[Object], settings: Settings) -> Shape:
     """What the provider asks of the pod; where the ModelServers name several, that of the first by name."""
     pools = (
@@ -170,7 +195,10 @@ def _container(claim: str, settings: Settings, shape: Shape, entries: Sequence[s
             {"name": NAMESPACE_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
             {"name": "HOME", "value": "/tmp"},  # noqa: S108 - the pod's own emptyDir
         ],
-        "ports": [{"name": "metrics", "containerPort": names.STAGER_PORT, "protocol": "TCP"}],
+        "ports": [
+            {"name": "metrics", "containerPort": names.STAGER_PORT, "protocol": "TCP"},
+            {"name": "store", "containerPort": names.STORE_PORT, "protocol": "TCP"},
+        ],
         "livenessProbe": _probe("/healthz", period=10, failures=6),
         "readinessProbe": _probe("/readyz", period=5, failures=2),
         "securityContext": {
@@ -196,7 +224,7 @@ def _probe(path: str, *, period: int, failures: int) -> Body:
 
 
 def network_policy(namespace: str, servers: Collection[Object], values: StagerValues) -> Body:
-    """Into a stager: its metrics. Out of it: names, the API server, and the ports that may be fetched from.
+    """Into a stager: its metrics; gateways. Out of it: names, the API server, and the ports that may be fetched from.
 
     Coarse, since host names have no place in a policy; what is fetched from is the fetcher's to decide.
     """
@@ -218,7 +246,10 @@ def network_policy(namespace: str, servers: Collection[Object], values: StagerVa
         "spec": {
             "podSelector": {"matchLabels": {names.LABEL_COMPONENT: names.COMPONENT_STAGER}},
             "policyTypes": ["Ingress", "Egress"],
-            "ingress": [{"ports": [{"protocol": "TCP", "port": names.STAGER_PORT}]}],
+            "ingress": [
+                {"ports": [{"protocol": "TCP", "port": names.STAGER_PORT}]},
+                {"from": [_GATEWAYS], "ports": [{"protocol": "TCP", "port": names.STORE_PORT}]},
+            ],
             "egress": [
                 {"ports": [{"protocol": kind, "port": 53} for kind in ("UDP", "TCP")]},
                 {"to": anywhere, "ports": [{"protocol": "TCP", "port": port} for port in ports]},
