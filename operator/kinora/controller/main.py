@@ -167,7 +167,8 @@ async def _resync(operator: Operator, client: KubeClient, settings: Settings, no
             continue
         operator.look_at_everything()
         try:
-            await asyncio.wait_for(now.wait(), settings.resync_seconds)
+            async with asyncio.timeout(settings.resync_seconds):
+                await now.wait()
         except TimeoutError:
             continue
         operator.metrics.edge_restarts.inc()

@@ -289,15 +289,6 @@ async def test_a_destination_that_is_shut_is_said(
     assert found["message"] in event["note"]
 
 
-@pytest.mark.parametrize(
-    "url", ["ftp://x.example/", "https://user:word@x.example/", "x", "https:// x", "https://a\\b/"]
-)
-async def test_a_url_that_is_none_is_refused_when_it_is_applied(kube: KubeClient, namespace: str, url: str) -> None:
-    with pytest.raises(ApiError, match="url is none that is sent to; allowed: https:// or http:// URLs") as refused:
-        await kube.create(VIDEOJOB, namespace, video_job(webhook={"url": url}))
-    assert refused.value.status == 422
-
-
 async def test_a_gigabyte_of_an_answer_and_one_that_is_cut_are_answers(
     kube: KubeClient, namespace: str, start: Start
 ) -> None:
