@@ -26,7 +26,6 @@ from kinora.gateway.webhooks.backlog import shard_of
 from kinora.gateway.webhooks.service import Webhooks, Wiring
 from kinora.kube.client import ApiError, KubeClient
 from kinora.kube.config import Connection
-from kinora.kube.election import Terms
 from kinora.kube.resources import EVENT, LEASE, ROLE_BINDING, SECRET, VIDEOJOB
 from kinora_cluster import Cluster
 from waiting import DEADLINE, job_status, video_job, wait_for
@@ -35,7 +34,6 @@ pytestmark = pytest.mark.integration
 Object = dict[str, Any]
 SYSTEM, ACCOUNT = "kinora-system", "kinora-gateway"
 SHARDS = 8  # of the chart: the account may read no other Leases
-TERMS = Terms(duration=2.0, renew=1.5, retry=0.4)
 Start = Callable[..., Awaitable["Replica"]]
 
 
@@ -90,7 +88,6 @@ async def start(gateway: KubeClient, namespace: str, monkeypatch: pytest.MonkeyP
                 namespaces=(namespace,),
                 values=WebhookValues.model_validate({"shards": SHARDS, "timeoutSeconds": 2, "allow": allow, **values}),
                 resolve=resolve,
-                terms=TERMS,
                 turn_seconds=turn_seconds,
             )
             replica = Replica(Webhooks(wiring))
