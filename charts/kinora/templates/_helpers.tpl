@@ -41,6 +41,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- $ports := list -}}
 {{- range $stager.allow.ports }}{{- $ports = append $ports (int64 .) -}}{{- end -}}
 {{- $_ := set $stager.allow "ports" $ports -}}
+{{- $_ := set $stager "uploadSeconds" (int64 .Values.gateway.retention.uploadSeconds) -}}
 {{- toJson $stager -}}
 {{- end -}}
 

@@ -35,7 +35,13 @@ from kinora_cluster import ROOT
 Object = dict[str, Any]
 CHART = ROOT / "charts/kinora"
 MUTABLE = {"suspend", "cancel", "priority", "ttlSecondsAfterFinished"}
-CLUSTER_SCOPED = ("ClusterRole", "ClusterRoleBinding", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+CLUSTER_SCOPED = (
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "FlowSchema",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+)
 
 
 @cache
@@ -95,6 +101,7 @@ def test_every_policy_is_bound_and_denies_and_fails_closed() -> None:
             "kinora-agent-fence",
             "kinora-agent-pod",
             "kinora-stager-fence",
+            "kinora-secrets-fence",
             "kinora-gateway-fence",
             "kinora-weights-lease",
         }
@@ -161,7 +168,8 @@ def test_what_an_agent_may_do() -> None:
 
 def test_what_a_stager_may_do() -> None:
     reads = {("kinora.dev", kind, verb) for kind in ("videojobs", "modelservers") for verb in ("get", "list", "watch")}
-    assert rules(STAGER_CLUSTER_ROLE) == reads | {("kinora.dev", "videojobs/status", "patch")}
+    secrets = {("", "secrets", "get"), ("", "secrets", "create")}  # what the policy kinora-secrets-fence narrows
+    assert rules(STAGER_CLUSTER_ROLE) == reads | secrets | {("kinora.dev", "videojobs/status", "patch")}
 
 
 def test_what_a_weights_job_may_do() -> None:
@@ -178,7 +186,9 @@ def test_no_role_holds_a_wildcard_or_reads_secrets() -> None:
             if role["metadata"]["name"] == "films-gateway-webhook-secrets":  # bound by none, unless somebody says so
                 continue
             if "secrets" in rule["resources"]:  # by name, and only by that of the keys between gateway and stagers
-                assert (rule["verbs"], rule["resourceNames"]) == (["get"], ["kinora-store"]), role["metadata"]["name"]
+                makes = rule["verbs"] == ["create"] and role["metadata"]["name"] == STAGER_CLUSTER_ROLE
+                reads = (rule["verbs"], rule.get("resourceNames")) == (["get"], ["kinora-store"])
+                assert makes or reads, role["metadata"]["name"]
             assert {"escalate", "impersonate"} & set(rule["verbs"]) == set()
 
 
@@ -314,6 +324,18 @@ def test_the_lease_is_reached_by_its_name_in_the_releases_own_namespace() -> Non
     env = {entry["name"]: entry for entry in pod_spec()["containers"][0]["env"]}
     assert env["KINORA_LEASE_NAME"]["value"] == "films-operator"
     assert env["POD_NAMESPACE"]["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.namespace"}}
+
+
+def test_the_lease_does_not_wait_behind_the_operators_other_requests() -> None:
+    schema = one("FlowSchema", "kinora-system-films-operator-lease")["spec"]
+    assert schema["priorityLevelConfiguration"] == {"name": "leader-election"}
+    (rule,) = schema["rules"]
+    assert rule["subjects"] == [
+        {"kind": "ServiceAccount", "serviceAccount": {"name": "films-operator", "namespace": "kinora-system"}}
+    ]
+    assert [one["resources"] for one in rule["resourceRules"]] == [["leases"]]
+    kinds = {found["kind"] for found in objects("--set", "operator.flowSchema=false")}
+    assert "FlowSchema" not in kinds
 
 
 # --- pods

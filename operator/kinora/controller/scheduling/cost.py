@@ -1,7 +1,7 @@
 """How long a job will take: seconds = overhead + per_unit x (tokens x steps), learnt from jobs that ended. Pure.
 
-One model for each ModelServer and pool. It starts from a prior (the catalogue's, scaled by what was measured of the
-model elsewhere) and is fitted by Theil and Sen's estimator: the median of the slopes between pairs of samples, which
+One model for each ModelServer and pool. It starts from a prior (the catalogue's, scaled by what was measured in another
+pool of the server) and is fitted by Theil and Sen's estimator: the median of the slopes between pairs of samples, which
 does not move while fewer than 29 % of the samples are outliers (a cold engine, a slow volume, a shared card).
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from statistics import median
 from typing import Any, Final
@@ -39,9 +40,9 @@ class Learnt:
     samples: tuple[Sample, ...] = ()
     errors: tuple[float, ...] = ()
 
-    @property
+    @cached_property
     def rate(self) -> Rate:
-        """The model to predict with."""
+        """The model to predict with. Fitted once: it is asked for again for every busy pod of every decision."""
         return fit(self.samples, self.prior)
 
     @property
