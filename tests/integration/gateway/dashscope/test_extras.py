@@ -78,9 +78,11 @@ async def _extended(house: House, prompt: str = "a fox") -> dict[str, Any]:
 
 
 async def test_a_prompt_is_rewritten_where_there_is_an_endpoint(closed_house: House) -> None:
+    asked = []
+
     async def answer(request: web.Request) -> web.Response:
-        asked = (await request.json())["messages"][-1]["content"]
-        return web.json_response({"choices": [{"message": {"content": f"{asked}, in golden light"}}]})
+        asked.append((await request.json())["messages"][-1]["content"])
+        return web.json_response({"choices": [{"message": {"content": f"{asked[-1]}, in golden light"}}]})
 
     runner, url = await _rewriter(answer)
     closed_house.values["promptExtend"] = {"url": url, "model": "small"}
@@ -91,6 +93,17 @@ async def test_a_prompt_is_rewritten_where_there_is_an_endpoint(closed_house: Ho
         assert output["prompt_extend"] == "the prompt was rewritten"
         long = await _extended(closed_house, "狐" * 1000)
         assert long["orig_prompt"] == long["actual_prompt"]
+        assert asked == ["a fox"]
+        body = repainting(parameters={"prompt_extend": True})
+        async with closed_house.client(
+            await closed_house.key("b", limits={"submitsPerMinute": 1, "burst": 1})
+        ) as client:
+            first = await submit(client, body, **{"Idempotency-Key": "one"})
+            assert await submit(client, body, **{"Idempotency-Key": "one"}) == first
+            wrong = repainting(input={"video_url": "ftp://a/b"}, parameters={"prompt_extend": True})
+            assert (await client.post(SYNTHESIS, json=wrong, headers=ASYNC)).status_code == 400
+            assert (await client.post(SYNTHESIS, json=body, headers=ASYNC)).status_code == 429
+        assert asked == ["a fox", "As a watercolour"]
     finally:
         await runner.cleanup()
 
