@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any, Final
 
 from fastapi import APIRouter
@@ -22,7 +23,7 @@ NAME: Final = "wavespeed"
 PREFIX: Final = "/api/v3"
 #: How long a request in sync mode is kept open; then it is answered 5004, and the job goes on.
 SYNC_SECONDS = 300.0
-_LOOK: Final = 5.0  # seconds after which a request that is kept open looks whether its client is still there
+_LOOK: Final = 0.25  # seconds between two looks of a request that is kept open
 
 
 def router(gateway: Gateway) -> APIRouter:
@@ -56,20 +57,18 @@ class _Shell:
         return answer.prediction(job, url=self.result_url(request, job), links=found)
 
     async def ended(self, request: Request, tenant: Tenant, job: Job) -> Job:
-        """The job when it has ended, when the bound is reached, or when nobody waits any more."""
-        service = self.gateway.service
-        try:
-            async with asyncio.timeout(SYNC_SECONDS), service.changes(tenant) as changes:
-                job = await service.job(tenant, job.id)
-                while not job.state.finished and not await request.is_disconnected():
-                    try:
-                        changed = await asyncio.wait_for(changes.get(), _LOOK)
-                    except TimeoutError:
-                        continue
-                    if changed is None or changed.id == job.id:
-                        job = await service.job(tenant, job.id)
-        except TimeoutError:
-            pass
+        """The job when it has ended, when the bound is reached, or when the client or this process goes.
+
+        The cache is looked at: a queue of changes for each request that is kept open would cost more than it saves.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + SYNC_SECONDS
+        while not job.state.finished and loop.time() < deadline:
+            if self.gateway.draining.is_set() or await request.is_disconnected():
+                break
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.gateway.draining.wait(), min(_LOOK, deadline - loop.time()))
+            job = await self.gateway.service.job(tenant, job.id)
         return job
 
 
