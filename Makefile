@@ -14,8 +14,8 @@ KINORA_GATEWAY_NAME ?= kinora-gateway
 
 include hack/make/cluster.mk
 
-.PHONY: help venv lock fmt lint types generate verify unit contract integration s3-server e2e test demo demo-down bench bench-failover bench-scale bench-gateway \
-  docs-pictures clean
+.PHONY: help venv lock fmt lint types generate verify unit contract integration s3-server e2e test demo demo-down bench \
+  bench-failover bench-scale bench-scale-down bench-gateway docs-pictures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -48,15 +48,18 @@ lint: venv ## Style, formatting, and the layer rule
 types: venv ## mypy, strict
 	$(BIN)/mypy
 
-generate: venv ## Write the CRDs from the models, and docs/models.md from the catalogue
+generate: venv ## Write the CRDs from the models, docs/models.md from the catalogue, the tables of docs/metrics.md
 	$(BIN)/python -m kinora.api.crd crds
 	$(BIN)/python -m kinora.catalogue.docs docs/models.md
+	$(BIN)/python -m kinora.cli.metrics_docs docs/metrics.md
 
 verify: venv ## Fail when generated files drift
 	@drift=$$(mktemp -d) && trap 'rm -rf "$$drift"' EXIT && $(BIN)/python -m kinora.api.crd "$$drift" && \
 	  diff -ru crds "$$drift" || { echo "crds/ differs from the models; run: make generate" >&2; exit 1; }
 	@$(BIN)/python -m kinora.catalogue.docs /dev/stdout | diff -u docs/models.md - || \
 	  { echo "docs/models.md differs from the catalogue; run: make generate" >&2; exit 1; }
+	@$(BIN)/python -m kinora.cli.metrics_docs docs/metrics.md /dev/stdout | diff -u docs/metrics.md - || \
+	  { echo "docs/metrics.md differs from the code; run: make generate" >&2; exit 1; }
 
 # --- tests ------------------------------------------------------------------------------------------------------------
 
@@ -88,9 +91,13 @@ bench: venv ## Latency from create to the engine's start (needs the demo up), ki
 bench-failover: venv integration-up ## How long nobody binds when the leader is killed, and when it is asked to end
 	PYTHONPATH=tests $(BIN)/python tests/bench/failover.py
 
-bench-scale: venv ## 10,000 VideoJobs over 500 hollow server pods; SCALE="--jobs 200 --pods 20" for less (docs/performance.md)
+bench-scale: venv ## N VideoJobs (10000) over PODS hollow server pods (500); PHASES=..., RESULTS=FILE (docs/performance.md)
 	@env -u KINORA_CLUSTER -u KINORA_REGISTRY $(CLUSTER) up --name $(KINORA_SCALE_NAME) --control-plane-only
-	PYTHONPATH=hack:tests $(BIN)/python -m bench.scale --name $(KINORA_SCALE_NAME) $(SCALE)
+	PYTHONPATH=hack:tests $(BIN)/python -m bench.scale --name $(KINORA_SCALE_NAME) $(if $(N),--jobs $(N)) \
+	  $(if $(PODS),--pods $(PODS)) $(if $(PHASES),--phases $(PHASES)) $(if $(RESULTS),--results $(RESULTS)) $(SCALE)
+
+bench-scale-down: ## Stop the control plane of bench-scale
+	@env -u KINORA_CLUSTER -u KINORA_REGISTRY $(CLUSTER) down --name $(KINORA_SCALE_NAME)
 
 bench-gateway: venv ## What one replica of the gateway answers a second (needs wrk: apt-get install wrk)
 	@env -u KINORA_CLUSTER -u KINORA_REGISTRY $(CLUSTER) up --name $(KINORA_GATEWAY_NAME) --control-plane-only

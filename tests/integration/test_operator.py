@@ -296,6 +296,21 @@ async def test_a_finished_job_is_deleted_when_its_time_to_live_is_over(kube: Kub
     await wait_for(kube, VIDEOJOB, namespace, "job", lambda obj: obj is None)
 
 
+async def test_a_finished_job_outlives_its_ttl_until_its_webhook_is_settled(
+    kube: KubeClient, namespace: str, start_operator: Callable[..., Awaitable[Any]]
+) -> None:
+    await start_operator(webhooks=True, resync_seconds=0.3)
+    more = {"model": "wan9", "ttlSecondsAfterFinished": 0}
+    await kube.create(VIDEOJOB, namespace, video_job("told", webhook={"url": "https://x.example/"}, **more))
+    await wait_for(kube, VIDEOJOB, namespace, "told", phase("Failed"))
+    await kube.create(VIDEOJOB, namespace, video_job("plain", **more))
+    await wait_for(kube, VIDEOJOB, namespace, "plain", lambda obj: obj is None)
+    kept = await kube.get(VIDEOJOB, namespace, "told")
+    assert kept["status"]["reason"] == "InvalidSpec"
+    await job_status(kube, namespace, "told", {"webhook": {"state": "Delivered"}})
+    await wait_for(kube, VIDEOJOB, namespace, "told", lambda obj: obj is None)
+
+
 @pytest.mark.usefixtures("claims")
 async def test_a_restarted_operator_writes_nothing_that_is_already_true(
     kube: KubeClient, namespace: str, start_operator: Callable[[], Awaitable[Callable[[], Awaitable[None]]]]

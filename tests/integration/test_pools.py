@@ -14,7 +14,7 @@ from kinora.api.names import COMPONENT_SERVER, LABEL_COMPONENT
 from kinora.kube.client import STRATEGIC, KubeClient
 from kinora.kube.resources import MODELSERVER, NAMESPACE, NODE, POD, SERVICE_ACCOUNT, VIDEOJOB, Resource
 from kinora_cluster import ROOT, Cluster
-from unit.controller.pool_cases import CASES, pod_of
+from unit.controller.pool_cases import CASES, CPU_CASES, pod_of
 from waiting import job_status, model_server, phase, video_job, wait_for, wait_for_pods
 
 pytestmark = pytest.mark.integration
@@ -59,6 +59,24 @@ async def test_the_api_server_takes_the_pod_of_every_pool_as_it_is(
         assert set(quantities) == set(asked)
     assert taken["spec"].get("affinity") == body["spec"].get("affinity")
     assert taken["spec"].get("schedulingGates") == body["spec"].get("schedulingGates")
+    if case.startswith("acs"):
+        assert taken["status"]["qosClass"] == "Guaranteed"
+
+
+@pytest.mark.parametrize("case", CPU_CASES)
+async def test_the_api_server_takes_the_pods_beside_them_as_they_are(
+    cluster: Cluster, restricted: str, case: str
+) -> None:
+    """The object, and the pod that its controller makes of it: under the restricted standard as well."""
+    body = CPU_CASES[case]()
+    body["metadata"]["namespace"] = restricted
+    words = ("create", "--dry-run=server", "--validate=strict", "-n", restricted, "-o", "yaml", "-f", "-")
+    cluster.run(*words, stdin=yaml.safe_dump(body))
+    template = body["spec"]["template"]
+    template["spec"]["serviceAccountName"] = "kinora-agent"  # the fixture's; the rest is as it is
+    pod = {"apiVersion": "v1", "kind": "Pod", **template}
+    pod["metadata"] = {**template["metadata"], "name": "made", "namespace": restricted}
+    taken = yaml.safe_load(cluster.run(*words, stdin=yaml.safe_dump(pod)))
     if case.startswith("acs"):
         assert taken["status"]["qosClass"] == "Guaranteed"
 

@@ -66,6 +66,10 @@ BAD_JOBS: dict[str, tuple[Object, list[str]]] = {
         for url in ("ftp://x/a", "https://u:p@x/a", "//x/a", "https://", "https:///a", "http://a b/", "https://x\\@y/")
     },
     **{
+        f"webhook {url}": ({"webhook": {"url": url}}, ["spec.webhook.url", "allowed: https:// or http://"])
+        for url in ("ftp://x.example/", "https://user:word@x.example/", "x", "https:// x", "https://a\\b/")
+    },
+    **{
         f"upload {key}": (
             {"task": "ImageToVideo", "inputs": {"image": {"upload": key}}},
             ["spec.inputs.image.upload", "allowed: a relative path"],

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+from pathlib import Path
+
 from bench.scale import report
 from bench.scale.__main__ import parser
 from bench.scale.run import faulty, measure, state_of
@@ -10,11 +14,13 @@ from kinora.kube.resources import NAMESPACE, NODE
 from kinora_cluster import Cluster
 
 
+def given(cluster: Cluster, phases: str, *more: str) -> argparse.Namespace:
+    small = "--jobs 20 --pods 4 --render-seconds 0.05 --node-processes 1"
+    return parser().parse_args(["--name", cluster.name, "--phases", phases, *small.split(), *more])
+
+
 async def test_a_small_run_loses_nothing_and_leaves_nothing(cluster: Cluster, kube: KubeClient) -> None:
-    arguments = parser().parse_args(
-        f"--name {cluster.name} --jobs 20 --pods 4 --phases burst --render-seconds 0.05 --node-processes 1".split()
-    )
-    results = await measure(arguments, state_of(cluster.name), say=lambda _text: None)
+    results = await measure(given(cluster, "burst"), state_of(cluster.name), say=lambda _text: None)
     burst = results["burst"]
     assert not faulty(results), results
     assert burst["ended"] == 20
@@ -27,3 +33,29 @@ async def test_a_small_run_loses_nothing_and_leaves_nothing(cluster: Cluster, ku
     namespaces, _ = await kube.list(NAMESPACE)
     left = [one for one in namespaces if one["metadata"]["name"].startswith("scale-")]
     assert all(one["metadata"].get("deletionTimestamp") for one in left)
+
+
+async def test_a_restart_with_a_queue_writes_nothing_needless_and_finished_jobs_weigh_nothing(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    kept = tmp_path / "results.json"
+    arguments = given(cluster, "burst,restart,finished", "--results", str(kept), "--finished-jobs", "300")
+    results = await measure(arguments, state_of(cluster.name), say=lambda _text: None)
+    assert not faulty(results), results
+    restart = results["restart"]
+    assert restart["settled"], restart
+    assert restart["unfinished"] == 24
+    assert restart["firstBindSeconds"] is not None
+    assert restart["patchesOfUnchanged"] == 0
+    assert restart["statusPatches"] <= 4 * restart["idlePods"]  # bound, Running, and one staged behind it
+    assert results["finished"]["finished"] == 300
+    assert results["finished"]["calm"]
+    assert json.loads(kept.read_text())["restart"] == restart
+
+
+async def test_a_phase_whose_time_is_over_is_told_and_the_others_are_shown(cluster: Cluster) -> None:
+    arguments = given(cluster, "burst,restart", "--phase-seconds", "1")
+    results = await measure(arguments, state_of(cluster.name), say=lambda _text: None)
+    assert not results["burst"]["inTime"]
+    assert not results["restart"]["settled"]
+    assert "burst" in report.table(results).lower()

@@ -41,6 +41,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- $ports := list -}}
 {{- range $stager.allow.ports }}{{- $ports = append $ports (int64 .) -}}{{- end -}}
 {{- $_ := set $stager.allow "ports" $ports -}}
+{{- $_ := set $stager "uploadSeconds" (int64 .Values.gateway.retention.uploadSeconds) -}}
 {{- toJson $stager -}}
 {{- end -}}
 
@@ -75,8 +76,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- range $name, $value := $gateway.retention }}{{- $_ := set $retention $name (int64 $value) -}}{{- end -}}
 {{- $limits := dict "submitsPerMinute" $gateway.accountLimits.submitsPerMinute -}}
 {{- range $name, $value := omit $gateway.accountLimits "submitsPerMinute" }}{{- $_ := set $limits $name (int64 $value) -}}{{- end -}}
+{{- $webhooks := omit $gateway.webhooks "secretNamespaces" -}}
+{{- range $name := list "shards" "parallel" "perHost" }}{{- $_ := set $webhooks $name (int64 (get $webhooks $name)) -}}{{- end -}}
+{{- $ports := list -}}
+{{- range $webhooks.allow.ports }}{{- $ports = append $ports (int64 .) -}}{{- end -}}
+{{- $_ := set $webhooks.allow "ports" $ports -}}
 {{- $extend := $gateway.promptExtend -}}
 {{- $file := ternary (printf "/kinora/prompt-extend/%s" $extend.secretKey) "" (ne $extend.secretName "") -}}
 {{- $prompt := dict "url" $extend.url "model" $extend.model "keyFile" $file "timeoutSeconds" $extend.timeoutSeconds -}}
-{{- dict "dialects" $gateway.dialects "publicUrl" $gateway.publicURL "keysSecret" $gateway.keysSecret "signingSecret" $gateway.signingSecret "maxBodyBytes" $gateway.maxBodyBytes "accountLimits" $limits "retention" $retention "promptExtend" $prompt "drainSeconds" $gateway.drainSeconds | toJson -}}
+{{- dict "dialects" $gateway.dialects "publicUrl" $gateway.publicURL "keysSecret" $gateway.keysSecret "signingSecret" $gateway.signingSecret "maxBodyBytes" $gateway.maxBodyBytes "accountLimits" $limits "retention" $retention "promptExtend" $prompt "webhooks" $webhooks "drainSeconds" $gateway.drainSeconds | toJson -}}
 {{- end -}}

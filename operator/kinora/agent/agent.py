@@ -165,10 +165,13 @@ class Agent:
         self._wake.set()
 
     def _happened(self, kind: str, job: Object) -> None:
-        if kind == "DELETED":  # it left the selection, or it is gone: the old object does not tell which
-            self._spawn(self._writer.look(job["metadata"]["uid"]))
-        else:
+        self.metrics.api.shown(VIDEOJOB.plural, job, asyncio.get_running_loop().time())
+        if kind != "DELETED":
             self._store.put(job)
+        elif self._store.knows(job):
+            pass  # our own last write took it out of the selection: its answer said so
+        else:  # it left the selection, or it is gone: the old object does not tell which
+            self._spawn(self._look(job["metadata"]["uid"]))
 
     def _note_readiness(self, readiness: Readiness) -> None:
         self._condition.want(readiness)
@@ -249,7 +252,20 @@ class Agent:
             await attempt.run()
         finally:
             del self._attempts[attempt.key]
+            self._close(attempt.key.uid)
             self._wake.set()
+
+    async def _look(self, uid: str) -> None:
+        await self._writer.look(uid)
+        self._close(uid)
+
+    def _close(self, uid: str) -> None:
+        """Keep no job that this pod is done with: an agent lives for weeks."""
+        job = self._store.get(uid)
+        if job is None or any(key.uid == uid for key in self._attempts):
+            return
+        if not is_ours(job, self.settings.identity.pod_uid):
+            self._store.close(uid)
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.ensure_future(work)

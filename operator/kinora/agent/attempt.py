@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import logging
+import math
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -40,6 +41,7 @@ from kinora.api.reasons import Phase
 from kinora.api.videojob import Preset, VideoJobSpec
 from kinora.catalogue.model import Model
 from kinora.engine.base import Engine, EngineUnavailable, OutputFile
+from kinora.kube.metrics import exemplar
 from kinora.media.child import IsolationError
 from kinora.recipes.build import build, planned_hash
 from kinora.recipes.faults import InvalidSpec
@@ -104,6 +106,7 @@ class Attempt:
         self._follow: Follow | None = None
         self._drive: Drive | None = None
         self._loop = asyncio.get_running_loop()
+        self._staged_at = math.inf
 
     def grant(self) -> None:
         """The engine is this attempt's."""
@@ -161,6 +164,7 @@ class Attempt:
 
     async def _work(self) -> None:
         plan = await self.stop.unless(self._plan())
+        self._staged_at = self._loop.time()
         await self.stop.unless(self._turn())
         self._check_preset(plan.resolved)
         outputs = await self._render(plan)
@@ -223,7 +227,7 @@ class Attempt:
         )
         manifest = Manifest(staged, self._loop.time() - began)
         await asyncio.to_thread(write_manifest, folder, manifest)
-        self._tools.metrics.stage_seconds.labels(stage="staged").observe(manifest.seconds)
+        self._tools.metrics.stage_seconds.labels(stage="staged").observe(manifest.seconds, exemplar(self.key.uid))
         return manifest
 
     # --- the engine ---------------------------------------------------------------------------------------------------
@@ -256,6 +260,7 @@ class Attempt:
             resumed=self._resumed,
             deadline_seconds=float(spec.get("activeDeadlineSeconds", 7200)),
             done=self._free_engine,
+            staged_at=self._staged_at,
         )
         self._drive = Drive(
             ticket,
@@ -323,7 +328,8 @@ class Attempt:
 
         await self._tools.writer.write(self.key, "Succeeded", succeeded)
         for name in ("loaded", "rendered", "published"):
-            self._tools.metrics.stage_seconds.labels(stage=name).observe(seconds[f"{name}Seconds"])
+            observed = self._tools.metrics.stage_seconds.labels(stage=name)
+            observed.observe(seconds[f"{name}Seconds"], exemplar(self.key.uid))
         self._tools.metrics.gpu_seconds.inc(self._gpu_seconds() or 0.0)
 
     async def _conclude(self, verdict: Verdict) -> None:

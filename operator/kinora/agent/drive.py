@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ class Ticket:
     resumed: bool  # it had reached Running before this agent came
     deadline_seconds: float
     done: Callable[[], None]  # called as soon as the engine has succeeded and may take the next prompt
+    staged_at: float = math.inf  # since when it waits for the engine, on the loop's clock; by default not told
 
 
 class Drive:
@@ -93,6 +95,7 @@ class Drive:
                 await self.halt(stopped.why.name.lower())
             raise
         finally:
+            self._metrics.engine.ended(self._ticket.prompt_id)
             self._pump.leave(self._ticket.prompt_id)
             self._health.unlisten(self._post)
 
@@ -120,8 +123,16 @@ class Drive:
                 message = f"the engine refuses the graph: {refused.message}"
                 raise verdicts.permanent(reasons.GRAPH_REFUSED, message) from None
         self.submitted = True
+        self._take_engine()
         self._follow.submitted_at = self._now()
         self._ask_at = self._now() + (0 if self._ticket.resumed else self._times.outcome)
+
+    def _take_engine(self) -> None:
+        """The engine has the prompt; how long it had none, if this one could have been there at once."""
+        ticket, engine = self._ticket, self._metrics.engine
+        gap = engine.began(ticket.prompt_id)
+        if gap is not None and gap <= self._now() - ticket.staged_at and not ticket.resumed:
+            self._metrics.gap_seconds.observe(gap)
 
     async def _stream(self) -> None:
         """Events are not repeated: have the stream before there is something to tell. It is no condition, though."""
@@ -186,6 +197,7 @@ class Drive:
                 self._ask_at = now  # what happened before is told by nobody else
             case base.ExecutionSuccess():
                 follow.ended(now)
+                self._metrics.engine.ended(self._ticket.prompt_id)
                 self._ask_at = now
                 self._ticket.done()
             case base.ExecutionError() | base.ExecutionInterrupted():

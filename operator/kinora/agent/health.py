@@ -291,6 +291,7 @@ class Health:
         (self._serving.set if self._facts.engine_answers else self._serving.clear)()
         (self._ready.set if self.readiness.ready else self._ready.clear)()
         self._metrics.engine_ready.set(1 if self.readiness.ready else 0)
+        self._metrics.engine.ready(self.readiness.ready)
         self._on_readiness(self.readiness)
 
     def _identity(self) -> tuple[str, int]:

@@ -55,6 +55,7 @@ async def _serve(settings: Settings) -> None:
                 token_fault=_token_fault(settings),
             )
         )
+        client.observe = agent.metrics.api.request
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, agent.drain)
         runner = await serve(

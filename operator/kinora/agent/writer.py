@@ -20,6 +20,7 @@ from kinora.kube.resources import VIDEOJOB
 log = logging.getLogger(__name__)
 
 Object = dict[str, Any]
+OVER_LIMIT = 256
 Build = Callable[[Object], Object | None]  # None: it says so already
 
 
@@ -32,12 +33,15 @@ class JobStore:
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self._jobs: dict[str, Object] = {}
+        self._over: dict[str, int] = {}  # UIDs of jobs that this pod is done with -> the version that said so
         self._changed = changed
 
     def put(self, job: Object) -> None:
         """Keep it unless a newer one is known."""
         uid = job["metadata"]["uid"]
         known = self._jobs.get(uid)
+        if known is None and self._over.get(uid, -1) >= _version(job):
+            return  # an event from before its end
         if known is None or _version(job) >= _version(known):
             self._jobs[uid] = job
             self._changed()
@@ -46,6 +50,21 @@ class JobStore:
         """It is gone."""
         if self._jobs.pop(uid, None) is not None:
             self._changed()
+
+    def close(self, uid: str) -> None:
+        """This pod is done with it: it need not be kept, and what is older than now of it is no news."""
+        job = self._jobs.pop(uid, None)
+        if job is not None:
+            self._over[uid] = _version(job)
+            if len(self._over) > OVER_LIMIT:
+                del self._over[next(iter(self._over))]
+
+    def knows(self, job: Object) -> bool:
+        """Whether this version of it, or a newer one, is known."""
+        uid = job["metadata"]["uid"]
+        known = self._jobs.get(uid)
+        newest = self._over.get(uid, -1) if known is None else _version(known)
+        return newest >= _version(job)
 
     def get(self, uid: str) -> Object | None:
         """The job, if it is known."""
@@ -84,7 +103,9 @@ class StatusWriter:
                 job = await self._current(key, fresh=fresh)
                 status = build(job)
                 if status is not None:
-                    self.store.put(await self._patch(job, status))
+                    written = await self._patch(job, status)
+                    self._metrics.api.wrote(VIDEOJOB.plural, written, asyncio.get_running_loop().time())
+                    self.store.put(written)
                     self._metrics.writes.labels(kind=kind).inc()
                 return True
             except UnreachableError as error:

@@ -29,6 +29,13 @@ def needs_stager(job: Object) -> bool:
     return bool(fetched_fields(job.get("spec") or {}))
 
 
+def uploads_of(spec: Object) -> Iterator[str]:
+    """The uploads that a job names, as `Source.upload` says them."""
+    for _, source in _sources(spec):
+        if source.get("upload") is not None:
+            yield str(source["upload"])
+
+
 def _sources(spec: Object) -> Iterator[tuple[str, Object]]:
     for index, file in enumerate((spec.get("workflow") or {}).get("files") or []):
         yield f"spec.workflow.files[{index}].source", (file or {}).get("source") or {}

@@ -13,6 +13,7 @@ CONFIG_VARIABLE: Final = "KINORA_STAGER_CONFIG"  # of a stager
 CHART_VARIABLE: Final = "KINORA_STAGER"  # of the operator: the chart's values
 
 MAX_INPUT_BYTES: Final = 2 * 1024**3  # of one input, fetched or not
+UPLOAD_SECONDS: Final = 48 * 3600
 
 
 class Limits(ApiModel):
@@ -33,6 +34,7 @@ class StagerConfig(ApiModel):
     allow: Allow = Field(default_factory=Allow)
     limits: Limits = Field(default_factory=Limits)
     parallel: int = Field(4, ge=1, le=64)
+    upload_seconds: int = Field(UPLOAD_SECONDS, ge=0)  # that an upload stays which no job uses; 0: for ever
 
 
 class StagerValues(ApiModel):
@@ -42,6 +44,7 @@ class StagerValues(ApiModel):
     allow: Allow = Field(default_factory=Allow)
     limits: Limits = Field(default_factory=Limits)
     parallel: int = Field(4, ge=1, le=64)
+    upload_seconds: int = Field(UPLOAD_SECONDS, ge=0)
     network_policy: bool = True
     resources: FreeForm = Field(default_factory=dict)
     node_selector: dict[str, str] = Field(default_factory=dict)
@@ -56,4 +59,5 @@ class StagerValues(ApiModel):
             allow=self.allow,
             limits=self.limits,
             parallel=self.parallel,
+            upload_seconds=self.upload_seconds,
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from kinora.api.names import LABEL_MODEL_SERVER, LABEL_POOL
@@ -46,6 +46,7 @@ class Executor:
     def __init__(self, client: KubeClient, settings: Settings) -> None:
         self._client = client
         self._settings = settings
+        self.wrote: Callable[[str, Object], None] = lambda _plural, _obj: None  # told of each status write's answer
         self.refusals: dict[str, dict[str, PodRefusal]] = {}  # ModelServer's key -> pool -> the last refusal of a pod
 
     async def run(self, resource: Resource, obj: Object, plan: Plan) -> Object | None:
@@ -76,7 +77,7 @@ class Executor:
         metadata = obj["metadata"]
         body = {"metadata": {"resourceVersion": metadata["resourceVersion"], "uid": metadata["uid"]}, "status": status}
         try:
-            return await self._client.patch(
+            written = await self._client.patch(
                 resource, metadata["namespace"], metadata["name"], body, subresource="status"
             )
         except ApiError as error:
@@ -85,6 +86,8 @@ class Executor:
             if error.is_conflict:
                 raise StaleError(f"{resource.plural} {metadata['namespace']}/{metadata['name']}") from error
             raise
+        self.wrote(resource.plural, written)
+        return written
 
     async def _create(self, create: Create) -> None:
         metadata = create.body["metadata"]

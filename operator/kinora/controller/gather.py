@@ -48,9 +48,8 @@ class Gatherer:
         self._settings = settings
         self._texts: dict[str, tuple[str | None, str]] = {}  # job UID -> its workflow's text, or why there is none
         self._verdicts: dict[str, tuple[tuple[int, str], Verdict]] = {}  # job UID -> what it rests on, verdict
-        self._pods: dict[
-            str, tuple[Object, Object | None, ServerPod]
-        ] = {}  # UID -> what it was read from, and the facts
+        # UID -> what it was read from, and the facts: of a pod that holds nothing, and of one that is busy
+        self._pods: dict[str, tuple[Object, Object | None, ServerPod, ServerPod]] = {}
         self.waiting = WaitingJobs(settings.aging_seconds)
         self.learning = Learning(catalogue)
         self.ledger = Ledger()
@@ -285,8 +284,9 @@ class Gatherer:
             if len(self._pods) > 2 * len(self._store.pods_by_uid) + 64:
                 self._pods = {one: facts for one, facts in self._pods.items() if one in self._store.pods_by_uid}
             told = notice(pod, node, self._settings.providers)
-            known = self._pods[uid] = (pod, node, server_pod(pod, busy=False, node_ready=ready, told=told))
-        return replace(known[2], busy=True) if self._store.jobs_by_pod.get(uid) else known[2]
+            facts = server_pod(pod, busy=False, node_ready=ready, told=told)
+            known = self._pods[uid] = (pod, node, facts, replace(facts, busy=True))
+        return known[3] if self._store.jobs_by_pod.get(uid) else known[2]
 
     # --- the queue ------------------------------------------------------------------------------------------------
 

@@ -15,9 +15,11 @@ import aiohttp
 from kinora.api.names import COMPONENT_STAGER, COMPONENT_WEIGHTS, LABEL_CATALOGUE, LABEL_COMPONENT
 from kinora.catalogue.load import load_catalogue
 from kinora.controller.edge import UNFINISHED, Edge
+from kinora.controller.ended import SEARCH_SECONDS, Ends, search
 from kinora.controller.leader import EXIT_LOST, SERVER_PODS, Leader
 from kinora.controller.operator import Operator
 from kinora.controller.settings import Settings, from_environment
+from kinora.controller.store import Cache
 from kinora.kube.client import ApiError, KubeClient, UnreachableError
 from kinora.kube.config import Connection, connect
 from kinora.kube.http import application
@@ -37,6 +39,7 @@ _WATCHED: dict[str, tuple[Resource, str | None]] = {
     "weights pod": (POD, _WEIGHTS),
     "stager": (DEPLOYMENT, f"{LABEL_COMPONENT}={COMPONENT_STAGER}"),
 }
+SOON_SECONDS = 30.0  # after the first full list, until the second
 MINIMUM_VERSION = (1, 32)  # selectable fields, admission policies, native sidecars (api.md)
 
 
@@ -78,7 +81,7 @@ async def serve(
     ):
         await check_version(connection)
         operator = Operator(client, load_catalogue(), settings)
-        client.observe = lease_client.observe = operator.metrics.observe_api
+        client.observe = lease_client.observe = operator.metrics.api.request
         namespace = settings.lease_namespace or settings.namespace or connection.namespace
         lease = LeaseHolder(lease_client, namespace, settings.lease_name, settings.instance)
         leader = Leader(operator, client, lease, settings)
@@ -121,11 +124,12 @@ def _parts(
     if settings.namespace:
         reflectors.append(_model_maps(operator, client, settings.namespace))
     return [
-        edge.run(),
+        _after(operator.store.ready, edge.run),
         leader.contend(),
         leader.lead(),
         _resync(operator, client, settings, resync),
         _expire(operator, client, settings, leader),
+        *(_after(leader.leading, Ends(client, scope, operator.deliver_end).run) for scope in scopes),
         *(reflector.run() for reflector in reflectors),
     ]
 
@@ -155,8 +159,18 @@ def _reflector(operator: Operator, client: KubeClient, kind: str, scope: str | N
     )
 
 
+async def _after(event: asyncio.Event, work: Callable[[], Awaitable[None]]) -> None:
+    await event.wait()
+    await work()
+
+
 async def _resync(operator: Operator, client: KubeClient, settings: Settings, now: asyncio.Event) -> None:
-    """List VideoJobs and ModelServers in full: at the start, every resync_seconds, and after kopf was down."""
+    """List VideoJobs and ModelServers in full: at the start, every resync_seconds, and after kopf was down.
+
+    kopf starts after the first list, so that the two do not share the processor: what was deleted between that list
+    and kopf's own is pruned by another one soon after.
+    """
+    pause = min(SOON_SECONDS, settings.resync_seconds)
     while True:
         now.clear()
         try:
@@ -165,48 +179,53 @@ async def _resync(operator: Operator, client: KubeClient, settings: Settings, no
             log.warning("full list: %s; trying again", error)
             await asyncio.sleep(1.0)
             continue
-        operator.look_at_everything()
+        if pause == settings.resync_seconds or not operator.store.ready.is_set():
+            operator.look_at_everything()
         try:
-            await asyncio.wait_for(now.wait(), settings.resync_seconds)
+            await asyncio.wait_for(now.wait(), pause)
         except TimeoutError:
+            pause = settings.resync_seconds
             continue
         operator.metrics.edge_restarts.inc()
 
 
 async def _list_all(operator: Operator, client: KubeClient, settings: Settings) -> None:
     for scope in settings.namespaces or (None,):
-        servers, version = await client.list(MODELSERVER, scope)
-        operator.store.servers.replace(servers, listed_version=int(version), scope=scope)
-        jobs, version = await client.list(VIDEOJOB, scope, field_selector=UNFINISHED)
-        operator.store.jobs.replace(jobs, listed_version=int(version), scope=scope)
+        await _refill(operator.store.servers, client, MODELSERVER, scope)
+        await _refill(operator.store.jobs, client, VIDEOJOB, scope, UNFINISHED)
+
+
+async def _refill(
+    cache: Cache, client: KubeClient, resource: Resource, scope: str | None, selector: str | None = None
+) -> None:
+    """A full list into a cache, page by page: a long queue is never in memory twice.
+
+    A list whose continuation expires on the way (410) begins anew once.
+    """
+    listed: set[str] = set()
+    token: str | None = None
+    again = True
+    while True:
+        try:
+            page = await client.list_page(resource, scope, field_selector=selector, continue_token=token)
+        except ApiError as error:
+            if not error.is_gone or not again:
+                raise
+            listed, token, again = set(), None, False
+            continue
+        listed |= cache.take(page.get("items") or [])
+        token = page["metadata"].get("continue")
+        if not token:
+            break
+    cache.prune(listed, listed_version=int(page["metadata"]["resourceVersion"]), scope=scope)
 
 
 async def _expire(operator: Operator, client: KubeClient, settings: Settings, leader: Leader) -> None:
     """Look for finished jobs to delete, from when this process leads."""
     await leader.leading.wait()
     while True:
-        await _expire_finished(operator, client, settings)
-        await asyncio.sleep(settings.resync_seconds)
-
-
-async def _expire_finished(operator: Operator, client: KubeClient, settings: Settings) -> None:
-    """Finished jobs with a time to live, page by page: they are in no watch."""
-    for scope in settings.namespaces or (None,):
-        for phase in ("Succeeded", "Failed", "Cancelled"):
-            token: str | None = None
-            while True:
-                try:
-                    page = await client.list_page(
-                        VIDEOJOB, scope, field_selector=f"status.phase={phase}", continue_token=token
-                    )
-                    for job in page.get("items") or []:
-                        await operator.expire(job)
-                except (ApiError, UnreachableError) as error:
-                    log.warning("looking for expired jobs: %s", error)
-                    break
-                token = page["metadata"].get("continue")
-                if not token:
-                    break
+        await search(client, settings.namespaces or (None,), operator.expire)
+        await asyncio.sleep(SEARCH_SECONDS)
 
 
 async def _until(stop: asyncio.Event, parts: list[Awaitable[None]], wind_down: Callable[[], Awaitable[None]]) -> None:

@@ -12,22 +12,25 @@ import datetime as dt
 import logging
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
-from kinora.api.names import VIDEOJOBS, key
-from kinora.api.reasons import DISRUPTED, RETRY, Phase
-from kinora.api.transitions import is_finished, parse_time, phase_of
+from kinora.api.names import MODELSERVERS, VIDEOJOBS, key
+from kinora.api.reasons import Phase
+from kinora.api.transitions import is_assigned, is_finished, parse_time, phase_of
 from kinora.api.videojob import Preset
 from kinora.api.webhooks import keeps_job
 from kinora.catalogue.load import Catalogue
 from kinora.controller.binder import Binder
+from kinora.controller.ended import SEARCH_SECONDS
 from kinora.controller.executor import Executor, StaleError
 from kinora.controller.forecaster import Forecaster
 from kinora.controller.gather import Gatherer, has_news_of_presets, server_of
 from kinora.controller.learning import work_of
 from kinora.controller.metrics import Metrics
 from kinora.controller.models import Models
-from kinora.controller.plan import Note
+from kinora.controller.modelserver.pace import Pace
+from kinora.controller.plan import Note, Plan
 from kinora.controller.planner import Planner
 from kinora.controller.scheduling.bind import Bind
 from kinora.controller.settings import Settings
@@ -45,9 +48,11 @@ log = logging.getLogger(__name__)
 Object = dict[str, Any]
 Key = tuple[str, str]
 
+_WRITTEN = {"job": VIDEOJOBS, "server": MODELSERVERS}  # kinds whose own writes come back by the watch
 OBSERVED_LIMIT = 4096
 SERVER_DELAY = 0.2  # seconds: many pods and jobs change together; a ModelServer is looked at once for all of them
 WORKFLOW_SECONDS = 5.0  # between two looks for a ConfigMap that is not there
+LEFT_SECONDS = 2.0  # after a job left the selection of unfinished ones, until it is read: its end may be seen first
 HEAD_START = 0.5  # seconds that a new leader's binds have before everything else
 
 
@@ -68,6 +73,7 @@ class Operator:
         if not settings.namespace:
             self._models_read.set()
         self._executor = Executor(client, settings)
+        self._executor.wrote = lambda plural, obj: self.metrics.api.wrote(plural, obj, loop.time())
         # A pod that is idle must not wait until ten thousand new jobs have been looked at one by one.
         self._queue: WorkQueue[Key] = WorkQueue(urgent=lambda item: item[0] == "bind")
         self._binder = Binder(
@@ -82,11 +88,15 @@ class Operator:
         )
         self.usage = UsageKeeper(client, self._gatherer.ledger, settings.ledger, self._gatherer.spots)
         self.forecaster = Forecaster(self.store, self._gatherer, self._executor, self.metrics, self._take_job)
-        self._planner = Planner(self.store, self._gatherer, self._binder, self.models, settings)
+        self._planner = Planner(self.store, self._gatherer, self._binder, self.models, settings, self.metrics)
+        self.metrics.inventory.queued_keys = lambda: len(self._queue)
+        self.metrics.inventory.spot_life = lambda name, pool: self._gatherer.spots.life(name, pool, time.time())
         # Servers whose children beside pods were made by this process: UID and generation at that time.
         self._children: dict[str, tuple[str, int]] = {}
+        self._pace = Pace()
         self._staged: dict[str, frozenset[str]] = {}  # namespace -> ModelServers whose stagers' children were made
         self._fast: dict[str, str] = {}  # what pods (by UID) said last of preset Fast
+        self._ends: dict[str, Object] = {}  # jobs as they ended, until they are counted
         self._observed: dict[str, None] = {}  # UIDs of the last finished jobs that were counted
         self.caches: dict[str, Cache] = {
             "job": self.store.jobs,
@@ -104,15 +114,28 @@ class Operator:
     def deliver(self, kind: str, event_type: str, obj: Object) -> None:
         """One watch event of a kind of ``caches``."""
         cache = self.caches[kind]
+        if kind in _WRITTEN:
+            self.metrics.api.shown(_WRITTEN[kind], obj, self.store.now())
         if event_type == "DELETED":
             cache.remove(obj)
             if kind == "job":
                 self._gatherer.forget(obj)
-                self._queue.add(("finished", key(obj)))
+                if obj["metadata"]["uid"] not in self._observed:  # else its end is known
+                    self._queue.add(("finished", key(obj)), LEFT_SECONDS)
         elif kind == "job":
             self._take_job(obj)
         else:
             cache.apply(obj)
+
+    def deliver_end(self, job: Object) -> None:
+        """A job as it ended, by a watch of those."""
+        self.store.jobs.remove(job)
+        self._ended(job)
+
+    def _ended(self, job: Object) -> None:
+        if self._queue.is_open:
+            self._ends[key(job)] = job
+            self._queue.add(("finished", key(job)))
 
     def replace_model_maps(self, maps: list[Object]) -> None:
         """A full list of the ConfigMaps with models."""
@@ -150,7 +173,7 @@ class Operator:
     def _take_job(self, job: Object) -> None:
         if is_finished(job.get("status") or {}):
             self.store.jobs.remove(job)
-            self._queue.add(("finished", key(job)))
+            self._ended(job)
         else:
             self.store.jobs.apply(job)
 
@@ -240,6 +263,7 @@ class Operator:
     def stand_by(self) -> None:
         """Keep the store warm and decide nothing; what is being carried out goes on."""
         self._queue.close()
+        self._ends.clear()
 
     def take_over(self) -> None:
         """Decide from now on: bind what idle pods can take, then look at every object that is known.
@@ -288,7 +312,7 @@ class Operator:
     async def _worker(self) -> None:
         while True:
             item = await self._queue.get()
-            failed = False
+            failed, began = False, self.store.now()
             try:
                 await self._handle(*item)
                 self.metrics.reconciles.labels(item[0], "Done").inc()
@@ -304,6 +328,7 @@ class Operator:
                 self.metrics.reconciles.labels(item[0], "Crashed").inc()
                 log.exception("%s %s: unexpected", *item)
             finally:
+                self.metrics.reconcile_seconds.labels(item[0]).observe(self.store.now() - began)
                 self._queue.done(item, failed=failed)
 
     async def _handle(self, kind: str, name: str) -> None:
@@ -334,26 +359,30 @@ class Operator:
         except (ApiError, UnreachableError) as error:
             log.warning("reading %s again: %s", name, error)
         else:
-            if obj is not None:
-                self.deliver("server" if kind == "server" else "job", "MODIFIED", obj)
+            if obj is not None and kind == "server":
+                self.store.servers.apply(obj)
+            elif obj is not None:
+                self._take_job(obj)
         self._queue.add(item, 0.01)
 
     async def _reconcile_job(self, name: str) -> None:
         entry = self.store.jobs.entries.get(name)
         if entry is None:
             return
+        await self._read_workflow(entry.obj)
         if self._binder.is_moving(name):  # a second write would only lose against that one
             self._queue.add(("job", name), SERVER_DELAY)
             return
-        await self._read_workflow(entry.obj)
         snapshot = self._gatherer.job(entry, dt.datetime.now(dt.UTC))
         plan = job_decide.decide(snapshot)
-        written = await self._executor.run(VIDEOJOB, entry.obj, plan)
-        if written is not None:
-            self._count_attempt(written)
-            if is_finished(written["status"]):
-                self._observe_finished(written)
-            self._take_job(written)
+        with self._binder.writing(name):  # a bind that waits for it finds the job as it was written
+            written = await self._executor.run(VIDEOJOB, entry.obj, plan)
+            if written is not None:
+                if is_finished(written["status"]):
+                    self._observe_finished(written)
+                elif is_assigned(entry.obj.get("status") or {}):
+                    self.metrics.observe_requeued(entry.obj, written, self._model_of(entry.obj))
+                self._take_job(written)
         if plan.requeue_after is not None:
             self._queue.add(("job", name), plan.requeue_after)
 
@@ -368,17 +397,11 @@ class Operator:
         else:
             self._queue.add(("job", key(job)), WORKFLOW_SECONDS)
 
-    def _count_attempt(self, job: Object) -> None:
-        reason = (job.get("status") or {}).get("reason")
-        if reason == RETRY:
-            self.metrics.attempts.labels("Failed").inc()
-        elif reason == DISRUPTED:
-            self.metrics.attempts.labels("Disrupted").inc()
-
     async def _reconcile_server(self, name: str) -> None:
         server = self.store.servers.get(name)
         if server is None:
             self._children.pop(name, None)
+            self._pace.forget(name)
             self._binder.cordoned.pop(name, None)
             self._executor.refusals.pop(name, None)
             self._planner.forget(name)
@@ -389,15 +412,28 @@ class Operator:
             self._executor.refusals.pop(name, None)  # of another spec, or of long ago
         refusals = dict(self._executor.refusals.get(name, {}))
         plan = self._planner.plan(server, refusals, made=made)
+        plan = self._paced(name, server, plan)
         written = await self._executor.run(MODELSERVER, server, plan)
         if any(create.resource != POD for create in plan.create):  # a refused spec has made none
             self._children[name] = mark
         if written is not None:
+            self.metrics.observe_server(server, written)
+            self._pace.wrote(name, self.store.now())
             self.store.servers.apply(written)
         if plan.requeue_after is not None:
             self._queue.add(("server", name), plan.requeue_after)
         if self._executor.refusals.get(name, {}) != refusals:
             self._queue.add(("server", name), SERVER_DELAY)  # to say so
+
+    def _paced(self, name: str, server: Object, plan: Plan) -> Plan:
+        """The plan without a status that tells only other counts, as long as the last one is new."""
+        if plan.status is None or plan.notes:
+            return plan
+        wait = self._pace.wait(name, server.get("status") or {}, plan.status, self.store.now())
+        if not wait:
+            return plan
+        again = wait if plan.requeue_after is None else min(wait, plan.requeue_after)
+        return replace(plan, status=None, requeue_after=again)
 
     async def _reconcile_stagers(self, namespace: str) -> None:
         """One stager an artifact claim of the namespace's ModelServers."""
@@ -417,9 +453,9 @@ class Operator:
     # --- after the end --------------------------------------------------------------------------------------------
 
     async def _finished(self, name: str) -> None:
-        """A job left the selection of unfinished ones: it ended, or it was deleted."""
+        """A job ended; or it left the selection of unfinished ones, and was not seen to end: it is looked at then."""
         namespace, _, short = name.partition("/")
-        job = await self._client.find(VIDEOJOB, namespace, short)
+        job = self._ends.pop(name, None) or await self._client.find(VIDEOJOB, namespace, short)
         if job is None:
             return
         if not is_finished(job.get("status") or {}):
@@ -437,13 +473,16 @@ class Operator:
         self._observed[uid] = None
         if len(self._observed) > OBSERVED_LIMIT:
             del self._observed[next(iter(self._observed))]
-        verdict = self._gatherer.verdict(job)
-        told = ((job.get("status") or {}).get("resolved") or {}).get("model") or ""  # a workflow is not read again
-        model = verdict.model if isinstance(verdict, Accepted) else str(told)
-        self.metrics.observe_finished(job, model)
+        self.metrics.observe_finished(job, self._model_of(job))
         self._learn(job)
         self._gatherer.forget(job)
         return True
+
+    def _model_of(self, job: Object) -> str:
+        """The name of the job's model, for metrics."""
+        verdict = self._gatherer.verdict(job)
+        told = ((job.get("status") or {}).get("resolved") or {}).get("model") or ""  # a workflow is not read again
+        return verdict.model if isinstance(verdict, Accepted) else self.metrics.inventory.known(str(told))
 
     def _note_bind(self, job: Object, bind: Bind) -> None:
         """Charge the job's queue, and hold what it was told against what came."""
@@ -473,7 +512,7 @@ class Operator:
         left = ttl - (dt.datetime.now(dt.UTC) - parse_time(ended)).total_seconds()
         metadata = job["metadata"]
         if left > 0:
-            if left <= self._settings.resync_seconds * 2:  # later ones are found again by a resync
+            if left <= SEARCH_SECONDS * 2:  # later ones are found again by a search
                 self._queue.add(("expire", key(job)), left)
             return
         if self._settings.webhooks and keeps_job(job, dt.datetime.now(dt.UTC)):

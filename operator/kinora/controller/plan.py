@@ -23,12 +23,15 @@ class Create:
 
 @dataclass(frozen=True)
 class Delete:
-    """An object to delete, only if it still has this UID; pods go gracefully."""
+    """An object to delete, only if it still has this UID; pods go gracefully.
+
+    Without a UID: whatever has the name, where nobody watches such objects and the name is one that only we give.
+    """
 
     resource: Resource
     namespace: str
     name: str
-    uid: str
+    uid: str | None
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,13 @@ from typing import Any, Final
 from kinora.api.modelserver import ModelServerSpec
 from kinora.controller.binder import Binder
 from kinora.controller.gather import Gatherer
+from kinora.controller.metrics import Metrics
 from kinora.controller.models import Models
 from kinora.controller.modelserver import decide as server_decide
 from kinora.controller.modelserver import weights
 from kinora.controller.modelserver.capacity import Ages, capacity
 from kinora.controller.modelserver.refuse import Refusal
-from kinora.controller.modelserver.snapshot import PodRefusal, ServerPod, ServerSnapshot
+from kinora.controller.modelserver.snapshot import PodRefusal, ServerPod, ServerSnapshot, start_stages
 from kinora.controller.plan import Plan
 from kinora.controller.scheduling import decide as scheduling
 from kinora.controller.scheduling.decide import Server
@@ -36,12 +37,21 @@ LOOK_AGAIN: Final = 15.0
 class Planner:
     """Plans one ModelServer after another."""
 
-    def __init__(self, store: Store, gatherer: Gatherer, binder: Binder, models: Models, settings: Settings) -> None:
+    def __init__(  # noqa: PLR0917 - the operator's parts
+        self,
+        store: Store,
+        gatherer: Gatherer,
+        binder: Binder,
+        models: Models,
+        settings: Settings,
+        metrics: Metrics,
+    ) -> None:
         self._store = store
         self._gatherer = gatherer
         self._binder = binder
         self._models = models
         self._settings = settings
+        self._metrics = metrics
         self._idle: dict[str, float] = {}  # pod UID -> since when (loop time) it serves and holds nothing
         self._pending: dict[str, float] = {}  # pod UID -> since when it has found no node
         self._starting: set[str] = set()  # UIDs of pods that this process has seen before they served
@@ -143,6 +153,8 @@ class Planner:
             if pod.started_in is not None:
                 metadata = snapshot.server["metadata"]
                 self._gatherer.learning.started(f"{metadata['namespace']}/{metadata['name']}", pod.started_in)
+                stages = start_stages(self._store.pods_by_uid.get(pod.uid, {"metadata": {}}))
+                self._metrics.observe_start(snapshot.server, pod.pool, stages)
 
     def forget(self, server: str) -> None:
         """The ModelServer is gone."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from kinora.api.intake import inputs_condition
 from kinora.api.names import LABEL_MODEL_SERVER, key
 from kinora.api.transitions import is_assigned
+from kinora.controller.compact import compact
 from kinora.controller.modelserver.notice import is_virtual, node_mark
 from kinora.controller.pools.load import load_providers
 
@@ -59,18 +60,18 @@ class Cache:
 
     def apply(self, obj: Object) -> None:
         """Take in one object unless a newer state of it is known."""
-        obj = _lean(obj)
         name = _key(obj)
         entry = self.entries.get(name)
         if entry and entry.obj["metadata"]["uid"] == obj["metadata"]["uid"]:
             if _version(obj) <= _version(entry.obj):
                 return
             old = entry.obj
-            entry.obj = obj
+            entry.obj = obj = compact(obj)
             self._changed(name, old, obj)
             return
         if self._gone.get(obj["metadata"]["uid"], -1) >= _version(obj):
             return
+        obj = compact(obj)
         before = entry.obj if entry else None
         self.entries[name] = Entry(obj, self._clock())
         self._changed(name, before, obj)
@@ -88,10 +89,18 @@ class Cache:
         self, objects: Iterable[Object], *, listed_version: int | None = None, scope: str | None = None
     ) -> None:
         """A full list (of one namespace): take all in, forget what is not in it and is not newer than the list."""
+        self.prune(self.take(objects), listed_version=listed_version, scope=scope)
+
+    def take(self, objects: Iterable[Object]) -> set[str]:
+        """A page of a full list; the keys in it, for ``prune``."""
         listed = set()
         for obj in objects:
             listed.add(_key(obj))
             self.apply(obj)
+        return listed
+
+    def prune(self, listed: Collection[str], *, listed_version: int | None = None, scope: str | None = None) -> None:
+        """The end of a full list: forget what was not in it and is not newer."""
         for name in [name for name in self.entries if name not in listed]:
             if scope is not None and not name.startswith(f"{scope}/"):
                 continue
@@ -113,14 +122,6 @@ class ChildCache(Cache):
     def of(self, server: str) -> list[Object]:
         """The children of one server, by their label. They are few."""
         return [entry.obj for entry in self.entries.values() if _server_key(entry.obj) == server]
-
-
-def _lean(obj: Object) -> Object:
-    """The object without managedFields: nobody here reads them, and they are half of what a queued job weighs."""
-    metadata = obj["metadata"]
-    if "managedFields" not in metadata:
-        return obj
-    return {**obj, "metadata": {name: value for name, value in metadata.items() if name != "managedFields"}}
 
 
 def _key(obj: Object) -> str:

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
@@ -116,13 +116,22 @@ async def serve(
             return
         if settings.values.webhooks.enabled:
             renewals = await stack.enter_async_context(KubeClient(connection, user_agent="kinora-gateway"))
-            delivering = asyncio.ensure_future(parts.webhooks(renewals).run())
-            stack.push_async_callback(_ended, delivering)
+            stack.push_async_callback(_ended, asyncio.ensure_future(_until(stop, parts.webhooks(renewals).run())))
         await _serve_http(settings, parts, stop, started)
 
 
+async def _until(stop: asyncio.Event, part: Coroutine[Any, Any, None]) -> None:
+    """Run a part until `stop` is set; it has time to finish then."""
+    running, stopping = asyncio.ensure_future(part), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+        await _ended(running)
+
+
 async def _ended(task: asyncio.Future[None]) -> None:
-    """End a part that has something to finish."""
+    """End a part, and wait for its end."""
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 

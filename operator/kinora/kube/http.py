@@ -1,5 +1,6 @@
 """Three endpoints of operator, agent and stager: /healthz for the kubelet, /readyz, /metrics. Nothing else is served.
 
+/metrics speaks OpenMetrics, with exemplars, to who asks for it (Prometheus does), and the older text to all others.
 They answer while the loop turns, and ask nobody: a stalled engine or store must not have the process restarted.
 """
 
@@ -8,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
 
 
 def application(
@@ -16,8 +18,11 @@ def application(
 ) -> web.Application:
     """`obstacle` says why the process is not ready, or None; `role` what it is when it is (a warm standby is ready)."""
 
-    async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    async def metrics(request: web.Request) -> web.Response:
+        encode, content_type = choose_encoder(", ".join(request.headers.getall("Accept", [])))
+        response = web.Response(body=encode(registry), headers={"Content-Type": content_type, "Vary": "Accept"})
+        response.enable_compression()  # to who takes it: a page of histograms shrinks to a tenth
+        return response
 
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")

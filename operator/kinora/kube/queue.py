@@ -38,6 +38,11 @@ class WorkQueue(Generic[Key]):
         self._landed = asyncio.Event()  # set while nothing is in flight
         self._landed.set()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether keys are taken in."""
+        return self._open
+
     def __len__(self) -> int:
         return len(self._due)
 

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+from contextlib import AsyncExitStack
 
 from kinora import __version__
 from kinora.api.stagerconfig import CONFIG_VARIABLE, StagerConfig
@@ -17,10 +18,13 @@ from kinora.kube.config import Connection, connect
 from kinora.kube.http import application, serve
 from kinora.stager.intake import Intake
 from kinora.stager.metrics import Metrics
+from kinora.stager.routes import service
 from kinora.stager.settings import Settings, SettingsError, settings_from
 from kinora.stager.stager import Parts, Stager
+from kinora.stager.upkeep import Upkeep
 from kinora.storage.guard.fetch import GuardedFetcher
 from kinora.storage.inputs import PvcInputs
+from kinora.storage.uploads import PvcFiles
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +54,7 @@ async def stage(settings: Settings, connection: Connection) -> None:
     """Serve with the real parts until cancelled."""
     config, metrics = settings.config, Metrics()
     async with KubeClient(connection, user_agent="kinora-stager") as client:
+        client.observe = metrics.api.request
         store = PvcInputs(settings.artifacts, config.artifact_claim, settings.namespace)
         fetcher = GuardedFetcher(settings.policy, agent=f"kinora/{__version__}")
         stager = Stager(
@@ -62,11 +67,18 @@ async def stage(settings: Settings, connection: Connection) -> None:
                 metrics=metrics,
             )
         )
-        runner = await serve(application(metrics.registry, stager.obstacle), settings.listen_host, settings.listen_port)
-        try:
+        files = PvcFiles(settings.artifacts, config.artifact_claim, settings.namespace)
+        upkeep = Upkeep(client, files, keep_seconds=config.upload_seconds, every_seconds=settings.times.sweep)
+        async with AsyncExitStack() as stack:
+            for app, port in (
+                (application(metrics.registry, stager.obstacle), settings.listen_port),
+                (service(files, upkeep.keys), settings.store_port),
+            ):
+                runner = await serve(app, settings.listen_host, port)
+                stack.push_async_callback(runner.cleanup)
+            tidying = asyncio.ensure_future(upkeep.run())
+            stack.callback(tidying.cancel)
             await stager.run()
-        finally:
-            await runner.cleanup()
 
 
 def catalogue_of(config: StagerConfig) -> Catalogue:

@@ -23,6 +23,7 @@ class Times:
 
     retry_first: float = 1.0  # before the second try of a fetch ...
     retry_limit: float = 60.0  # ... and the longest pause between two
+    sweep: float = 3600.0  # between two looks for uploads that nobody uses
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,9 @@ class Settings:
     policy: Policy
     times: Times = field(default_factory=Times)
     artifacts: Path = Path(names.ARTIFACTS_DIR)
-    listen_host: str = "0.0.0.0"  # noqa: S104 - the kubelet's probes and Prometheus come from outside the pod
+    listen_host: str = "0.0.0.0"  # noqa: S104 - the kubelet's probes, Prometheus and gateways come from outside the pod
     listen_port: int = names.STAGER_PORT
+    store_port: int = names.STORE_PORT
 
 
 def policy_of(allow: Allow) -> Policy:

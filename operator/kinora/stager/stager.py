@@ -140,6 +140,7 @@ class Stager:
             self._take(job)
 
     def _job_happened(self, kind: str, job: Object) -> None:
+        self._parts.metrics.api.shown(VIDEOJOB.plural, job, asyncio.get_running_loop().time())
         if kind == "DELETED":  # it was deleted, or has left Pending: in both cases it is nobody's here any more
             self._gone(names.key(job), job["metadata"]["uid"])
         else:
@@ -295,6 +296,7 @@ class Stager:
             self._parts.metrics.conflicts.inc()
             await self._read_again(key, metadata)
             return False
+        self._parts.metrics.api.wrote(VIDEOJOB.plural, answer, asyncio.get_running_loop().time())
         self._jobs[key] = answer  # without the detour over the watch, which would stop what is in hand
         return True
 

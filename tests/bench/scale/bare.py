@@ -79,6 +79,7 @@ class Bare:
         self._sample = sample
         self._writes = writes
         self._serial = 0
+        self.done = 0
 
     async def best(self, widths: tuple[int, ...], probe: int, jobs: int, deadline: float) -> tuple[Rate, list[Rate]]:
         """Try each width with a few jobs, then live out all of them at the best; that one, and the trials."""
@@ -101,6 +102,7 @@ class Bare:
                     count = await self._one(user, session, number)
                     written += count  # not before the await: others add to it meanwhile
                     done += 1
+                    self.done += 1
 
             async with asyncio.TaskGroup() as group:
                 for _ in range(width):

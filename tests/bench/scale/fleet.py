@@ -22,6 +22,7 @@ import aiohttp
 import yaml
 
 from bench.scale import kubelet
+from bench.scale.measure import memory_mib
 from kinora.kube.client import KubeClient
 from kinora.kube.config import Connection
 from kinora_cluster import ROOT, Cluster
@@ -103,7 +104,7 @@ class NodeProcess:
 
 
 class OperatorProcess:
-    """``kinora operator``, as the Deployment of the chart starts it."""
+    """``kinora operator``, as the Deployment of the chart starts it; one that ends by itself is started again."""
 
     def __init__(self, deployment: Object, connection: Connection, folder: Path, profile: Path | None = None) -> None:
         pod = deployment["spec"]["template"]["spec"]
@@ -115,15 +116,38 @@ class OperatorProcess:
         self.port = free_port()
         self.process: asyncio.subprocess.Process | None = None
         self.started = 0.0  # wall clock of its start
+        self.ends: list[int] = []  # exit codes of those that ended by themselves
+        self._peak = 0.0
+        self._keeper: asyncio.Task[None] | None = None
 
     @property
-    def pid(self) -> int:
+    def pid(self) -> int | None:
         """Of the running process."""
-        assert self.process is not None
-        return self.process.pid
+        process = self.process
+        return process.pid if process is not None and process.returncode is None else None
+
+    def memory(self) -> Object:
+        """MiB now, and at the peak of this process and of those before it that were not stopped on purpose."""
+        now, peak = (0.0, 0.0) if self.pid is None else memory_mib(self.pid)
+        self._peak = max(self._peak, peak)
+        return {"now": round(now), "peak": round(self._peak)}
 
     async def start(self, client: KubeClient) -> None:
-        """Start it, and wait until it is ready (its store is filled, and it decides)."""
+        """Start it, and keep it started."""
+        self._peak = 0.0
+        await self._launch(client)
+        self._keeper = asyncio.create_task(self._keep(client))
+
+    async def _keep(self, client: KubeClient) -> None:
+        """As its kubelet would."""
+        while self.process is not None:
+            code = await self.process.wait()
+            self.ends.append(code)
+            print(f"the operator ended by itself (exit {code}); starting it again", file=sys.stderr, flush=True)
+            await asyncio.sleep(min(2.0 ** len(self.ends) / 2, 10.0))
+            await self._launch(client)
+
+    async def _launch(self, client: KubeClient) -> None:
         kubeconfig = self._folder / "operator.kubeconfig"
         kubeconfig.touch(mode=0o600)
         secret = await kubelet.service_account_token(client, SYSTEM, self.account)
@@ -152,9 +176,6 @@ class OperatorProcess:
         deadline = time.monotonic() + _START
         async with aiohttp.ClientSession() as session:
             while time.monotonic() < deadline:
-                assert self.process is not None
-                if self.process.returncode is not None:
-                    raise RuntimeError(f"the operator ended (exit {self.process.returncode}); see {self._folder}")
                 with suppress(aiohttp.ClientError, TimeoutError):
                     async with session.get(f"http://127.0.0.1:{self.port}/readyz") as response:
                         if response.status == 200:
@@ -164,6 +185,10 @@ class OperatorProcess:
 
     async def stop(self, *, kill: bool = False) -> None:
         """SIGTERM as a rollout does, or SIGKILL as a crash."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+            self._keeper = None
         if self.process is None or self.process.returncode is not None:
             return
         self.process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)

@@ -32,15 +32,16 @@ class Pace:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.held = False
-        self._waiting: dict[asyncio.Event, None] = {}  # in the order of their start
+        self._waiting: dict[asyncio.Event, str] = {}  # in the order of their start; whose render it is
+        self._free: set[str] = set()  # whose renders are not held any more
 
-    async def render(self) -> None:
-        """Wait as long as a render takes."""
-        if not self.held:
+    async def render(self, whose: str = "") -> None:
+        """Wait as long as a render takes. ``whose``: the server pod's UID; empty: nobody's in particular."""
+        if not self.held or whose in self._free:
             await asyncio.sleep(self.seconds)
             return
         gate = asyncio.Event()
-        self._waiting[gate] = None
+        self._waiting[gate] = whose
         try:
             await gate.wait()
         finally:
@@ -54,15 +55,21 @@ class Pace:
     def hold(self) -> None:
         """Renders that begin from now on last until they are released."""
         self.held = True
+        self._free.clear()
 
-    def release(self, count: int | None = None) -> int:
-        """End that many held renders (None: all, and hold no more); how many there were."""
-        chosen = list(itertools.islice(self._waiting, count))
+    def release(self, count: int | None = None) -> list[str]:
+        """End that many held renders (None: all, and hold no more); whose they were.
+
+        Whoever is released is not held before the next ``hold``: its pod comes to be idle though a job is staged there.
+        """
+        chosen = dict(itertools.islice(self._waiting.items(), count))
         for gate in chosen:
             gate.set()
+        self._free.update(whose for whose in chosen.values() if whose)
         if count is None:
             self.held = False
-        return len(chosen)
+            self._free.clear()
+        return list(chosen.values())
 
 
 @dataclass
@@ -77,7 +84,9 @@ class Ledger:
 class HollowEngine:
     """One engine: a prompt at a time, the events of a render, an output file of some bytes. Implements base.Engine."""
 
-    def __init__(self, output: Path, classes: Mapping[str, Any], pace: Pace, ledger: Ledger) -> None:
+    def __init__(self, output: Path, classes: Mapping[str, Any], pace: Pace, ledger: Ledger, owner: str = "") -> None:
+        """``owner``: the server pod's UID, for `Pace`."""
+        self._owner = owner
         self._output = output
         self._classes = dict(classes)
         self._pace = pace
@@ -152,7 +161,7 @@ class HollowEngine:
                 sampler, combine = _node_of(graph, "KSampler"), _node_of(graph, "VHS_VideoCombine")
                 self._tell(base.ExecutionStart(prompt_id))
                 self._tell(base.NodeStarted(prompt_id, sampler))
-                await self._pace.render()
+                await self._pace.render(self._owner)
                 self._tell(base.Progress(prompt_id, sampler, 2, 2))
                 output = self._make(graph, combine)
                 self._outcomes[prompt_id] = base.Succeeded((output,))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from kinora.api.names import prompt_id
 from kinora.api.reasons import TERMINAL
 from kinora.api.transitions import parse_time
-from kinora.kube.client import ApiError, KubeClient, UnreachableError
+from kinora.kube.client import KubeClient
 from kinora.kube.resources import VIDEOJOB
 from kinora.kube.watch import Reflector
 
@@ -75,6 +75,10 @@ class Course:
         """create -> prompt accepted by the engine of the first attempt."""
         found = ((created, accepted.get(prompt_id(uid, 1))) for uid, created in self.created.items())
         return [at - created for created, at in found if at is not None]
+
+    def told(self) -> str:
+        """How far it is, for people."""
+        return f"{len(self.created)} jobs are made, {len(self.ended)} have ended"
 
     @property
     def missing(self) -> int:
@@ -181,7 +185,7 @@ class Load:
 
     async def until_ended(self, *, stall: float, deadline: float) -> bool:
         """Wait until all have ended, or none has for ``stall`` seconds; False: the deadline (monotonic) came first."""
-        while self.course.missing:
+        while len(self.course.ended) < len(self.course.created) or self.course.missing:
             self._progress.clear()
             left = min(stall, deadline - time.monotonic())
             if left <= 0:
@@ -191,30 +195,7 @@ class Load:
                     await self._progress.wait()
             except TimeoutError:
                 return time.monotonic() < deadline
-            await asyncio.sleep(0.05)  # many end together: they are counted together
         return True
-
-    async def until_so_many_ended(self, count: int, seconds: float) -> None:
-        """Wait until that many have ended, or the time is over."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while len(self.course.ended) < count:
-                    self._progress.clear()
-                    await self._progress.wait()
-
-    async def delete_all(self) -> None:
-        """Every job of the namespace, whatever its phase."""
-        jobs, _ = await self._client.list(VIDEOJOB, self._namespace)
-        names = [job["metadata"]["name"] for job in jobs]
-        del jobs
-        await side_by_side_do((self._deletion(name) for name in names), 32)
-
-    def _deletion(self, name: str) -> Callable[[], Any]:
-        async def delete() -> None:
-            with suppress(ApiError, UnreachableError):
-                await self._client.delete(VIDEOJOB, self._namespace, name)
-
-        return delete
 
 
 async def side_by_side_do(works: Iterable[Callable[[], Any]], width: int) -> None:

@@ -35,10 +35,13 @@ def cpu_seconds(pid: int) -> float:
 
 
 def memory_mib(pid: int) -> tuple[float, float]:
-    """Resident memory now and at its peak."""
-    text = Path(f"/proc/{pid}/status").read_text()
+    """Resident memory now and at its peak; 0 when the process is gone."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0, 0.0
     found = dict(re.findall(r"^(VmRSS|VmHWM):\s+(\d+) kB$", text, re.MULTILINE))
-    return int(found["VmRSS"]) / 1024, int(found["VmHWM"]) / 1024
+    return int(found.get("VmRSS", 0)) / 1024, int(found.get("VmHWM", 0)) / 1024
 
 
 def control_plane(state: Path) -> dict[str, int]:
@@ -128,3 +131,30 @@ def percentiles(values: Iterable[float]) -> dict[str, float]:
         return round(ordered[max(0, math.ceil(share * len(ordered)) - 1)] * 1000, 1)
 
     return {"p50": rank(0.5), "p95": rank(0.95), "p99": rank(0.99), "max": rank(1.0)}
+
+
+@dataclass(frozen=True)
+class Waits:
+    """How long requests of service accounts waited in the API server's own queues (priority and fairness)."""
+
+    seconds: float = 0.0
+    count: int = 0
+
+    def __sub__(self, before: Waits) -> Waits:
+        return Waits(self.seconds - before.seconds, self.count - before.count)
+
+    @property
+    def mean(self) -> float:
+        """Milliseconds a request."""
+        return round(1000 * self.seconds / max(self.count, 1), 1)
+
+
+async def waited(connection: Connection) -> Waits:
+    """Since the API server's start."""
+    text = await scrape(connection, connection.host + "/metrics")
+
+    def total(part: str) -> float:
+        found = samples(text, f"apiserver_flowcontrol_request_wait_duration_seconds_{part}")
+        return sum(value for labels, value in found if labels.get("flow_schema") == "service-accounts")
+
+    return Waits(total("sum"), int(total("count")))

@@ -176,7 +176,8 @@ class Node:
         model = load_catalogue().get(settings.config.model)
         assert model is not None
         async with self._client_of(server) as client:
-            engine = HollowEngine(settings.paths.output, _classes(model), self._pace, self._ledger)
+            owner = server.pod["metadata"]["uid"]
+            engine = HollowEngine(settings.paths.output, _classes(model), self._pace, self._ledger, owner)
             parts = Parts(
                 settings=settings,
                 client=client,

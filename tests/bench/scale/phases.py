@@ -1,25 +1,25 @@
-"""The phases of a run, one function each: load, measure, and say what was seen as plain values (report.py shows them).
+"""The phases that load: one function each, what was seen as plain values (report.py shows them).
 
-Each leaves the world as it found it: pods idle, no VideoJob left.
+Each leaves the world as it found it: pods idle, no VideoJob left. None lasts longer than the seconds that it is given,
+but for taking away what it made. unfinished.py has the phases about memory and restarts.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from bench.scale import plain
 from bench.scale.bare import Bare, Pod
-from bench.scale.load import Course, Load, job_body, side_by_side_do
-from bench.scale.measure import memory_mib, operator_requests, percentiles, server_requests, writes
-from bench.scale.rawwatch import RawWatch
+from bench.scale.load import Course, Load, side_by_side_do
+from bench.scale.measure import percentiles, server_requests, waited, writes
+from bench.scale.settle import counting
 from bench.scale.watchlag import WatchLag
 from bench.scale.world import World
 from kinora.controller.edge import UNFINISHED
-from kinora.kube.resources import VIDEOJOB
 
 Object = dict[str, Any]
 STALL = 60.0  # seconds without any end: something hangs, and the run says so
@@ -36,26 +36,33 @@ async def steady(world: World, rate: float, count: int, seconds: float) -> tuple
     return {"rate": rate, **result}, course
 
 
-async def _loaded(world: World, work: Any, count: int, seconds: float) -> tuple[Object, Course]:
+async def _loaded(
+    world: World, work: Callable[[Load], Awaitable[None]], count: int, seconds: float
+) -> tuple[Object, Course]:
     load = Load(world.client, world.namespace)
     await world.reports()
     lag = WatchLag(world.client, world.namespace)
+    ends = len(world.operator.ends)
     async with load.watching(), lag.measured():
-        before_requests = await server_requests(world.connection)
+        before_requests, before_waits = await server_requests(world.connection), await waited(world.connection)
         before_cpu, lag_before = world.cpu(), lag.writes
         course = load.begin()
+        world.progress = course.told
         deadline = course.began + seconds
-        await work(load)
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(asyncio.get_running_loop().time() + seconds):
+                await work(load)
         created = time.monotonic() - course.began
-        in_time = await load.until_ended(stall=STALL, deadline=deadline)
+        in_time = len(course.created) == count and await load.until_ended(stall=STALL, deadline=deadline)
         cpu = world.cpu().since(before_cpu)
         requests = await server_requests(world.connection) - before_requests
+        waits = await waited(world.connection) - before_waits
         probes = lag.writes - lag_before
     accepted, again, published, _ = await world.reports()
-    now, peak = memory_mib(world.operator.pid)
     taken = writes(requests)
     taken["PATCH videojobs"] = taken.get("PATCH videojobs", 0) - probes
     status = taken.get("PATCH videojobs/status", 0)
+    faults = course.faults(again, published, in_time=in_time)
     result = {
         "jobs": count,
         "ended": len(course.ended),
@@ -68,17 +75,19 @@ async def _loaded(world: World, work: Any, count: int, seconds: float) -> tuple[
         "statusWritesPerJob": round(status / count, 3),
         "writes": {name: number for name, number in taken.items() if number > 0},
         "conflicts": sum(number for name, number in requests.items() if name.endswith(" 409")),
+        "reads": {name: number for name, number in requests.items() if name.startswith("GET videojobs")},
+        "queuedMillisecondsPerRequest": waits.mean,
         "cpuSeconds": cpu,
-        "operatorMiB": {"now": round(now), "peak": round(peak)},
+        "operatorMiB": world.operator.memory(),
         "watchLag": percentiles(lag.seconds),
-        "faults": course.faults(again, published, in_time=in_time),
+        "faults": {**faults, "operator ended by itself": len(world.operator.ends) - ends},
     }
     return result, course
 
 
 async def clean(world: World) -> None:
     """Remove every VideoJob, and forget what agents and stores noted."""
-    await Load(world.client, world.namespace).delete_all()
+    await world.clear_jobs()
     await world.reports()
 
 
@@ -97,13 +106,14 @@ async def bare(world: World, sample: Object, status_writes: float, jobs: int, se
         )
         for one in await world.server_pods()
     ]
-    async with _counting(world, UNFINISHED):
+    async with counting(world, UNFINISHED):
         client = Bare(world.connection, operator, world.namespace, pods, sample, status_writes)
         before = world.cpu()
+        world.progress = lambda: f"{client.done} bare lives"
         widths = (4, 8, 16, 32, 64)
         found, trials = await client.best(widths, max(20, min(jobs // 10, 200)), jobs, time.monotonic() + seconds)
         cpu = world.cpu().since(before)
-    await Load(world.client, world.namespace).delete_all()
+    await world.clear_jobs()
     await world.everywhere("watch", on=False)
     await world.operator.start(world.client)
     await world.operator.until_ready()
@@ -116,6 +126,7 @@ async def plain_jobs(world: World, count: int, seconds: float) -> Object:
     await world.everywhere("plain", on=True, namespace=namespace)
     releaser = plain.Releaser(world.client, namespace, world.size.pods)
     await releaser.start()
+    world.progress = lambda: f"{len(releaser.ended)} of {count} Jobs have ended"
     before_requests, before = await server_requests(world.connection), world.cpu()
     began = time.monotonic()
 
@@ -125,12 +136,13 @@ async def plain_jobs(world: World, count: int, seconds: float) -> Object:
 
         return create
 
-    await side_by_side_do((creation(index) for index in range(count)), 16)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await side_by_side_do((creation(index) for index in range(count)), 16)
     while len(releaser.ended) < count and time.monotonic() - began < seconds:
         releaser.progress.clear()
         with suppress(TimeoutError):
-            await asyncio.wait_for(releaser.progress.wait(), min(STALL, seconds - (time.monotonic() - began)))
-        await asyncio.sleep(0.05)
+            await asyncio.wait_for(releaser.progress.wait(), seconds - (time.monotonic() - began))
     ended = dict(releaser.ended)
     lasted = max(ended.values(), default=time.monotonic()) - began
     taken = writes(await server_requests(world.connection) - before_requests)
@@ -146,115 +158,3 @@ async def plain_jobs(world: World, count: int, seconds: float) -> Object:
         "writes": taken,
         "cpuSeconds": cpu,
     }
-
-
-async def restart(world: World, count: int, seconds: float) -> Object:
-    """Many unfinished jobs, the operator gone and back: its memory, its first bind, and what it writes needlessly."""
-    load, pods = Load(world.client, world.namespace), world.size.pods
-    await world.reports()
-    await world.everywhere("hold")
-    load.begin()
-    async with load.watching(), _counting(world, "status.phase=Queued") as queued:
-        await load.burst(count + pods)
-        settled = await _until_settled(world, queued, count, pods, seconds)
-        unfinished = memory_mib(world.operator.pid)
-        await world.operator.stop(kill=True)
-        freed = sum(one["released"] for one in await world.everywhere("release", count=max(1, pods // 40)))
-        await load.until_so_many_ended(freed, STALL)
-        async with _counting(world, None) as changes:
-            before = await server_requests(world.connection)
-            binding = asyncio.create_task(_first_bind(world, await _version(world), STALL))
-            await world.operator.start(world.client)
-            first = await binding
-            await world.operator.until_ready()
-            await asyncio.sleep(10)  # the time that it would need for something needless
-            requests = await server_requests(world.connection) - before
-            own = await operator_requests(world.connection, world.operator.port)
-            after = memory_mib(world.operator.pid)
-    await load.delete_all()
-    await world.everywhere("release", count=None)
-    await world.reports()
-    patched = requests["PATCH videojobs/status 200"]
-    return {
-        "unfinished": count + pods - freed,
-        "pods": pods,
-        "settled": settled,
-        "unfinishedMiB": {"now": round(unfinished[0]), "peak": round(unfinished[1])},
-        "afterRestartMiB": {"now": round(after[0]), "peak": round(after[1])},
-        "firstBindSeconds": None if first is None else round(first - world.operator.started, 2),
-        "idlePods": freed,
-        "operatorWrites": {name: number for name, number in own.items() if name.startswith(("patch ", "create "))},
-        "statusPatches": patched,
-        "changes": changes.counts["MODIFIED"],
-        "patchesOfUnchanged": max(0, patched - changes.counts["MODIFIED"]),
-    }
-
-
-@asynccontextmanager
-async def _counting(world: World, selector: str | None) -> AsyncIterator[RawWatch]:
-    """A watch of VideoJobs that only counts, open from the first line of the context on."""
-    watch = RawWatch(world.client, VIDEOJOB, world.namespace, selector)
-    task = asyncio.create_task(watch.run())
-    try:
-        await asyncio.wait_for(watch.open.wait(), 30)
-        yield watch
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-async def _until_settled(world: World, queued: RawWatch, waiting: int, running: int, seconds: float) -> bool:
-    """Wait until every pod renders and the rest is Queued; whether that came to be."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        held = sum(one["held"] for one in await world.everywhere("status"))
-        if held >= running and queued.counts["ADDED"] - queued.counts["DELETED"] >= waiting:
-            await asyncio.sleep(2)  # the last Running is being written
-            return True
-        await asyncio.sleep(1)
-    return False
-
-
-async def _version(world: World) -> str:
-    page = await world.client.list_page(VIDEOJOB, world.namespace, limit=1)
-    return str(page["metadata"]["resourceVersion"])
-
-
-async def _first_bind(world: World, version: str, seconds: float) -> float | None:
-    """Wall clock of the first bind after that version, as a watch shows it."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            async for event in world.client.stream(
-                VIDEOJOB, world.namespace, resource_version=version, field_selector="status.phase=Scheduled"
-            ):
-                if event["type"] == "ADDED":
-                    return time.time()
-    return None
-
-
-async def finished_memory(world: World, sample: Object, count: int, seconds: float) -> Object:
-    """The operator's memory beside many finished jobs, after a fresh start."""
-    await world.operator.stop()
-    deadline, made = time.monotonic() + seconds, 0
-    load = Load(world.client, world.namespace)
-
-    def creation(index: int) -> Any:
-        async def create() -> None:
-            nonlocal made
-            if time.monotonic() > deadline:
-                return
-            name = f"old-{index:06}"
-            await world.client.create(VIDEOJOB, world.namespace, job_body(name))
-            patch = {"status": sample["status"]}
-            await world.client.patch(VIDEOJOB, world.namespace, name, patch, subresource="status")
-            made += 1
-
-        return create
-
-    await side_by_side_do((creation(index) for index in range(count)), 32)
-    await world.operator.start(world.client)
-    await world.operator.until_ready()
-    await asyncio.sleep(15)  # its first look at every finished job, page by page
-    now, peak = memory_mib(world.operator.pid)
-    await load.delete_all()
-    return {"finished": made, "asked": count, "operatorMiB": {"now": round(now), "peak": round(peak)}}

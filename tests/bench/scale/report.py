@@ -26,8 +26,8 @@ def table(results: Object) -> str:
     for name, show in shown.items():
         if name in results:
             lines += ["", *show(results)]
-    if "error" in results:
-        lines += ["", _rule("The run broke off", results["error"])]
+    for name, why in results["errors"].items():
+        lines += ["", _rule(f"{name} broke off", why)]
     return "\n".join(line[:WIDTH] for row in lines for line in row.split("\n"))
 
 
@@ -72,11 +72,13 @@ def _costs(found: Object) -> Iterable[str]:
     yield _row("status writes a job", found["statusWritesPerJob"], "<= 4 besides progress")
     yield _row("  all writes", _few(found["writes"]))
     yield _row("  answered 409", found["conflicts"])
+    yield _row("  reads", _few(found["reads"]) or "none")
+    yield _row("waited in the API server's queues, ms", f"{found['queuedMillisecondsPerRequest']:g} a request")
     yield from _cpu(found, found["ended"])
     yield _row("operator's memory, MiB", f"{found['operatorMiB']['now']}, peak {found['operatorMiB']['peak']}")
     yield _row("watch lag, ms", _percentiles(found["watchLag"]))
     wrong = {name: count for name, count in found["faults"].items() if count}
-    yield _row("lost, published twice, retries charged", _few(wrong) or "0, 0, 0", "0")
+    yield _row("lost, twice, retries, operator's ends", _few(wrong) or "0, 0, 0, 0", "0")
 
 
 def lives(found: Object) -> int:
@@ -132,16 +134,24 @@ def _restart(results: Object) -> Iterable[str]:
     memory = found["unfinishedMiB"]
     yield _row("operator's memory before, MiB", f"{memory['now']}, peak {memory['peak']}", "<= 384, 256 aimed at")
     memory = found["afterRestartMiB"]
-    yield _row("operator's memory after, MiB", f"{memory['now']}, peak {memory['peak']}")
+    yield _row("operator's memory after, MiB", f"{memory['now']}, peak {memory['peak']}", "<= 384, 256 aimed at")
     yield _row("process start -> first bind, s", found["firstBindSeconds"], "<= 10, 5 aimed at")
+    yield _row("CPU until it had nothing to do, s", found["startCpuSeconds"])
     yield _row("status patches, changes seen", f"{found['statusPatches']}, {found['changes']}")
+    yield _row("  by the operator itself", _few(found["operatorWrites"]) or "none")
     yield _row("patches of unchanged objects", found["patchesOfUnchanged"], "0")
     if not found["settled"]:
-        yield _row("the queue had not settled before", "figures are of a system under way")
+        yield _row("the queue had not settled before", f"figures are of a system under way: {_few(found['phases'])}")
+    if not found["calm"]:
+        yield _row("the operator was still busy", "when its writes were counted")
 
 
 def _finished(results: Object) -> Iterable[str]:
     found = results["finished"]
-    yield _rule("Finished jobs", f"{found['finished']} present")
+    yield _rule("Finished jobs", f"{found['finished']} present, made in {found['fillSeconds']} s")
     memory = found["operatorMiB"]
     yield _row("operator's memory, MiB", f"{memory['now']}, peak {memory['peak']}", "<= 512 with 100,000")
+    yield _row("process start -> ready, s", found["readySeconds"])
+    yield _row("CPU until it had nothing to do, s", found["startCpuSeconds"])
+    if not found["calm"]:
+        yield _row("the operator was still busy", "when its memory was read")

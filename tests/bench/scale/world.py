@@ -10,20 +10,21 @@ import ssl
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.scale import kubelet
+from bench.scale.etcd import Etcd
 from bench.scale.fleet import SYSTEM, NodeProcess, OperatorProcess, install
 from bench.scale.load import side_by_side_do
 from bench.scale.measure import Cpu, control_plane
 from kinora.api.names import COMPONENT_SERVER, LABEL_COMPONENT
 from kinora.kube.client import ApiError, KubeClient, UnreachableError
 from kinora.kube.config import Connection, connect
-from kinora.kube.resources import CLAIM, MODELSERVER, NAMESPACE, NODE, POD
+from kinora.kube.resources import CLAIM, MODELSERVER, NAMESPACE, NODE, POD, VIDEOJOB
 from kinora_cluster import Cluster
 from waiting import model_server
 
@@ -56,7 +57,8 @@ class World:
         self.nodes = [f"hollow-{mark}-{index}" for index in range(-(-size.pods // PODS_ON_A_NODE))]
         self.node_processes: list[NodeProcess] = []
         self.operator: OperatorProcess
-        self._state = state
+        self.state = state
+        self.progress: Callable[[], str] = lambda: ""
         self._control_plane = control_plane(state)
 
     # --- up and down --------------------------------------------------------------------------------------------------
@@ -108,13 +110,17 @@ class World:
                 return
             if time.monotonic() > deadline:
                 raise RuntimeError(f"{ready} of {self.size.pods} server pods are ready after {seconds:.0f} s: {states}")
+            self.progress = lambda now=ready: f"{now} of {self.size.pods} server pods are ready"
             await asyncio.sleep(0.5)
 
     async def down(self) -> None:
         """End every process that was started here, remove every object that was made here."""
         for one in self.node_processes:
             await one.stop()
-        await self.operator.stop()
+        if hasattr(self, "operator"):  # else it never came to that
+            await self.operator.stop()
+        with suppress(RuntimeError, OSError):  # each by a request of its own the namespace's end would take minutes
+            await self.clear_jobs()
         with suppress(ApiError, UnreachableError):
             await self.client.delete(MODELSERVER, self.namespace, "vace")
             pods, _ = await self.client.list(POD, self.namespace)
@@ -137,10 +143,9 @@ class World:
 
     def cpu(self) -> Cpu:
         """CPU seconds so far of everybody who takes part."""
-        operator = self.operator.process
         return Cpu.of(
             {
-                "operator": [operator.pid] if operator is not None and operator.returncode is None else [],
+                "operator": [] if self.operator.pid is None else [self.operator.pid],
                 "agents": [one.process.pid for one in self.node_processes],
                 "API server": [self._control_plane["kube-apiserver"]],
                 "etcd": [self._control_plane["etcd"]],
@@ -152,6 +157,14 @@ class World:
     async def everywhere(self, do: str, **arguments: Any) -> list[Object]:
         """One command to every node process."""
         return list(await asyncio.gather(*(one.ask(do, **arguments) for one in self.node_processes)))
+
+    async def clear_jobs(self) -> None:
+        """Remove every VideoJob, and wait until the watches of the API server say so."""
+        async with Etcd(self.state) as etcd:
+            await etcd.delete_jobs(self.namespace)
+        async with asyncio.timeout(120):
+            while (await self.client.list_page(VIDEOJOB, self.namespace, limit=1)).get("items"):  # noqa: ASYNC110
+                await asyncio.sleep(0.2)
 
     async def reports(self) -> tuple[dict[str, float], dict[str, int], dict[str, int], dict[str, str]]:
         """What agents and stores noted since the last report: accepted, again, published; and the pods' tokens."""

@@ -110,7 +110,7 @@ class House:
             namespace=self.namespace,
             namespaces=(self.namespace,),
             model_aliases=ALIASES,
-            values=GatewayValues.model_validate({"drainSeconds": 0, **self.values}),
+            values=GatewayValues.model_validate({"drainSeconds": 0, "webhooks": {"enabled": False}, **self.values}),
             host="127.0.0.1",
             port=port,
             admin_port=admin_port,

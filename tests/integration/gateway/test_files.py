@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -13,13 +14,18 @@ import httpx
 import pytest
 from starlette.requests import Request
 
+from integration.conftest import free_port
 from integration.gateway.house import House, artifact_of
+from integration.stager.bench import StagerBench
 from kinora.gateway.errors import Conflict, InvalidInput, NotFound, TooLarge, Unavailable
 from kinora.gateway.files import Files, Ticket, Upload
 from kinora.gateway.jobs import Job
 from kinora.gateway.service import Submission
 from kinora.gateway.tenants import Limits, Tenant
+from kinora.kube.config import Connection
+from kinora.kube.resources import SECRET
 from kinora_cluster import ROOT
+from rawserver import listening
 
 pytestmark = pytest.mark.integration
 PHOTO = (ROOT / "examples/inputs/coffee.jpg").read_bytes()
@@ -347,8 +353,6 @@ async def test_what_goes_wrong_with_the_sender_comes_through_and_leaves_nothing(
 async def test_a_store_that_is_away_is_told_as_503_with_a_pause(closed_house: House) -> None:
     house = closed_house
     house.values["storeUrl"] = "http://127.0.0.1:9"
-    from integration.conftest import free_port
-
     await house.open(free_port(), free_port())
     with pytest.raises(Unavailable, match="stager"):
         await files(house).put(tenant(house), sent(PHOTO))
@@ -359,9 +363,44 @@ async def test_a_store_that_is_away_is_told_as_503_with_a_pause(closed_house: Ho
     assert "127.0.0.1" not in answer.text
 
 
-async def test_another_key_in_the_secret_is_found_out(house: House) -> None:
-    from kinora.kube.resources import SECRET
+async def test_an_upload_becomes_the_input_of_a_job_that_a_stager_looks_at(
+    closed_house: House, tmp_path: Path, connection: Connection
+) -> None:
+    """Gateway, stager and API server are the real ones; the file goes through both, and is probed before the queue."""
+    house = closed_house
+    async with listening() as web:
+        bench = StagerBench(house.kube, connection, house.namespace, web, tmp_path)
+        await bench.prepare(with_server=False)
+        try:
+            await bench.start()
+            house.values["storeUrl"] = f"http://127.0.0.1:{bench.store_ports[0]}"
+            await house.open(free_port(), free_port())
+            key = await house.key()
+            made = await ticket(house, "tenant")
+            async with httpx.AsyncClient() as client:
+                await until_answered(client, made)
+                assert (await client.put(made.put_url, content=PHOTO)).status_code == 200
+            mine = tenant(house, "tenant")
+            source = await files(house).source(mine, made.download_url)
+            spec = {**SPEC, "task": "ImageToVideo", "inputs": {"image": source}}
+            assert house.gateway is not None
+            job = await house.gateway.service.submit(mine, Submission(dialect="wavespeed", spec=spec))
+            told = await bench.told(job.name)
+        finally:
+            await bench.close()
+    [found] = told["status"]["inputs"]
+    assert (found["sha256"], found["width"]) == (hashlib.sha256(PHOTO).hexdigest(), 600)
+    assert key
 
+
+async def until_answered(client: httpx.AsyncClient, made: Ticket) -> None:
+    """Wait for a stager that is starting: until then the store is away."""
+    async with asyncio.timeout(30):
+        while (await client.get(made.download_url)).status_code == 503:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.1)
+
+
+async def test_another_key_in_the_secret_is_found_out(house: House) -> None:
     await files(house).put(tenant(house), sent(PHOTO))
     house.store.keys[:] = [secrets.token_bytes(32)]
     await house.kube.patch(SECRET, house.namespace, "kinora-store", {"data": house.store.secret["data"]})

@@ -37,7 +37,7 @@ from kinora.stager.settings import Times, settings_from
 found = settings_from(os.environ)
 settings = replace(
     found, artifacts=Path(sys.argv[1]), listen_host="127.0.0.1", listen_port=int(sys.argv[2]),
-    times=Times(retry_first=0.1, retry_limit=0.5),
+    store_port=int(sys.argv[3]), times=Times(retry_first=0.1, retry_limit=0.5, sweep=0.5),
 )
 asyncio.run(serve_until_told(settings, connect(os.environ["KUBECONFIG"])))
 """
@@ -54,9 +54,11 @@ class StagerBench:
     root: Path
     limits: Object = field(default_factory=dict)
     ports: list[int] = field(default_factory=list)
+    store_ports: list[int] = field(default_factory=list)
+    upload_seconds: int = 48 * 3600
     processes: list[asyncio.subprocess.Process] = field(default_factory=list)
 
-    async def prepare(self) -> None:
+    async def prepare(self, *, with_server: bool = True) -> None:
         """The account, its role, a pod for tokens, and a ModelServer."""
         for resource, body in ((SERVICE_ACCOUNT, service_account), (ROLE_BINDING, role_binding)):
             with suppress(ApiError):  # the operator was faster
@@ -76,8 +78,10 @@ class StagerBench:
         text = await token(self.kube, self.namespace, "kinora-stager", made)
         async with KubeClient(as_token(self.connection, text)) as client:
             await until_authorised(client, self.namespace)
+        self.token = text
         self.kubeconfig.write_text(json.dumps(_kubeconfig(self.connection, text)))
-        await self.kube.create(MODELSERVER, self.namespace, model_server())
+        if with_server:
+            await self.kube.create(MODELSERVER, self.namespace, model_server())
 
     def store(self, claim: str = "artifacts") -> Path:
         """The folder that is the claim."""
@@ -95,6 +99,7 @@ class StagerBench:
             "artifactClaim": claim,
             "allow": {"networks": ["127.0.0.1/32"], "ports": [80, 443, self.web.port]},
             "limits": {"idleSeconds": 10, **self.limits},
+            "uploadSeconds": self.upload_seconds,
         }
         environment = {
             **os.environ,
@@ -103,9 +108,10 @@ class StagerBench:
             CONFIG_VARIABLE: json.dumps(config),
         }
         self.ports.append(free_port())
+        self.store_ports.append(free_port())
         log = (self.root / f"stager-{len(self.processes)}.log").open("wb")
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", PROGRAM, str(self.store(claim)), str(self.ports[-1]),
+            sys.executable, "-c", PROGRAM, str(self.store(claim)), str(self.ports[-1]), str(self.store_ports[-1]),
             env=environment, stdout=log, stderr=log,
         )  # fmt: skip
         log.close()

@@ -14,7 +14,7 @@ from kinora.agent.jobs import key_of
 from kinora.agent.metrics import Metrics
 from kinora.agent.reporter import Reporter
 from kinora.agent.settings import Identity, Times
-from kinora.agent.writer import JobStore, Lost, StatusWriter
+from kinora.agent.writer import OVER_LIMIT, JobStore, Lost, StatusWriter
 from kinora.kube.client import ApiError, UnreachableError
 from unit.agent.made import NOW, POD, job
 
@@ -233,3 +233,28 @@ async def test_a_reporter_that_never_started_closes() -> None:
     reporter = reporter_on(server)
     await reporter.close()
     assert not reporter.running
+
+
+def test_a_job_that_is_over_is_not_kept_and_an_older_event_does_not_bring_it_back() -> None:
+    store = JobStore(lambda: None)
+    store.put(job(version=5))
+    uid = job()["metadata"]["uid"]
+    assert store.knows(job(version=5))
+    store.close(uid)
+    assert store.all() == []
+    assert store.knows(job(version=5)), "the event of its own last write need not be looked into"
+    assert not store.knows(job(version=6))
+    store.put(job(version=4))
+    assert store.get(uid) is None
+    store.put(job(version=6))  # bound here again
+    assert store.get(uid) is not None
+
+
+def test_what_is_remembered_of_jobs_that_are_over_is_bounded() -> None:
+    store = JobStore(lambda: None)
+    for number in range(OVER_LIMIT + 10):
+        one = job(version=5)
+        one["metadata"]["uid"] = f"uid-{number}"
+        store.put(one)
+        store.close(f"uid-{number}")
+    assert len(store._over) == OVER_LIMIT

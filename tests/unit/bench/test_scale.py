@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import io
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.scale import report
+from bench.scale import estimate, report
+from bench.scale.__main__ import parser
 from bench.scale.hollow import HollowEngine, HollowMedia, HollowSupervisor, Ledger, MemoryStore, Pace
 from bench.scale.load import Course, Ended
 from bench.scale.measure import cpu_seconds, memory_mib, percentiles, samples, writes
+from bench.scale.run import begun
+from bench.scale.world import Size
 from kinora.engine import base
 from kinora.storage.keys import KeyRefused
 from kinora.storage.store import NotStoredError
@@ -76,7 +81,23 @@ async def test_a_held_render_ends_when_released_or_interrupted(tmp_path: Path) -
     await engine.interrupt("p")
     await story
     assert isinstance(await engine.outcome("p"), base.Interrupted)
-    assert pace.release() == 0
+    assert pace.release() == []
+
+
+async def test_a_released_pod_is_not_held_before_the_next_hold(tmp_path: Path) -> None:
+    pace = Pace(0.0)
+    pace.hold()
+    first, other = asyncio.create_task(pace.render("pod-1")), asyncio.create_task(pace.render("pod-2"))
+    await asyncio.sleep(0)  # both are held
+    assert pace.release(1) == ["pod-1"]
+    await first
+    await pace.render("pod-1")  # what is staged there ends, too
+    assert not other.done()
+    pace.hold()
+    again = asyncio.create_task(pace.render("pod-1"))
+    await asyncio.sleep(0)
+    assert pace.release() == ["pod-2", "pod-1"]
+    await asyncio.gather(other, again)
 
 
 async def test_a_restarted_engine_has_forgotten_its_prompts(tmp_path: Path) -> None:
@@ -153,7 +174,7 @@ def test_the_table_fits_and_names_the_ratio() -> None:
         "jobs": 10, "ended": 10, "inTime": True, "createSeconds": 1.0, "jobsPerSecond": 30.0, "createToBound": {},
         "createToPrompt": {"p50": 1.0}, "statusWritesPerJob": 3.9, "writes": {f"PATCH thing-{n}": n for n in range(40)},
         "conflicts": 0, "cpuSeconds": {"operator": 1.0}, "operatorMiB": {"now": 1, "peak": 2}, "watchLag": {},
-        "faults": {"lost": 0},
+        "faults": {"lost": 0}, "reads": {}, "queuedMillisecondsPerRequest": 0.5,
     }  # fmt: skip
     bare = {
         "jobs": 10,
@@ -165,8 +186,34 @@ def test_the_table_fits_and_names_the_ratio() -> None:
     }
     assert any(
         "CPU ms a job" in line and "100.0" in line
-        for line in report.table({"machine": "m", "burst": load}).splitlines()
+        for line in report.table({"machine": "m", "burst": load, "errors": {}}).splitlines()
     )
-    shown = report.table({"machine": "m", "burst": load, "bare": bare})
+    shown = report.table({"machine": "m", "burst": load, "bare": bare, "errors": {"plain": "TimeoutError: "}})
     assert "75%" in shown
+    assert "plain broke off: TimeoutError" in shown
     assert all(len(line) <= report.WIDTH for line in shown.splitlines())
+
+
+def arguments(*more: str) -> argparse.Namespace:
+    return parser().parse_args(["--jobs", "100", "--pods", "10", *more])
+
+
+def test_the_estimate_names_the_chosen_phases_and_grows_with_the_jobs() -> None:
+    small = estimate.seconds(arguments(), ["burst", "plain"])
+    large = estimate.seconds(parser().parse_args(["--jobs", "10000"]), ["burst", "plain"])
+    assert list(small) == ["set-up", "burst", "plain"]
+    assert all(small[name] < large[name] for name in small)
+    assert estimate.limit(large["burst"], 100.0) == 100.0
+    assert estimate.limit(small["burst"], 900.0) > small["burst"]
+
+
+def test_a_run_in_pieces_adds_to_what_earlier_pieces_found(tmp_path: Path) -> None:
+    kept = tmp_path / "results.json"
+    size = Size(100, 10, 2, 1.0)
+    first = begun(arguments("--results", str(kept)), size)
+    kept.write_text(json.dumps({**first, "burst": {"jobsPerSecond": 30.0}, "errors": {"plain": "it broke off"}}))
+    again = begun(arguments("--results", str(kept)), size)
+    assert again["burst"] == {"jobsPerSecond": 30.0}
+    assert again["errors"] == {}
+    with pytest.raises(SystemExit, match="another size"):
+        begun(arguments("--results", str(kept)), Size(200, 10, 2, 1.0))

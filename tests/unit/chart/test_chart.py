@@ -26,14 +26,22 @@ from kinora.api.names import (
 )
 from kinora.api.reasons import TERMINAL, Phase
 from kinora.api.videojob import VideoJobSpec, VideoJobStatus
+from kinora.api.webhooks import ENABLED_VARIABLE
 from kinora.catalogue.load import load_catalogue
 from kinora.catalogue.own import read_entries
+from kinora.gateway.webhooks.shards import lease_name
 from kinora_cluster import ROOT
 
 Object = dict[str, Any]
 CHART = ROOT / "charts/kinora"
 MUTABLE = {"suspend", "cancel", "priority", "ttlSecondsAfterFinished"}
-CLUSTER_SCOPED = ("ClusterRole", "ClusterRoleBinding", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+CLUSTER_SCOPED = (
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "FlowSchema",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+)
 
 
 @cache
@@ -93,6 +101,8 @@ def test_every_policy_is_bound_and_denies_and_fails_closed() -> None:
             "kinora-agent-fence",
             "kinora-agent-pod",
             "kinora-stager-fence",
+            "kinora-secrets-fence",
+            "kinora-gateway-fence",
             "kinora-weights-lease",
         }
     )
@@ -115,6 +125,15 @@ def test_the_stagers_fence_names_every_field_of_the_status_that_a_stager_does_no
         "conditions",
         "observedGeneration",
     }
+
+
+def test_the_gateways_fence_names_every_field_of_the_status_but_the_webhook() -> None:
+    policy = one("ValidatingAdmissionPolicy", "kinora-gateway-fence")["spec"]
+    assert "'system:serviceaccount:kinora-system:films-gateway'" in str(policy["matchConditions"][0]["expression"])
+    kept = re.findall(r"object\.status\.\?(\w+) == oldObject\.\?status\.\?(\w+)", str(policy["validations"]))
+    assert all(before == after for before, after in kept)
+    assert {field.alias for field in VideoJobStatus.model_fields.values()} - {after for after, _ in kept} == {"webhook"}
+    assert all(f"'{phase}'" in policy["validations"][0]["expression"] for phase in TERMINAL)
 
 
 def test_the_fence_knows_the_phases_and_the_account_by_their_names() -> None:
@@ -149,7 +168,8 @@ def test_what_an_agent_may_do() -> None:
 
 def test_what_a_stager_may_do() -> None:
     reads = {("kinora.dev", kind, verb) for kind in ("videojobs", "modelservers") for verb in ("get", "list", "watch")}
-    assert rules(STAGER_CLUSTER_ROLE) == reads | {("kinora.dev", "videojobs/status", "patch")}
+    secrets = {("", "secrets", "get"), ("", "secrets", "create")}  # what the policy kinora-secrets-fence narrows
+    assert rules(STAGER_CLUSTER_ROLE) == reads | secrets | {("kinora.dev", "videojobs/status", "patch")}
 
 
 def test_what_a_weights_job_may_do() -> None:
@@ -163,9 +183,43 @@ def test_no_role_holds_a_wildcard_or_reads_secrets() -> None:
     for role in objects():
         for rule in role.get("rules", []) if role["kind"] == "ClusterRole" else []:
             assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]], role["metadata"]["name"]
+            if role["metadata"]["name"] == "films-gateway-webhook-secrets":  # bound by none, unless somebody says so
+                continue
             if "secrets" in rule["resources"]:  # by name, and only by that of the keys between gateway and stagers
-                assert (rule["verbs"], rule["resourceNames"]) == (["get"], ["kinora-store"]), role["metadata"]["name"]
+                makes = rule["verbs"] == ["create"] and role["metadata"]["name"] == STAGER_CLUSTER_ROLE
+                reads = (rule["verbs"], rule.get("resourceNames")) == (["get"], ["kinora-store"])
+                assert makes or reads, role["metadata"]["name"]
             assert {"escalate", "impersonate"} & set(rule["verbs"]) == set()
+
+
+def test_what_delivering_webhooks_needs() -> None:
+    assert rules("films-gateway-webhooks") == {
+        *(("kinora.dev", "videojobs", verb) for verb in ("get", "list", "watch")),
+        ("kinora.dev", "videojobs/status", "patch"),
+        ("events.k8s.io", "events", "create"),
+    }
+    (named, made) = one("Role", "films-gateway-webhooks", "--set", "gateway.webhooks.shards=3")["rules"]
+    assert named["resourceNames"] == [lease_name(shard) for shard in range(3)]
+    assert (named["verbs"], made["verbs"]) == (["get", "list", "watch", "patch"], ["create"])
+    off = objects("--set", "gateway.webhooks.enabled=false")
+    assert not [found for found in off if "webhook" in found["metadata"]["name"]]
+
+
+@pytest.mark.parametrize(
+    ("value", "bindings"),
+    [
+        ("[]", []),
+        ('["a","b"]', [("RoleBinding", "a"), ("RoleBinding", "b")]),
+        ('["*"]', [("ClusterRoleBinding", None)]),
+    ],
+)
+def test_secrets_are_read_where_somebody_says_so(value: str, bindings: list[tuple[str, str | None]]) -> None:
+    found = [
+        (item["kind"], item["metadata"].get("namespace"))
+        for item in objects("--set-json", f"gateway.webhooks.secretNamespaces={value}")
+        if item["kind"].endswith("Binding") and item.get("roleRef", {}).get("name") == "films-gateway-webhook-secrets"
+    ]
+    assert found == bindings
 
 
 def test_the_operator_may_bind_the_roles_of_agents_stagers_and_weights_jobs_alone() -> None:
@@ -272,6 +326,18 @@ def test_the_lease_is_reached_by_its_name_in_the_releases_own_namespace() -> Non
     assert env["POD_NAMESPACE"]["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.namespace"}}
 
 
+def test_the_lease_does_not_wait_behind_the_operators_other_requests() -> None:
+    schema = one("FlowSchema", "kinora-system-films-operator-lease")["spec"]
+    assert schema["priorityLevelConfiguration"] == {"name": "leader-election"}
+    (rule,) = schema["rules"]
+    assert rule["subjects"] == [
+        {"kind": "ServiceAccount", "serviceAccount": {"name": "films-operator", "namespace": "kinora-system"}}
+    ]
+    assert [one["resources"] for one in rule["resourceRules"]] == [["leases"]]
+    kinds = {found["kind"] for found in objects("--set", "operator.flowSchema=false")}
+    assert "FlowSchema" not in kinds
+
+
 # --- pods
 
 
@@ -298,6 +364,7 @@ def test_the_operator_is_told_what_its_settings_read() -> None:
     from kinora.controller import settings
 
     read = set(re.findall(r'env(?:\.get\(|\[)"(\w+)"', Path(settings.__file__).read_text(encoding="utf-8")))
+    read.add(ENABLED_VARIABLE)
     arguments = ("--set", "image.tag=v9,engine.image=e:1,watchNamespaces={a,b},metrics.port=9000")
     deployment = one("Deployment", "films-operator", *arguments)
     container = deployment["spec"]["template"]["spec"]["containers"][0]
@@ -307,6 +374,10 @@ def test_the_operator_is_told_what_its_settings_read() -> None:
     assert (env["KINORA_NAMESPACES"], env["KINORA_HTTP_PORT"]) == ("a,b", "9000")
     assert env["KINORA_WATERMARK"] in ("", None)
     assert container["ports"] == [{"name": "metrics", "containerPort": 9000}]
+    assert env[ENABLED_VARIABLE] == "true"
+    for without in ("gateway.enabled=false", "gateway.webhooks.enabled=false"):
+        container = one("Deployment", "films-operator", "--set", without)["spec"]["template"]["spec"]["containers"][0]
+        assert {"name": ENABLED_VARIABLE, "value": "false"} in container["env"]
 
 
 def test_the_operator_reads_the_stagers_values_as_they_are_given() -> None:
@@ -341,6 +412,7 @@ def test_the_gateway_reads_the_charts_values_as_they_are_given() -> None:
         "maxBodyBytes": 2147483648,
         "accountLimits": {"submitsPerMinute": 0.5, "uploadQuotaBytes": 21474836481},
         "retention": {"jobSeconds": 0},
+        "webhooks": {"shards": 3, "allow": {"hosts": ["hooks.apps.svc:8080"], "ports": [8080], "http": True}},
         "promptExtend": {"url": "https://llm.example/v1", "secretName": "llm", "model": "small"},
     }
     given = ("--set-json", f"gateway={json.dumps(values)}", "--set", "modelAliases.wan2\\.1-vace-plus=wan2.1-vace-14b")
@@ -349,6 +421,9 @@ def test_the_gateway_reads_the_charts_values_as_they_are_given() -> None:
     assert (found.public_url, found.dialects, found.max_body_bytes) == ("https://videos.example/api", ["openai"], 2**31)
     assert (found.account_limits.submits_per_minute, found.account_limits.upload_quota_bytes) == (0.5, 21474836481)
     assert (found.account_limits.burst, found.retention.job_seconds, found.retention.link_seconds) == (60, 0, 86400)
+    assert (found.webhooks.shards, found.webhooks.parallel, found.webhooks.enabled) == (3, 64, True)
+    opened = {"hosts": ["hooks.apps.svc:8080"], "networks": [], "ports": [8080], "http": True}
+    assert found.webhooks.allow.model_dump() == opened
     assert (found.prompt_extend.url, found.prompt_extend.key_file) == (
         "https://llm.example/v1",
         "/kinora/prompt-extend/key",

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ import yaml
 
 from kinora.api.modelserver import Capacity, ModelServerSpec, Provider
 from kinora.controller.modelserver.pod import desired_pod, pools_of
-from unit.controller.builders import SETTINGS, server
+from kinora.controller.modelserver.snapshot import ServerSnapshot
+from kinora.controller.stager.desired import deployment
+from unit.controller.builders import NOW, SETTINGS, server, server_plan
 
 Object = dict[str, Any]
 GOLDEN = Path(__file__).parent / "golden"
@@ -99,14 +103,37 @@ def pod_of(name: str) -> Object:
     return desired_pod(obj, spec, SETTINGS, pool=pools_of(spec)[0], slot=0, incarnation=0)
 
 
+def weights_job(provider: str) -> Object:
+    """The weights Job of a ModelServer in that provider's cluster."""
+    sources = [{"name": "diffusion", "url": "https://files.example/d.safetensors"}]
+    obj = server(weights={"claimName": "weights", "sources": sources}, **spec_of(provider, "Spot"))
+    snapshot = ServerSnapshot(obj, pods=(), claims=frozenset({"weights", "videos"}), backlog=0, now=NOW)
+    (body,) = (create.body for create in server_plan(snapshot).create if create.body["kind"] == "Job")
+    return body
+
+
+def stager(provider: str) -> Object:
+    """The stager of an artifact claim there."""
+    return deployment("films", "videos", [server(**spec_of(provider, "Spot"))], SETTINGS)
+
+
+#: Pods beside server pods: what a provider asks of every pod they have, and of a GPU nothing.
+CPU_CASES: dict[str, Callable[[], Object]] = {
+    f"{provider}-{name}": partial(make, provider)
+    for provider in Provider
+    for name, make in (("weights", weights_job), ("stager", stager))
+}
+
+
 def render(name: str) -> str:
     """The golden file of a case."""
-    return yaml.safe_dump(pod_of(name), sort_keys=True, width=120)
+    body = CPU_CASES[name]() if name in CPU_CASES else pod_of(name)
+    return yaml.safe_dump(body, sort_keys=True, width=120)
 
 
 if __name__ == "__main__":
     GOLDEN.mkdir(exist_ok=True)
     for stale in GOLDEN.glob("*.yaml"):
         stale.unlink()
-    for case in CASES:
+    for case in (*CASES, *CPU_CASES):
         (GOLDEN / f"{case}.yaml").write_text(render(case), encoding="utf-8")

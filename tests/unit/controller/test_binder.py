@@ -62,3 +62,33 @@ async def test_while_a_bind_is_on_its_way_nothing_else_is_written_of_the_job(
     assert asked == 1
     assert not operator._binder.is_moving("films/cat")
     assert operator.store.jobs.entries["films/cat"].obj["status"]["phase"] == "Scheduled"
+
+
+async def test_a_bind_waits_for_a_write_of_the_job_that_is_on_its_way(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_answer, was_asked = asyncio.Event(), asyncio.Event()
+    versions: list[str] = []
+
+    async def slow(_: Any, obj: Object, status: Object) -> Object:
+        versions.append(obj["metadata"]["resourceVersion"])
+        if not was_asked.is_set():
+            was_asked.set()
+            await may_answer.wait()
+        version = str(int(obj["metadata"]["resourceVersion"]) + 1)
+        return {**obj, "metadata": {**obj["metadata"], "resourceVersion": version}, "status": status}
+
+    monkeypatch.setattr(operator._executor, "patch_status", slow)
+    old = job({"phase": "Pending"})
+    old["metadata"]["resourceVersion"] = "7"
+    operator.deliver("job", "MODIFIED", old)
+    operator.store.jobs.entries["films/cat"].seen -= 60  # long enough ago to be told that it waits
+    queueing = asyncio.create_task(operator._reconcile_job("films/cat"))
+    await was_asked.wait()
+    binding = asyncio.create_task(operator._binder.run("films"))
+    await asyncio.sleep(0)  # the bind has begun, and waits
+    assert operator._binder.is_moving("films/cat")
+    may_answer.set()
+    await asyncio.gather(queueing, binding)
+    assert versions == ["7", "8"], "the bind rests on what the other write answered"
+    assert operator.store.jobs.entries["films/cat"].obj["status"]["phase"] == "Scheduled"

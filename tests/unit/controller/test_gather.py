@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from kinora.controller.gather import Gatherer, has_news_of_presets
+from kinora.controller.scheduling.facts import Pod
+from kinora.controller.scheduling.spotlife import Life
 from kinora.controller.store import Store
 from kinora.controller.videojob.check import Accepted, Refused, Undecided
 from unit.controller.builders import NOW, SETTINGS, assigned, catalogue, job, server
@@ -208,3 +210,46 @@ def test_a_pod_whose_node_says_that_it_goes_gets_no_job(gatherer: Gatherer, stor
     [pod] = gatherer.server(server(replicas=2), NOW).pods
     assert pod.notice
     assert pod.serves, "it is well, and what it renders goes on"
+
+
+# --- pools: prices, spot capacity, pods that go
+
+
+def pooled(*pools: Object, **spec: Any) -> Object:
+    return server(gpu={"count": 0, "pools": list(pools)}, replicas=2, **spec)
+
+
+def the_pod(gatherer: Gatherer, cordoned: frozenset[str] = frozenset()) -> Pod:
+    (found,) = gatherer.world("films", (), cordoned, NOW.timestamp()).pods
+    return found
+
+
+def test_a_pod_is_of_its_pools_capacity_and_price(gatherer: Gatherer, store: Store) -> None:
+    store.servers.apply(pooled({"name": "default", "capacity": "Spot", "pricePerHour": 1.5}))
+    ready_pod(gatherer, store)
+    assert (the_pod(gatherer).spot, the_pod(gatherer).price, the_pod(gatherer).leaving) == (True, 1.5, "")
+
+
+def test_a_pod_that_goes_says_why_and_whether_that_is_final(gatherer: Gatherer, store: Store) -> None:
+    store.servers.apply(server(replicas=2))
+    pod = ready_pod(gatherer, store)
+    assert the_pod(gatherer, frozenset({"p1"})).leaving == "it is about to go"
+    evicted = {"type": "DisruptionTarget", "status": "True", "reason": "Evicted", "message": ""}
+    status = {**pod["status"], "conditions": [*pod["status"]["conditions"], evicted]}
+    store.pods.apply({**pod, "metadata": {**pod["metadata"], "resourceVersion": "4"}, "status": status})
+    found = the_pod(gatherer)
+    assert (found.open, found.ending) == (False, True)
+    assert "Evicted" in found.leaving
+
+
+def test_how_long_spot_pods_live_is_told_of_spot_pools_only(gatherer: Gatherer, store: Store) -> None:
+    store.servers.apply(pooled({"name": "cheap", "capacity": "Spot"}, {"name": "own"}))
+    for name in ("cheap", "own"):
+        for seconds in (10.0, 20.0, 30.0):
+            gatherer.spots.lives.add(f"films/vace/{name}", Life(seconds, lost=True, at=NOW.timestamp()))
+    assert gatherer.world("films", (), (), NOW.timestamp()).spot_life == {("vace", "cheap"): 20.0}
+    put(store, "long")
+    assert gatherer.job(store.jobs.entries["films/long"], NOW).only_spot == "", "there is another pool"
+    cheap = pooled({"name": "cheap", "capacity": "Spot"})
+    store.servers.apply({**cheap, "metadata": {**cheap["metadata"], "resourceVersion": "6"}})
+    assert "pods of spot pool cheap live for 20 s" in gatherer.job(store.jobs.entries["films/long"], NOW).only_spot

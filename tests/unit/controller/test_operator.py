@@ -47,3 +47,21 @@ async def test_a_finished_job_leaves_the_store_and_an_echo_does_not_bring_it_bac
     operator.deliver("job", "MODIFIED", running)
     assert operator.store.jobs.entries == {}
     assert operator.store.waiting == {}
+
+
+async def test_an_end_that_is_seen_is_counted_without_reading_the_job_again(operator: Operator) -> None:
+    """There is no API server at that address: a read would fail."""
+    operator.deliver("job", "ADDED", job({"phase": "Running"}))
+    ended = job({"phase": "Succeeded", "completionTime": ago(1)})
+    ended["metadata"]["resourceVersion"] = "9"
+    operator.deliver_end(ended)
+    assert operator.store.jobs.entries == {}
+    await operator._finished("films/cat")
+    assert finished(operator, "Succeeded") == 1
+    assert operator._ends == {}
+
+
+async def test_a_standby_keeps_no_ends(operator: Operator) -> None:
+    operator.stand_by()
+    operator.deliver_end(job({"phase": "Succeeded", "completionTime": ago(1)}))
+    assert operator._ends == {}

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import yaml
 
 from kinora.api.modelserver import Capacity, ModelServerSpec, Pool, Provider
+from kinora.api.stagerconfig import StagerValues
 from kinora.catalogue.model import GpuNeeds
 from kinora.controller.modelserver import desired
 from kinora.controller.modelserver.pod import desired_pod, pools_of, template_hash
 from kinora.controller.pools import fit
 from kinora.controller.pools.load import ProviderError, Providers, load_providers, parse_provider
 from kinora.controller.pools.model import Provider as ProviderData
-from kinora.controller.pools.shape import Shape, shape_of
+from kinora.controller.pools.shape import Shape, provider_of, shape_of
 from kinora.controller.settings import Settings
+from kinora.controller.stager.desired import deployment
 from unit.controller.builders import SETTINGS, catalogue, server
-from unit.controller.pool_cases import CARDS, CASES, GOLDEN, pod_of, render
+from unit.controller.pool_cases import CARDS, CASES, CPU_CASES, GOLDEN, pod_of, render
 
 Object = dict[str, Any]
 PROVIDERS = load_providers()
@@ -39,11 +43,11 @@ def faults(provider: str = "generic", gpus: int = 1, needs: GpuNeeds = NEEDS, **
 
 
 def test_every_provider_and_capacity_has_its_golden_pod_and_there_are_no_others() -> None:
-    assert {path.stem for path in GOLDEN.glob("*.yaml")} == set(CASES)
+    assert {path.stem for path in GOLDEN.glob("*.yaml")} == {*CASES, *CPU_CASES}
     assert {f"{provider}-{capacity.lower()}" for provider in Provider for capacity in Capacity} <= set(CASES)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, *CPU_CASES])
 def test_a_pod_is_its_golden_one(case: str) -> None:
     """Mended by PYTHONPATH=tests python -m unit.controller.pool_cases, once the difference has been read.
 
@@ -106,6 +110,55 @@ def test_acs_wants_equal_requests_and_disk_in_every_container(case: str) -> None
     assert body["enableServiceLinks"] is False
     assert "hostPath" not in str(body)
     assert "hostNetwork" not in body
+
+
+def template_of(case: str) -> Object:
+    template: Object = CPU_CASES[case]()["spec"]["template"]
+    return template
+
+
+@pytest.mark.parametrize("case", ["acs-weights", "acs-stager"])
+def test_pods_without_a_gpu_follow_the_rules_of_acs_too(case: str) -> None:
+    template = template_of(case)
+    assert template["metadata"]["labels"]["alibabacloud.com/compute-class"] == "general-purpose"
+    assert template["metadata"]["labels"]["alibabacloud.com/acs"] == "true"
+    assert {"key": "virtual-kubelet.io/provider", "operator": "Exists", "effect": "NoSchedule"} in (
+        template["spec"]["tolerations"]
+    )
+    assert template["spec"]["enableServiceLinks"] is False
+    (container,) = template["spec"]["containers"]
+    resources = container["resources"]
+    assert resources["requests"] == resources["limits"]
+    assert {"cpu", "memory", "ephemeral-storage"} == set(resources["limits"])
+    selector = CPU_CASES[case]()["spec"].get("selector", {})
+    assert "alibabacloud.com" not in str(selector), "the provider rewrites its labels"
+
+
+@pytest.mark.parametrize("case", CPU_CASES)
+def test_pods_without_a_gpu_ask_for_none_and_choose_no_gpu_node(case: str) -> None:
+    template = template_of(case)
+    assert not {"affinity", "nodeSelector"} & template["spec"].keys()
+    (container,) = template["spec"]["containers"]
+    told = [template["metadata"], template["spec"].get("tolerations"), container["resources"]]
+    assert not re.search(r"gpu|spot|best-effort|accelerator", str(told).lower())
+
+
+def test_the_provider_of_a_namespace_is_the_first_that_is_named() -> None:
+    assert provider_of([]) == provider_of([{"name": "a"}, {"provider": "nobody"}]) == "generic"
+    assert provider_of([{"name": "own"}, {"provider": "acs"}, {"provider": "ack"}]) == "acs"
+    assert provider_of([Pool(name="a"), Pool(name="b", provider=Provider.GKE)]) == "gke"
+
+
+def test_what_the_chart_says_of_stagers_goes_before_what_a_provider_says() -> None:
+    values = StagerValues(
+        resources={"limits": {"cpu": "4"}}, node_selector={"disk": "fast"}, tolerations=[{"operator": "Exists"}]
+    )
+    server_of_acs = server(**CASES["acs-spot"])
+    made = deployment("films", "videos", [server_of_acs], replace(SETTINGS, stager=values))["spec"]["template"]["spec"]
+    assert made["containers"][0]["resources"]["requests"] == {
+        "cpu": "4", "memory": "2Gi", "ephemeral-storage": "10Gi"}  # fmt: skip
+    assert made["nodeSelector"] == {"disk": "fast"}
+    assert made["tolerations"][-1] == {"operator": "Exists"}
 
 
 def test_acs_names_the_card_by_a_label_and_where_it_is_reserved_by_a_node_selector() -> None:

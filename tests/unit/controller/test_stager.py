@@ -14,7 +14,7 @@ from kinora.api.stagerconfig import CONFIG_VARIABLE, StagerConfig, StagerValues
 from kinora.controller.plan import Plan
 from kinora.controller.stager import desired
 from kinora.controller.stager.decide import decide, is_available
-from kinora.kube.resources import DEPLOYMENT, NETWORK_POLICY, ROLE_BINDING, SERVICE_ACCOUNT
+from kinora.kube.resources import DEPLOYMENT, NETWORK_POLICY, ROLE_BINDING, SERVICE, SERVICE_ACCOUNT
 from unit.controller.builders import SETTINGS, VACE, server
 
 Object = dict[str, Any]
@@ -49,12 +49,14 @@ def test_one_deployment_an_artifact_claim_owned_by_every_server_that_uses_it() -
         "NetworkPolicy/kinora-stager",
         f"Deployment/{stager_name('videos')}",
         f"Deployment/{stager_name('other')}",
+        f"Service/{stager_name('videos')}",
+        f"Service/{stager_name('other')}",
     ]
-    owners = {entry["uid"] for entry in plan.apply[1].body["metadata"]["ownerReferences"]}
-    assert owners == {"uid-a", "uid-b"}
+    for entry in (plan.apply[1], plan.apply[3]):
+        assert {owner["uid"] for owner in entry.body["metadata"]["ownerReferences"]} == {"uid-a", "uid-b"}
     assert {entry["uid"] for entry in plan.apply[0].body["metadata"]["ownerReferences"]} == {"uid-a", "uid-b", "uid-c"}
     assert {entry.resource for entry in plan.create} == {SERVICE_ACCOUNT, ROLE_BINDING}
-    assert {entry.resource for entry in plan.apply} == {DEPLOYMENT, NETWORK_POLICY}
+    assert {entry.resource for entry in plan.apply} == {DEPLOYMENT, NETWORK_POLICY, SERVICE}
 
 
 def test_nothing_is_written_that_is_true_already() -> None:
@@ -65,6 +67,7 @@ def test_nothing_is_written_that_is_true_already() -> None:
     assert again.apply == ()
     assert made(again) == [
         "ServiceAccount/kinora-stager", "RoleBinding/kinora-stager", "NetworkPolicy/kinora-stager",
+        f"Service/{stager_name('videos')}",
     ], "each is only created, which says nothing where it is there"  # fmt: skip
 
 
@@ -87,7 +90,7 @@ def test_an_upgrade_rolls_a_stager_only_when_it_changes_it() -> None:
         replace(SETTINGS, model_aliases={"hosted": "wan2.1-vace-14b"}),
     ):
         plan = decide("films", servers, running, changed, children_made=True)
-        assert [entry.resource for entry in plan.apply] == [NETWORK_POLICY, DEPLOYMENT]
+        assert [entry.resource for entry in plan.apply] == [NETWORK_POLICY, DEPLOYMENT, SERVICE]
 
 
 def test_another_entry_of_a_model_is_told_to_its_stagers() -> None:
@@ -95,14 +98,15 @@ def test_another_entry_of_a_model_is_told_to_its_stagers() -> None:
     running = settled(servers, entries={VACE: "one"})
     one = {VACE: "one", "another-model": "of no ModelServer of the claim"}
     assert decide("films", servers, running, SETTINGS, entries=one, children_made=True).is_empty
-    [_, told] = decide("films", servers, running, SETTINGS, entries={VACE: "two"}, children_made=True).apply
+    [_, told, _] = decide("films", servers, running, SETTINGS, entries={VACE: "two"}, children_made=True).apply
     assert '"modelEntries": ["two"]' in told.body["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"]
 
 
 def test_owners_follow_the_servers() -> None:
     running = settled([named("a")])
     plan = decide("films", [named("a"), named("b")], running, SETTINGS, children_made=True)
-    assert made(plan) == ["NetworkPolicy/kinora-stager", f"Deployment/{stager_name('videos')}"]
+    name = stager_name("videos")
+    assert made(plan) == ["NetworkPolicy/kinora-stager", f"Deployment/{name}", f"Service/{name}"]
     going = named("b", deletionTimestamp="2026-05-01T12:00:00Z")
     assert decide("films", [named("a"), going], running, SETTINGS, children_made=True).is_empty
 
@@ -110,11 +114,13 @@ def test_owners_follow_the_servers() -> None:
 def test_a_stager_that_nobody_needs_goes() -> None:
     running = settled([named("a")])
     gone = decide("films", [named("a", "other")], running, SETTINGS, children_made=True)
-    assert [(entry.name, entry.uid) for entry in gone.delete] == [(stager_name("videos"), "d")]
-    assert made(gone) == ["NetworkPolicy/kinora-stager", f"Deployment/{stager_name('other')}"]
+    both = [(DEPLOYMENT, stager_name("videos"), "d"), (SERVICE, stager_name("videos"), None)]
+    assert [(entry.resource, entry.name, entry.uid) for entry in gone.delete] == both
+    other = stager_name("other")
+    assert made(gone) == ["NetworkPolicy/kinora-stager", f"Deployment/{other}", f"Service/{other}"]
     off = replace(SETTINGS, stager=StagerValues(enabled=False))
     plan = decide("films", [named("a")], running, off)
-    assert (made(plan), [entry.name for entry in plan.delete]) == ([], [stager_name("videos")])
+    assert (made(plan), {entry.name for entry in plan.delete}) == ([], {stager_name("videos")})
     assert decide("films", [], [], SETTINGS).is_empty
 
 
@@ -146,7 +152,11 @@ def test_the_pod_is_told_everything_that_it_reads() -> None:
 def egress(values: StagerValues) -> tuple[set[int], set[str]]:
     policy = desired.network_policy("films", [named("a")], values)["spec"]
     assert policy["policyTypes"] == ["Ingress", "Egress"]
-    assert [port["port"] for port in policy["ingress"][0]["ports"]] == [8782]
+    probes, gateways = policy["ingress"]
+    assert ([port["port"] for port in probes["ports"]], "from" in probes) == ([8782], False)
+    assert [port["port"] for port in gateways["ports"]] == [8783]
+    [whence] = gateways["from"]
+    assert whence["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "gateway"
     dns, rest = policy["egress"]
     assert {(port["protocol"], port["port"]) for port in dns["ports"]} == {("UDP", 53), ("TCP", 53)}
     shut = {cidr for peer in rest["to"] for cidr in peer["ipBlock"]["except"]}
@@ -161,9 +171,19 @@ def test_the_network_policy_shuts_metadata_services_and_opens_the_ports_that_are
     ports, shut = egress(StagerValues(allow=allow))
     assert ports == {443, 6443, 8080, 9000}
     assert "169.254.0.0/16" not in shut, "an administrator has opened it by name"
-    assert made(decide("films", [named("a")], [], replace(SETTINGS, stager=StagerValues(network_policy=False))))[
-        -1:
-    ] == [f"Deployment/{stager_name('videos')}"]
+    without = decide("films", [named("a")], [], replace(SETTINGS, stager=StagerValues(network_policy=False)))
+    assert not [entry for entry in made(without) if entry.startswith("NetworkPolicy")]
+
+
+def test_the_service_leads_to_the_store_of_its_own_stager_alone() -> None:
+    service = desired.service("films", "videos", [named("a")])
+    [pod] = [desired.deployment("films", "videos", [named("a")], SETTINGS)["spec"]["template"]]
+    selector, labels = service["spec"]["selector"], pod["metadata"]["labels"]
+    assert selector.items() <= labels.items()
+    assert selector["kinora.dev/stager"] == service["metadata"]["name"] == stager_name("videos")
+    [port] = service["spec"]["ports"]
+    named_ports = {one["name"]: one["containerPort"] for one in pod["spec"]["containers"][0]["ports"]}
+    assert (port["port"], named_ports[port["targetPort"]]) == (8783, 8783)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from kinora.api.weightsjob import WeightsConfig, WeightsProgress
 from kinora.controller.executor import differs
 from kinora.controller.modelserver.snapshot import ServerPod, ServerSnapshot, WeightsRun, weights_run
+from kinora.controller.modelserver.weights import sources_hash
 from kinora.controller.plan import Plan
 from kinora.weights.sources import credentials_from
 from unit.controller.builders import NOW, ago, server, server_plan, server_pod
@@ -333,3 +334,12 @@ def test_a_message_too_long_for_a_condition_loses_its_list() -> None:
 
 def test_credentials_show_nothing() -> None:
     assert "hush" not in repr(credentials_from({"token": "hush", "AWS_SECRET_ACCESS_KEY": "hush"}))
+
+
+def test_a_better_word_about_the_model_fetches_nothing_anew_and_another_file_does() -> None:
+    entry = {"name": "m", "family": "WanVACE", "weights": [{"role": "vae", "name": "a"}], "description": "one"}
+    config = WeightsConfig.model_validate({"claim": "c", "entry": entry, "sources": SOURCES})
+    before = sources_hash(config)
+    assert sources_hash(config.model_copy(update={"entry": {**entry, "description": "two", "prior": 3}})) == before
+    other = {**entry, "weights": [{"role": "vae", "name": "b"}]}
+    assert sources_hash(config.model_copy(update={"entry": other})) != before

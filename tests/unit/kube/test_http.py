@@ -22,5 +22,11 @@ async def test_health_readiness_and_metrics() -> None:
             told = (await client.get("/metrics")).text
             assert 'kinora_agent_attempts_total{result="Succeeded"} 1.0' in told
             assert (await client.get("/")).status_code == 404
+            asked = {"Accept": "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2"}
+            new = await client.get("/metrics", headers=asked)
+            assert new.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
+            assert new.text.endswith("# EOF\n")
+            old = await client.get("/metrics", headers={"Accept": "*/*"})
+            assert old.headers["Content-Type"].startswith("text/plain; version=0.0.4")
     finally:
         await runner.cleanup()

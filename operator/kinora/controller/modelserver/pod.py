@@ -27,7 +27,7 @@ from kinora.api.modelserver import ModelServerSpec, Pool
 from kinora.controller.modelserver.desired import child_metadata, downward, secured, token_sources, weights_claim
 from kinora.controller.modelserver.snapshot import Object
 from kinora.controller.modelserver.template import merge
-from kinora.controller.pools.shape import Shape, shape_of
+from kinora.controller.pools.shape import Shape, fitted, own_resources, shape_of
 from kinora.controller.settings import Settings
 
 Body = dict[str, Any]
@@ -117,15 +117,7 @@ def _finish(container: Body, shape: Shape) -> None:
     """What every container must have by the provider's rules and the restricted pod security standard."""
     secure = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     container["securityContext"] = {**secure, **(container.get("securityContext") or {})}
-    resources = container.setdefault("resources", {})
-    defaults = shape.defaults.get(container["name"], shape.defaults.get("*", {}))
-    requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
-    if shape.requests_equal_limits:
-        equal = {**defaults, **requests, **limits}
-        requests, limits = equal, dict(equal)
-    elif defaults:
-        requests = {**defaults, **limits, **requests}
-    resources |= {name: value for name, value in (("requests", requests), ("limits", limits)) if value}
+    container["resources"] = fitted(container["name"], container.get("resources") or {}, shape)
 
 
 def _pod_spec(  # noqa: PLR0917 - all that shapes a pod
@@ -171,15 +163,10 @@ def _install(settings: Settings, shape: Shape) -> Body:
         "command": ["kinora", "install-supervisor", names.SUPERVISOR_PATH],
         "securityContext": secured(names.AGENT_UID),
         "volumeMounts": [{"name": "run", "mountPath": names.RUN_DIR}],
-        "resources": _own_resources(
+        "resources": own_resources(
             names.CONTAINER_INSTALL, shape, requests={"cpu": "10m", "memory": "64Mi"}, limits={"memory": "256Mi"}
         ),
     }
-
-
-def _own_resources(name: str, shape: Shape, *, requests: Body, limits: Body) -> Body:
-    """Of a container of Kinora's own: the provider's quantities where it has any."""
-    return {} if name in shape.defaults else {"requests": requests, "limits": limits}
 
 
 def _engine(spec: ModelServerSpec, settings: Settings, pool: Pool, shape: Shape) -> Body:
@@ -284,7 +271,7 @@ def _agent(  # noqa: PLR0917 - all that an agent is told
                 for entry in spec.input_claims
             ),
         ],
-        "resources": _own_resources(
+        "resources": own_resources(
             names.CONTAINER_AGENT, shape, requests={"cpu": "100m", "memory": "192Mi"}, limits={"memory": "2Gi"}
         ),
     }

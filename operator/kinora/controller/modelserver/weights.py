@@ -23,6 +23,7 @@ from kinora.api.weightsjob import CONFIG_VARIABLE, WeightsConfig, WeightsProgres
 from kinora.catalogue.model import Model
 from kinora.controller.modelserver import desired
 from kinora.controller.modelserver.snapshot import Object, ServerSnapshot, WeightsRun
+from kinora.controller.pools.shape import Shape, cpu_shape_of, fitted, own_resources, provider_of
 from kinora.controller.settings import Settings
 from kinora.weights.plan import human
 from kinora.weights.sources import claims_of, read_sources, secrets_of
@@ -60,7 +61,8 @@ def look(snapshot: ServerSnapshot, spec: ModelServerSpec, model: Model, settings
     run = next((run for run in snapshot.runs if run.sources_hash == wanted and not run.terminating), None)
     others = _others(snapshot, wanted)
     if run is None:
-        return _without_run(snapshot, config, wanted, settings, others)
+        shape = cpu_shape_of(settings.providers[provider_of(spec.gpu.pools)])
+        return _without_run(snapshot, config, wanted, settings, shape, others)
     if run.complete:
         return _completed(snapshot, run, wanted, others)
     progress = WeightsProgress.from_message(run.message)
@@ -80,9 +82,16 @@ def current(snapshot: ServerSnapshot, volume: Volume, hashes: Mapping[str, str])
     return replace(snapshot, pods=tuple(pods))
 
 
+_OF_THE_FILES = ("name", "family", "weights")
+
+
 def sources_hash(config: WeightsConfig) -> str:
-    """Sixteen hex digits over everything that the Job is told."""
+    """Sixteen hex digits over what decides which files are there: of the model's entry, no more than its files.
+
+    Else an operator with a better word about a model would have every volume looked at anew.
+    """
     told = integral(config.model_dump(mode="json", by_alias=True, exclude_none=True))
+    told["entry"] = {field: told["entry"].get(field) for field in _OF_THE_FILES}
     text = json.dumps(told, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -104,13 +113,18 @@ def _others(snapshot: ServerSnapshot, wanted: str) -> tuple[WeightsRun, ...]:
     return tuple(run for run in snapshot.runs if run.sources_hash != wanted and not run.terminating)
 
 
-def _without_run(
-    snapshot: ServerSnapshot, config: WeightsConfig, wanted: str, settings: Settings, others: tuple[WeightsRun, ...]
+def _without_run(  # noqa: PLR0917 - all that a Job is made of
+    snapshot: ServerSnapshot,
+    config: WeightsConfig,
+    wanted: str,
+    settings: Settings,
+    shape: Shape,
+    others: tuple[WeightsRun, ...],
 ) -> Volume:
     known = (snapshot.server.get("status") or {}).get("weights") or {}
     if known.get("sourcesHash") == wanted and not _complaint(snapshot, None):
         return Volume(True, delete=others)
-    body = _job(snapshot.server, config, wanted, settings)
+    body = _job(snapshot.server, config, wanted, settings, shape)
     status = _status(WeightsProgress(), None, None)
     waits = any(run.sources_hash == wanted for run in snapshot.runs)  # the one before is being deleted: same name
     message = f"the weights Job {body['metadata']['name']} is being made"
@@ -167,7 +181,7 @@ def _status(progress: WeightsProgress | None, wanted: str | None, verified: dt.d
 # --- the Job ----------------------------------------------------------------------------------------------------------
 
 
-def _job(server: Object, config: WeightsConfig, wanted: str, settings: Settings) -> Body:
+def _job(server: Object, config: WeightsConfig, wanted: str, settings: Settings, shape: Shape) -> Body:
     metadata = server["metadata"]
     labels = {**desired.labels(server), names.LABEL_COMPONENT: names.COMPONENT_WEIGHTS}
     return {
@@ -192,12 +206,18 @@ def _job(server: Object, config: WeightsConfig, wanted: str, settings: Settings)
                     },
                 ]
             },
-            "template": {"metadata": {"labels": labels}, "spec": _pod_spec(config, settings)},
+            "template": {
+                "metadata": {
+                    "labels": {**shape.labels, **labels},
+                    **({"annotations": shape.annotations} if shape.annotations else {}),
+                },
+                "spec": _pod_spec(config, settings, shape),
+            },
         },
     }
 
 
-def _pod_spec(config: WeightsConfig, settings: Settings) -> Body:
+def _pod_spec(config: WeightsConfig, settings: Settings, shape: Shape) -> Body:
     sources = read_sources(config.sources, Model.model_validate(config.entry), settings.weights_rules)
     claims, secrets = claims_of(sources), secrets_of(sources)
     spec: Body = {
@@ -212,7 +232,7 @@ def _pod_spec(config: WeightsConfig, settings: Settings) -> Body:
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(config, settings, claims, secrets)],
+        "containers": [_container(config, settings, shape, claims, secrets)],
         "volumes": [
             {"name": "models", "persistentVolumeClaim": {"claimName": config.claim}},
             {"name": "tmp", "emptyDir": {}},
@@ -225,10 +245,15 @@ def _pod_spec(config: WeightsConfig, settings: Settings) -> Body:
     }  # fmt: skip
     if settings.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
+    if shape.node_selector:
+        spec["nodeSelector"] = shape.node_selector
+    if shape.tolerations:
+        spec["tolerations"] = list(shape.tolerations)
     return spec
 
 
-def _container(config: WeightsConfig, settings: Settings, claims: list[str], secrets: list[str]) -> Body:
+def _container(config: WeightsConfig, settings: Settings, shape: Shape, claims: list[str], secrets: list[str]) -> Body:
+    asked = own_resources("weights", shape, requests={"cpu": "500m", "memory": "256Mi"}, limits={"memory": "1Gi"})
     told = json.dumps(integral(config.model_dump(mode="json", by_alias=True, exclude_none=True)))
     return {
         "name": "weights",
@@ -260,5 +285,5 @@ def _container(config: WeightsConfig, settings: Settings, claims: list[str], sec
                 for index, secret in enumerate(secrets)
             ),
         ],
-        "resources": {"requests": {"cpu": "500m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
+        "resources": fitted("weights", asked, shape),
     }

@@ -91,6 +91,8 @@ class ContainerRules(_Entry):
     requests_equal_limits: bool = False
     resources: dict[str, dict[str, str]] = Field(default_factory=dict)
     "By container name (``*``: any other): quantities of what its own resources do not say."
+    cpu_pods: dict[str, dict[str, str]] = Field(default_factory=dict)
+    "The same, for pods that are no server pods (weights Job, stager). Apart: no server pod's hash rests on it."
     env_names: str | None = None
     "A regular expression that each environment variable's name must match, where the provider has one."
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from kinora.api.modelserver import Pool
+from kinora.api.modelserver import Provider as ProviderName
 from kinora.controller.pools.model import Card, Marks, Provider
 
 Body = dict[str, Any]
@@ -67,6 +68,49 @@ def shape_of(provider: Provider, pool: Pool, *, gpus: int) -> Shape:
         requests_equal_limits=provider.containers.requests_equal_limits,
         defaults=provider.containers.resources,
     )
+
+
+def cpu_shape_of(provider: Provider) -> Shape:
+    """The shape of pods that ask for no GPU and belong to no pool: a weights Job's, a stager's.
+
+    Of a pool's capacity and card there is nothing in it, nor of the pool's own fields, which choose GPU nodes.
+    """
+    marks = (provider.marks, provider.without_gpu)
+    return Shape(
+        labels=_merged(mark.labels for mark in marks),
+        annotations=_merged(mark.annotations for mark in marks),
+        node_selector=_merged(mark.node_selector for mark in marks),
+        tolerations=_distinct([entry.as_field() for mark in marks for entry in mark.tolerations]),
+        requests_equal_limits=provider.containers.requests_equal_limits,
+        defaults=provider.containers.cpu_pods,
+    )
+
+
+def provider_of(pools: Iterable[Mapping[str, Any] | Pool]) -> ProviderName:
+    """Whose cluster it is, by pools as a spec has them, or as they were read: the first that is not generic."""
+    for pool in pools:
+        name = pool.provider if isinstance(pool, Pool) else pool.get("provider")
+        if name in set(ProviderName) - {ProviderName.GENERIC}:
+            return ProviderName(name)
+    return ProviderName.GENERIC
+
+
+def fitted(name: str, resources: Mapping[str, Any], shape: Shape) -> Body:
+    """A container's resources by the provider's rules: its quantities where there are none, requests = limits."""
+    defaults = shape.defaults.get(name, shape.defaults.get("*", {}))
+    requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
+    if shape.requests_equal_limits:
+        equal = {**defaults, **requests, **limits}
+        requests, limits = equal, dict(equal)
+    elif defaults:
+        requests = {**defaults, **limits, **requests}
+    asked = (("requests", requests), ("limits", limits))
+    return {**resources, **{field: value for field, value in asked if value}}
+
+
+def own_resources(name: str, shape: Shape, *, requests: Body, limits: Body) -> Body:
+    """Of a container of Kinora's own, before they are `fitted`: the provider's quantities where it has any."""
+    return {} if name in shape.defaults else {"requests": requests, "limits": limits}
 
 
 def _merged(maps: Iterator[dict[str, str]]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from statistics import median
 from typing import Any, Final
@@ -39,9 +40,9 @@ class Learnt:
     samples: tuple[Sample, ...] = ()
     errors: tuple[float, ...] = ()
 
-    @property
+    @cached_property
     def rate(self) -> Rate:
-        """The model to predict with."""
+        """The model to predict with. Fitted once: it is asked for again for every busy pod of every decision."""
         return fit(self.samples, self.prior)
 
     @property

@@ -12,7 +12,7 @@ from kinora.api.intake import artifact_claim
 from kinora.controller.plan import Create, Delete, Plan
 from kinora.controller.settings import Settings
 from kinora.controller.stager import desired
-from kinora.kube.resources import DEPLOYMENT, NETWORK_POLICY, ROLE_BINDING, SERVICE_ACCOUNT
+from kinora.kube.resources import DEPLOYMENT, NETWORK_POLICY, ROLE_BINDING, SERVICE, SERVICE_ACCOUNT
 
 Object = Mapping[str, Any]
 
@@ -40,22 +40,24 @@ def decide(
     for body in wanted.values():
         body["metadata"]["annotations"][names.ANNOTATION_POLICY_HASH] = _digest(policy)
     known = {entry["metadata"]["name"]: entry for entry in deployments}
-    apply = [
-        Create(DEPLOYMENT, body) for name, body in wanted.items() if name not in known or _differs(known[name], body)
-    ]
+    changed = {name for name, body in wanted.items() if name not in known or _differs(known[name], body)}
+    apply = [Create(DEPLOYMENT, body) for name, body in wanted.items() if name in changed]
+    services = {names.stager_name(claim): desired.service(namespace, claim, those) for claim, those in using.items()}
+    apply += [Create(SERVICE, body) for name, body in services.items() if name in changed]
     create = []
     if wanted and not children_made:
         create += [Create(SERVICE_ACCOUNT, desired.service_account(namespace))]
         create += [Create(ROLE_BINDING, desired.role_binding(namespace))]
         create += [Create(NETWORK_POLICY, policy)] if policy and not apply else []
+        create += [Create(SERVICE, body) for name, body in services.items() if name not in changed]
     if apply and policy:  # the Deployments carry its hash: it is written when they are, and only created otherwise
         apply.insert(0, Create(NETWORK_POLICY, policy))
-    delete = tuple(
-        Delete(DEPLOYMENT, namespace, name, entry["metadata"]["uid"])
-        for name, entry in known.items()
-        if name not in wanted and not entry["metadata"].get("deletionTimestamp")
-    )
-    return Plan(create=tuple(create), apply=tuple(apply), delete=delete)
+    delete = []
+    for name, entry in known.items():
+        if name not in wanted and not entry["metadata"].get("deletionTimestamp"):
+            delete += [Delete(DEPLOYMENT, namespace, name, entry["metadata"]["uid"])]
+            delete += [Delete(SERVICE, namespace, name, None)]
+    return Plan(create=tuple(create), apply=tuple(apply), delete=tuple(delete))
 
 
 def _policy(namespace: str, using: Mapping[str, list[Object]], settings: Settings) -> dict[str, Any] | None:

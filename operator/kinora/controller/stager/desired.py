@@ -1,4 +1,4 @@
-"""What a stager consists of: Deployment, account, role binding, network policy. Pure functions.
+"""What a stager consists of: Deployment, Service, account, role binding, network policy. Pure functions.
 
 One Deployment an artifact claim, since a stager writes to one store; it belongs to every ModelServer that uses the
 claim, so that garbage collection removes it with the last of them.
@@ -14,14 +14,20 @@ from typing import Any
 from kinora.api import names
 from kinora.api.agentconfig import NAMESPACE_VARIABLE
 from kinora.api.stagerconfig import CONFIG_VARIABLE, StagerValues
+from kinora.controller.pools.shape import Shape, cpu_shape_of, fitted, own_resources, provider_of
 from kinora.controller.settings import Settings
 
 Object = Mapping[str, Any]
 Body = dict[str, Any]
 
 CONTAINER = "stager"
-_RESOURCES = {"requests": {"cpu": "100m", "memory": "192Mi"}, "limits": {"memory": "2Gi"}}
+_REQUESTS, _LIMITS = {"cpu": "100m", "memory": "192Mi"}, {"memory": "2Gi"}
 _API_PORTS = (443, 6443)
+#: Of any namespace: the signature, not the label, is what opens a store.
+_GATEWAYS = {
+    "namespaceSelector": {},
+    "podSelector": {"matchLabels": {names.LABEL_NAME: "kinora", names.LABEL_COMPONENT: names.COMPONENT_GATEWAY}},
+}
 #: Metadata services and what is local to a link: shut by the network too, whatever the fetcher would say.
 _SHUT = {
     "0.0.0.0/0": ("169.254.0.0/16", "100.100.100.200/32", "168.63.129.16/32", "192.0.0.192/32"),
@@ -85,11 +91,11 @@ def deployment(
     ``entries``: the administrator's own models, as text.
     """
     name = names.stager_name(claim)
-    template = _template(claim, settings, entries)
+    template = _template(claim, settings, _shape(servers, settings), entries)
     text = json.dumps(template, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     selector = {names.LABEL_COMPONENT: names.COMPONENT_STAGER, names.LABEL_STAGER: name}
-    template["metadata"]["labels"] = {**_labels(), **selector}
+    template["metadata"]["labels"] = {**template["metadata"].get("labels", {}), **_labels(), **selector}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -111,7 +117,37 @@ def deployment(
     }
 
 
-def _template(claim: str, settings: Settings, entries: Sequence[str]) -> Body:
+def service(namespace: str, claim: str, servers: Collection[Object]) -> Body:
+    """Where gateways reach the store on an artifact claim; requests are signed, so that it is nobody else's."""
+    name = names.stager_name(claim)
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "labels": {**_labels(), names.LABEL_STAGER: name},
+            "annotations": {names.ANNOTATION_CLAIM: claim},
+            "ownerReferences": owners(servers),
+        },
+        "spec": {
+            "selector": {names.LABEL_COMPONENT: names.COMPONENT_STAGER, names.LABEL_STAGER: name},
+            "ports": [{"name": "store", "port": names.STORE_PORT, "targetPort": "store", "protocol": "TCP"}],
+        },
+    }
+
+
+def _shape(servers: Iterable[Object], settings: Settings) -> Shape:
+    """What the provider asks of the pod; where the ModelServers name several, that of the first by name."""
+    pools = (
+        pool
+        for server in sorted(servers, key=lambda server: str(server["metadata"]["name"]))
+        for pool in ((server.get("spec") or {}).get("gpu") or {}).get("pools") or []
+    )
+    return cpu_shape_of(settings.providers[provider_of(pools)])
+
+
+def _template(claim: str, settings: Settings, shape: Shape, entries: Sequence[str]) -> Body:
     values = settings.stager
     pod: Body = {
         "serviceAccountName": names.STAGER_SERVICE_ACCOUNT,
@@ -126,7 +162,7 @@ def _template(claim: str, settings: Settings, entries: Sequence[str]) -> Body:
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(claim, settings, entries)],
+        "containers": [_container(claim, settings, shape, entries)],
         "volumes": [
             {"name": "artifacts", "persistentVolumeClaim": {"claimName": claim}},
             {"name": "tmp", "emptyDir": {}},
@@ -134,14 +170,20 @@ def _template(claim: str, settings: Settings, entries: Sequence[str]) -> Body:
     }
     if settings.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
-    if values.node_selector:
-        pod["nodeSelector"] = values.node_selector
-    if values.tolerations:
-        pod["tolerations"] = values.tolerations
-    return {"metadata": {"annotations": {"kubectl.kubernetes.io/default-container": CONTAINER}}, "spec": pod}
+    selector = {**shape.node_selector, **values.node_selector}
+    if selector:
+        pod["nodeSelector"] = selector
+    tolerations = [*shape.tolerations, *values.tolerations]
+    if tolerations:
+        pod["tolerations"] = tolerations
+    metadata: Body = {"annotations": {**shape.annotations, "kubectl.kubernetes.io/default-container": CONTAINER}}
+    if shape.labels:
+        metadata["labels"] = shape.labels
+    return {"metadata": metadata, "spec": pod}
 
 
-def _container(claim: str, settings: Settings, entries: Sequence[str]) -> Body:
+def _container(claim: str, settings: Settings, shape: Shape, entries: Sequence[str]) -> Body:
+    own = own_resources(CONTAINER, shape, requests=_REQUESTS, limits=_LIMITS)
     config = settings.stager.config(claim, dict(settings.model_aliases), list(entries))
     return {
         "name": CONTAINER,
@@ -153,7 +195,10 @@ def _container(claim: str, settings: Settings, entries: Sequence[str]) -> Body:
             {"name": NAMESPACE_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
             {"name": "HOME", "value": "/tmp"},  # noqa: S108 - the pod's own emptyDir
         ],
-        "ports": [{"name": "metrics", "containerPort": names.STAGER_PORT, "protocol": "TCP"}],
+        "ports": [
+            {"name": "metrics", "containerPort": names.STAGER_PORT, "protocol": "TCP"},
+            {"name": "store", "containerPort": names.STORE_PORT, "protocol": "TCP"},
+        ],
         "livenessProbe": _probe("/healthz", period=10, failures=6),
         "readinessProbe": _probe("/readyz", period=5, failures=2),
         "securityContext": {
@@ -161,7 +206,7 @@ def _container(claim: str, settings: Settings, entries: Sequence[str]) -> Body:
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "resources": settings.stager.resources or _RESOURCES,
+        "resources": fitted(CONTAINER, settings.stager.resources or own, shape),
         "volumeMounts": [
             {"name": "artifacts", "mountPath": names.ARTIFACTS_DIR},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
@@ -179,7 +224,7 @@ def _probe(path: str, *, period: int, failures: int) -> Body:
 
 
 def network_policy(namespace: str, servers: Collection[Object], values: StagerValues) -> Body:
-    """Into a stager: its metrics. Out of it: names, the API server, and the ports that may be fetched from.
+    """Into a stager: its metrics; gateways. Out of it: names, the API server, and the ports that may be fetched from.
 
     Coarse, since host names have no place in a policy; what is fetched from is the fetcher's to decide.
     """
@@ -201,7 +246,10 @@ def network_policy(namespace: str, servers: Collection[Object], values: StagerVa
         "spec": {
             "podSelector": {"matchLabels": {names.LABEL_COMPONENT: names.COMPONENT_STAGER}},
             "policyTypes": ["Ingress", "Egress"],
-            "ingress": [{"ports": [{"protocol": "TCP", "port": names.STAGER_PORT}]}],
+            "ingress": [
+                {"ports": [{"protocol": "TCP", "port": names.STAGER_PORT}]},
+                {"from": [_GATEWAYS], "ports": [{"protocol": "TCP", "port": names.STORE_PORT}]},
+            ],
             "egress": [
                 {"ports": [{"protocol": kind, "port": 53} for kind in ("UDP", "TCP")]},
                 {"to": anywhere, "ports": [{"protocol": "TCP", "port": port} for port in ports]},

@@ -45,7 +45,10 @@ class Secrets:
         except ApiError as error:
             if error.status != 403:
                 raise
-            words = f"the gateway may not read Secrets of namespace {namespace}; its administrator can allow it"
+            words = (
+                f"the gateway may not read Secrets of namespace {namespace}; "
+                "its administrator can bind the ClusterRole of webhook Secrets to the gateway there"
+            )
             return Unsigned(SECRET_NOT_READABLE, words)
         if secret is None:
             return Unsigned(SECRET_NOT_FOUND, f"no Secret {name} in namespace {namespace}")

@@ -105,7 +105,10 @@ class Content(Protocol):
 class UploadDraft(Protocol):
     """An upload that is coming in; nobody sees it until it is kept."""
 
-    file: BinaryIO
+    @property
+    def file(self) -> BinaryIO:
+        """Where it is written."""
+        ...
 
     async def keep(self, sha256: str) -> str:
         """Make it the object of that content, durably; its key. One that is there already stays as it is."""
