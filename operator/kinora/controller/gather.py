@@ -58,6 +58,7 @@ class Gatherer:
     def use(self, catalogue: Catalogue) -> None:
         """Go by another catalogue from now on."""
         self._catalogue = catalogue
+        self.learning.use(catalogue)
         self._verdicts.clear()
 
     def forget(self, job: Object) -> None:

@@ -130,9 +130,12 @@ def _documents(app: FastAPI, gateway: Gateway, routers: Mapping[str, APIRouter])
 
     def document(name: str) -> dict[str, Any]:
         if name not in made:
-            routes = routers[name].routes if name else app.routes
+            shown = app
+            if name:  # an application of its own: the routes of an included router are not among app.routes
+                shown = FastAPI(openapi_url=None)
+                shown.include_router(routers[name], tags=[name])
             title = f"Kinora: {name}" if name else "Kinora"
-            made[name] = get_openapi(title=title, version=__version__, routes=routes)
+            made[name] = get_openapi(title=title, version=__version__, routes=shown.routes)
             schemes = made[name].setdefault("components", {}).setdefault("securitySchemes", {})
             schemes["key"] = {"type": "http", "scheme": "bearer"}
             made[name]["security"] = [{"key": []}]

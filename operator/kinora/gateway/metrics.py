@@ -31,6 +31,12 @@ class Metrics:
             ["verb", "resource", "code"],
             registry=self.registry,
         )
+        self.prompts = Counter(
+            "kinora_gateway_prompts",
+            "Prompts that clients asked to have rewritten, by how it went (done, off, long, busy, timeout, failed).",
+            ["how"],
+            registry=self.registry,
+        )
         self.jobs = Gauge("kinora_gateway_jobs", "VideoJobs in the cache.", registry=self.registry)
         self.keys = Gauge("kinora_gateway_keys", "Keys that open this gateway.", registry=self.registry)
         self.key_faults = Gauge(

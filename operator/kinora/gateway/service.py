@@ -115,6 +115,13 @@ class Service:
         obj = await self._write(tenant, id_, {"spec": {"cancel": True}})
         return self._jobs.apply(obj) or job
 
+    async def renote(self, tenant: Tenant, id_: str, **more: Any) -> Job:
+        """Add to the note of a job, whatever dialect it came in. NotFound, Unavailable."""
+        job = await self.job(tenant, id_)
+        kept = _kept({**job.note, **more}, job.request, job.model)
+        obj = await self._write(tenant, id_, {"metadata": {"annotations": {ANNOTATION_NOTE: kept}}})
+        return self._jobs.apply(obj) or job
+
     async def delete(self, tenant: Tenant, id_: str) -> None:
         """Remove the record of a job; its video stays in the store. An unfinished job ends with it. NotFound."""
         job = await self.job(tenant, id_)
@@ -231,12 +238,16 @@ class Service:
             raise _unavailable(error) from None
 
 
-def _object(tenant: Tenant, submission: Submission, *, id_: str, spec: Object, digest: str, model: str) -> Object:
-    kept = json.dumps(
-        {"note": submission.note, "request": digest, "model": model}, separators=(",", ":"), ensure_ascii=False
-    )
+def _kept(note: Mapping[str, Any], digest: str, model: str) -> str:
+    """The annotation's text."""
+    kept = json.dumps({"note": note, "request": digest, "model": model}, separators=(",", ":"), ensure_ascii=False)
     if len(kept.encode()) > _MAX_NOTE:
         raise InvalidInput("", f"what has to be kept beside the job is {len(kept)} bytes; allowed: {_MAX_NOTE}")
+    return kept
+
+
+def _object(tenant: Tenant, submission: Submission, *, id_: str, spec: Object, digest: str, model: str) -> Object:
+    kept = _kept(submission.note, digest, model)
     return {
         "apiVersion": API_VERSION,
         "kind": "VideoJob",

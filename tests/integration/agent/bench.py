@@ -58,6 +58,8 @@ class Bench:
     times: Times = field(default_factory=lambda: Times(weights_missing=0.1, outcome=1.0, write_retry=0.05))
     agent: Agent | None = None
     api_port: int | None = None  # of a proxy that the agent goes through
+    model: str = MODEL
+    server: str = "vace"
     _running: asyncio.Task[None] | None = None
     _supervisor: asyncio.subprocess.Process | None = None
 
@@ -68,8 +70,8 @@ class Bench:
         return Settings(
             identity=Identity(self.namespace, metadata["name"], metadata["uid"]),
             config=AgentConfig(
-                modelServerName="vace",
-                model=MODEL,
+                modelServerName=self.server,
+                model=self.model,
                 artifactClaim="artifacts",
                 inputClaims=self.claims,
                 drainSeconds=self.drain_seconds,
@@ -125,7 +127,7 @@ class Bench:
 
     async def _run_agent(self, started: asyncio.Future[None]) -> None:
         settings = self.settings
-        model = load_catalogue().get(MODEL)
+        model = load_catalogue().get(self.model)
         assert model is not None
         async with (
             KubeClient(await self._login(), user_agent="kinora-agent") as client,
@@ -345,11 +347,11 @@ async def make_pod(kube: KubeClient, namespace: str) -> Object:
     return await kube.create(POD, namespace, pod)
 
 
-def make_folders(root: Path, *, weights: bool = True) -> None:
+def make_folders(root: Path, *, weights: bool = True, model_name: str = MODEL) -> None:
     """The pod's volumes."""
     for folder in ("input", "output", "temp", "models", "artifacts", "claims/media"):
-        (root / folder).mkdir(parents=True)
-    model = load_catalogue().get(MODEL)
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    model = load_catalogue().get(model_name)
     assert model is not None
     if weights:
         write_demo_weights(model, root / "models")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from kinora.api.videojob import VideoJobSpec
 from kinora.gateway.admit import admit
+from kinora.gateway.dashscope.inline import decoded, is_inline
 from kinora.gateway.dashscope.request import Function, VideoSynthesis, check, function_of, ignored, size_of
 from kinora.gateway.dashscope.spec import SIZES, Draft, draft, retold, settled
 from kinora.gateway.errors import InvalidInput, NotFound
@@ -356,6 +360,29 @@ def test_the_ends_of_a_range_are_in_it(name: str, values: tuple[float, float]) -
         VideoSynthesis.model_validate({"model": VACE, "input": {}, "parameters": {name: value}})
 
 
+def test_a_picture_may_be_in_the_request_itself_and_a_video_may_not() -> None:
+    picture = "data:image/png;base64," + "A" * 4000
+    media = [ONE_OF_EACH[EDITED]["input"]["media"][0], {"type": "reference_image", "url": picture}]
+    assert _draft(_with(EDITED, input={"media": media})).spec["inputs"]["references"][0]["source"] == {"url": picture}
+    for url, kind in ((picture, "video"), ("https://a.b/" + "x" * 2048, "reference_image")):
+        other = "reference_image" if kind == "video" else "video"
+        wrong = [{"type": kind, "url": url}, {"type": other, "url": "https://a.b/c"}]
+        assert _refused(_with(EDITED, input={"media": wrong})).field == "input.media[0].url"
+
+
+def test_a_picture_in_a_request_is_base64_of_a_known_type() -> None:
+    assert decoded("data:image/PNG;base64,aGVsbG8=") == b"hello"
+    for text in (
+        "data:text/html;base64,aGVsbG8=",
+        "data:image/png,hello",
+        "data:image/png;base64,",
+        "data:image/png;base64,%%",
+    ):
+        assert is_inline(text)
+        with pytest.raises(InvalidInput, match="allowed: data:image/TYPE;base64"):
+            decoded(text)
+
+
 # --- what is ignored --------------------------------------------------------------------------------------------------
 
 
@@ -422,6 +449,30 @@ def test_every_source_of_a_job_has_its_field_in_the_request(body: Object) -> Non
         fields = [f"references[{index}]" for index in range(len(value))] if name == "references" else [name]
         for field in fields:
             assert made.fields[f"spec.inputs.{field}"].startswith("input.")
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(VALID, st.sampled_from(["model", "input", "parameters", "input.*", "parameters.*"]), _JSON, st.randoms())
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+def test_no_body_does_more_than_be_refused(body: Object, place: str, value: object, random: Any) -> None:
+    """Whatever one field holds: a job that the gateway would make, or a verdict; nothing else is raised."""
+    outer, _, inner = place.partition(".")
+    if inner and body.get(outer):
+        body = {**body, outer: {**body[outer], random.choice(sorted(body[outer])): value}}
+    else:
+        body = {**body, outer: value}
+    with suppress(ValidationError, InvalidInput):
+        request = VideoSynthesis.model_validate_json(json.dumps(body))
+        function = function_of(request, edits_only=request.model == EDIT)
+        check(request, function)
+        admit(draft(request, function).spec, catalogue(), SERVERS)
+        ignored(request, function)
 
 
 # --- sources and words ------------------------------------------------------------------------------------------------
