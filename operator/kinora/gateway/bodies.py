@@ -107,7 +107,7 @@ async def submitted(
             spec=await settle(draft.spec, source or ours),
             note=note,
             idempotency_key=request.headers.get(IDEMPOTENCY_KEY) or None,
-            body=f"{request.url.path}\n".encode() + body,
+            body=f"{request.url.path}?{request.url.query}\n".encode() + body,
             retried=retried(request),
         ),
     )

@@ -70,6 +70,24 @@ async def test_the_package_uploads_files_and_takes_outputs_as_inputs(house: Hous
             assert answer.json()["message"].startswith("images[0] is refused: the link is not one of yours")
 
 
+async def test_a_file_may_come_as_a_form_and_a_webhook_as_a_query(house: House) -> None:
+    async with house.client(await house.key()) as http:
+        sent = await http.post("/api/v3/media/upload/binary", files={"file": ("b.mp4", CLIP, "video/mp4")})
+        data = sent.json()["data"]
+        assert (data["type"], data["filename"], data["size"]) == ("video", "b.mp4", len(CLIP))
+        async with house.client() as nobody:
+            assert (await nobody.get(data["download_url"])).content == CLIP
+        hook = "https://receiver.example/hook?a=1"
+        made = await http.post(SUBMIT, json={**INPUT, "video": data["download_url"]}, params={"webhook": hook})
+        spec = (await house.job(made.json()["data"]["id"]))["spec"]
+        assert spec["webhook"] == {"url": hook}
+        assert set(spec["inputs"]["video"]) == {"upload"}
+        for wrong in ({"files": {"other": ("b", b"x")}}, {"json": {}}, {"data": {"file": "text"}}):
+            answer = await http.post("/api/v3/media/upload/binary", **wrong)  # type: ignore[arg-type]
+            assert (answer.status_code, answer.json()["code"]) == (400, 400)
+        assert (await http.post(SUBMIT, json=INPUT, params={"webhook": "ftp://x"})).status_code == 400
+
+
 async def test_an_upload_without_its_declared_size_or_over_the_limit_is_refused(house: House) -> None:
     async with house.client(await house.key(limits={"uploadBytes": 1000})) as http:
         for body in ({"filename": "a.png"}, {"size": 10}, {"filename": "a.png", "size": -1}, {}):
