@@ -226,6 +226,17 @@ class Files:
             await self.put_name(tenant, name, upload)
         return upload
 
+    async def put_shown(
+        self, request: HTTPConnection, tenant: Tenant, chunks: AsyncIterator[bytes], *, filename: str
+    ) -> tuple[Upload, str]:
+        """A file that comes with the request itself, and the URL by which it is taken as a source afterwards."""
+        shown = safe_name(filename)
+        name = f"{secrets.token_hex(16)}/{shown}"
+        upload = await self.put(tenant, chunks)
+        await self.put_name(tenant, name, upload, scope=TICKETS, overwrite=False)
+        token = self._token(Kind.UPLOAD, tenant, (name,), self._retention.upload_seconds)
+        return upload, f"{self._base_url(request)}{PATH}/uploads/{quote(shown)}?token={token}"
+
     async def put_ticket(self, grant: Grant, name: str, chunks: AsyncIterator[bytes]) -> Upload:
         """The file of a ticket. Conflict where another one came before it."""
         tenant = tenant_of(grant)
