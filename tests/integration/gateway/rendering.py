@@ -48,7 +48,8 @@ async def rendering(
     _prepare(root, house.store.root, model)
     running = {"status": {"phase": "Running"}}
     await kube.patch(POD, namespace, pod["metadata"]["name"], running, subresource="status", content_type=STRATEGIC)
-    staging = asyncio.create_task(_stager(kube, house.connection, namespace, house.store.root))
+    login = await _stager_login(kube, house.connection, namespace)
+    staging = asyncio.create_task(_stager(login, namespace, house.store.root))
     try:
         await bench.start_engine(step_seconds=step_seconds)
         await bench.start_agent()
@@ -72,8 +73,8 @@ def _is_of(pod: Object, server: str) -> bool:
     return str(pod["metadata"]["name"]).startswith(f"{server}-")
 
 
-async def _stager(kube: KubeClient, connection: Connection, namespace: str, artifacts: Path) -> None:
-    """The stager of the claim, as the account that the operator made for it."""
+async def _stager_login(kube: KubeClient, connection: Connection, namespace: str) -> Connection:
+    """The stagers' account, with a token that is bound to a pod."""
     for resource, body in ((SERVICE_ACCOUNT, service_account), (ROLE_BINDING, role_binding)):
         with suppress(ApiError):  # the operator was faster
             await kube.create(resource, namespace, body(namespace))
@@ -87,6 +88,11 @@ async def _stager(kube: KubeClient, connection: Connection, namespace: str, arti
     own = as_token(connection, text)
     async with KubeClient(own) as client:
         await until_authorised(client, namespace)
+    return own
+
+
+async def _stager(login: Connection, namespace: str, artifacts: Path) -> None:
+    """The stager of the claim."""
     config = StagerConfig.model_validate({"artifactClaim": "artifacts"})
     settings = Settings(
         namespace=namespace,
@@ -97,4 +103,4 @@ async def _stager(kube: KubeClient, connection: Connection, namespace: str, arti
         listen_host="127.0.0.1",
         listen_port=free_port(),
     )
-    await stage(settings, own)
+    await stage(settings, login)
