@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from kinora.api.names import stager_name
 from kinora.kube.secret_keys import secret_body
 from kinora.stager.routes import service
 from kinora.storage.service.client import StoreClient
@@ -77,3 +78,23 @@ async def serving(files: FileStore, known: list[bytes]) -> AsyncIterator[tuple[s
             yield url, StoreClient(session, url, files.root, known[0])
         finally:
             await runner.cleanup()
+
+
+@asynccontextmanager
+async def two_stores(root: Path, namespace: str, claims: tuple[str, str]) -> AsyncIterator[str]:
+    """The stores of two claims, in folders beneath `root`, as two stagers serve them; the template of their URLs."""
+
+    async def keys(_anew: bool) -> list[bytes]:
+        return [KEY]
+
+    app = web.Application()
+    for claim in claims:
+        (root / claim).mkdir(parents=True, exist_ok=True)
+        app.add_subapp(f"/{stager_name(claim)}", service(PvcFiles(root / claim, claim, namespace), keys))
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/{{service}}"
+    finally:
+        await runner.cleanup()

@@ -95,7 +95,9 @@ class StagerBench:
         """The URL of a path of the web server, with a signature that must never be told."""
         return f"http://127.0.0.1:{self.web.port}{path}?Signature=secret"
 
-    async def start(self, claim: str = "artifacts", s3: Object | None = None) -> asyncio.subprocess.Process:
+    async def start(
+        self, claim: str = "artifacts", s3: Object | None = None, *, store_port: int | None = None
+    ) -> asyncio.subprocess.Process:
         """A stager of the claim, or of the bucket; then the folder holds its credentials."""
         config = {
             **({"artifactS3": s3} if s3 else {"artifactClaim": claim}),
@@ -110,7 +112,7 @@ class StagerBench:
             CONFIG_VARIABLE: json.dumps(config),
         }
         self.ports.append(free_port())
-        self.store_ports.append(free_port())
+        self.store_ports.append(store_port or free_port())
         log = (self.root / f"stager-{len(self.processes)}.log").open("wb")
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", PROGRAM, str(self.store(claim)), str(self.ports[-1]), str(self.store_ports[-1]),
