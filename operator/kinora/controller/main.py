@@ -225,7 +225,7 @@ async def _expire(operator: Operator, client: KubeClient, settings: Settings, le
     """Look for finished jobs to delete, from when this process leads."""
     await leader.leading.wait()
     while True:
-        await search(client, settings.namespaces or (None,), operator.expire)
+        await search(client, settings.namespaces or (None,), operator.afterwards.expire)
         await asyncio.sleep(SEARCH_SECONDS)
 
 
