@@ -87,7 +87,7 @@ async def delivered(stores: Stores, request: Request, place: Place, shown: Shown
             place.key,
             method=request.method,
             headers=_wanted(request, etag),
-            redirect=shown.redirect,
+            redirect=shown.redirect and request.method == "GET",  # a presigned URL is for one method
             content_type=content_type,
             disposition=disposition(content_type, shown.filename),
         )

@@ -15,6 +15,7 @@ from kinora.api.names import stager_name
 from kinora.kube.secret_keys import secret_body
 from kinora.stager.routes import service
 from kinora.storage.service.client import StoreClient
+from kinora.storage.service.model import FileStore
 from kinora.storage.uploads import PvcFiles
 
 KEY = bytes(range(32))
@@ -53,15 +54,17 @@ class StoreHouse:
 
 
 @asynccontextmanager
-async def storehouse(root: Path, namespace: str = "films", claim: str = "artifacts") -> AsyncIterator[StoreHouse]:
-    """Serve the folder until the end of the block."""
+async def storehouse(
+    root: Path, namespace: str = "films", claim: str = "artifacts", *, files: FileStore | None = None
+) -> AsyncIterator[StoreHouse]:
+    """Serve the folder (or `files`) until the end of the block."""
 
     known = [KEY]
 
     async def keys(_anew: bool) -> list[bytes]:
         return known
 
-    runner = web.AppRunner(service(PvcFiles(root, claim, namespace), keys), access_log=None)
+    runner = web.AppRunner(service(files or PvcFiles(root, claim, namespace), keys), access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
