@@ -24,7 +24,7 @@ from kinora.gateway.jobs import Artifact, Job
 from kinora.gateway.links import Grant, Kind
 from kinora.gateway.service import Service
 from kinora.gateway.settings import Retention
-from kinora.gateway.stores import Stores, split, told
+from kinora.gateway.stores import Stores, told
 from kinora.gateway.tenants import Tenant
 from kinora.kube.client import ApiError, UnreachableError
 from kinora.kube.secret_keys import SecretKeyError, SecretKeys
@@ -226,6 +226,17 @@ class Files:
             await self.put_name(tenant, name, upload)
         return upload
 
+    async def put_shown(
+        self, request: HTTPConnection, tenant: Tenant, chunks: AsyncIterator[bytes], *, filename: str
+    ) -> tuple[Upload, str]:
+        """A file that comes with the request itself, and the URL by which it is taken as a source afterwards."""
+        shown = safe_name(filename)
+        name = f"{secrets.token_hex(16)}/{shown}"
+        upload = await self.put(tenant, chunks)
+        await self.put_name(tenant, name, upload, scope=TICKETS, overwrite=False)
+        token = self._token(Kind.UPLOAD, tenant, (name,), self._retention.upload_seconds)
+        return upload, f"{self._base_url(request)}{PATH}/uploads/{quote(shown)}?token={token}"
+
     async def put_ticket(self, grant: Grant, name: str, chunks: AsyncIterator[bytes]) -> Upload:
         """The file of a ticket. Conflict where another one came before it."""
         tenant = tenant_of(grant)
@@ -360,7 +371,7 @@ class Files:
     ) -> Response:
         """An artifact of a job of the tenant: whole, a range, or a redirect to its store's own URL. NotFound."""
         artifact = _artifact_of(job, index)
-        root, key = split(artifact.uri)
+        root, key = self.stores.place(tenant, artifact.uri)
         shown = Shown(filename or artifact.filename, artifact.content_type, artifact.sha256, redirect=True)
         return await delivered(self.stores, request, Place(tenant.namespace, root, key), shown)
 

@@ -54,25 +54,28 @@ class StoreHouse:
 
 
 @asynccontextmanager
-async def storehouse(
-    root: Path, namespace: str = "films", claim: str = "artifacts", *, files: FileStore | None = None
-) -> AsyncIterator[StoreHouse]:
-    """Serve the folder (or `files`) until the end of the block."""
-
+async def storehouse(root: Path, namespace: str = "films", claim: str = "artifacts") -> AsyncIterator[StoreHouse]:
+    """Serve the folder until the end of the block."""
     known = [KEY]
+    async with serving(PvcFiles(root, claim, namespace), known) as (url, client):
+        yield StoreHouse(root, namespace, claim, url, client, known)
+
+
+@asynccontextmanager
+async def serving(files: FileStore, known: list[bytes]) -> AsyncIterator[tuple[str, StoreClient]]:
+    """The routes over any store, whose requests these keys sign: where they are, and a client of them."""
 
     async def keys(_anew: bool) -> list[bytes]:
         return known
 
-    runner = web.AppRunner(service(files or PvcFiles(root, claim, namespace), keys), access_log=None)
+    runner = web.AppRunner(service(files, keys), access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     async with aiohttp.ClientSession() as session:
-        client = StoreClient(session, url, f"pvc://{claim}/", KEY)
         try:
-            yield StoreHouse(root, namespace, claim, url, client, known)
+            yield url, StoreClient(session, url, files.root, known[0])
         finally:
             await runner.cleanup()
 

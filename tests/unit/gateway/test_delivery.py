@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from integration.gateway.storehouse import storehouse
+from integration.gateway.storehouse import serving
 from kinora.gateway.delivery import Place, Shown, delivered, disposition, safe_name
 from kinora.gateway.errors import NotFound
 from kinora.gateway.stores import Stores, split
@@ -92,12 +92,13 @@ class Reached(Stores):
 async def test_a_store_with_addresses_is_answered_by_a_redirect_and_head_by_the_gateway(tmp_path: Path) -> None:
     """A presigned URL is good for GET alone; a HEAD that was sent there would be refused."""
     place = Place("films", "pvc://artifacts/", ARTIFACT)
-    async with storehouse(tmp_path, files=Presigned(tmp_path, "artifacts", "films")) as house:
-        house.artifact(ARTIFACT, b"film")
+    (tmp_path / ARTIFACT).parent.mkdir(parents=True)
+    (tmp_path / ARTIFACT).write_bytes(b"film")
+    async with serving(Presigned(tmp_path, "artifacts", "films"), [bytes(32)]) as (_, store):
 
         async def answer(request: Request) -> Response:
             shown = Shown("video.mp4", "video/mp4", "0" * 64, redirect=request.url.path == "/artifact")
-            return await delivered(Reached(house.client), request, place, shown)
+            return await delivered(Reached(store), request, place, shown)
 
         app = Starlette(routes=[Route("/{what}", answer, methods=["GET", "HEAD"])])
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
