@@ -2,31 +2,63 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final
 
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
 from kinora.gateway.context import Gateway
-from kinora.gateway.errors import InvalidInput
+from kinora.gateway.errors import InvalidInput, TooLarge
 from kinora.gateway.jobs import Job
 from kinora.gateway.mapping import Body, Draft, SourceOf, settle
 from kinora.gateway.service import Submission
 from kinora.gateway.tenants import Tenant
 
-RETRY_COUNT = "x-stainless-retry-count"
-IDEMPOTENCY_KEY = "idempotency-key"
+RETRY_COUNT: Final = "x-stainless-retry-count"
+IDEMPOTENCY_KEY: Final = "idempotency-key"
+_IDLE_SECONDS: Final = 60.0
+
+
+async def incoming(request: Request) -> AsyncIterator[bytes]:
+    """The body as it comes; InvalidInput when nothing comes any more."""
+    stream = aiter(request.stream())
+    while True:
+        try:
+            async with asyncio.timeout(_IDLE_SECONDS):
+                chunk = await anext(stream)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise InvalidInput("", f"no byte of the body came for {_IDLE_SECONDS:g} s; send it again") from None
+        if chunk:
+            yield chunk
+
+
+async def read_bytes(request: Request, most: int) -> bytes:
+    """The whole body, of `most` bytes at most. Raises TooLarge, InvalidInput."""
+    body = bytearray()
+    async for chunk in incoming(request):
+        body += chunk
+        if len(body) > most:
+            raise TooLarge(f"the body is over {most} bytes, which is what is allowed")
+    return bytes(body)
+
+
+def json_of(body: bytes) -> object:
+    """A body as JSON. Raises InvalidInput."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise InvalidInput("", "the body is no JSON; allowed: a JSON object of fields") from None
 
 
 async def read_json(request: Request) -> object:
-    """The body as JSON. Raises InvalidInput."""
-    try:
-        return json.loads(await request.body())
-    except (ValueError, RecursionError):
-        raise InvalidInput("", "the body is no JSON; allowed: a JSON object of fields") from None
+    """The body as JSON, on paths whose bodies the edge bounds. Raises InvalidInput."""
+    return json_of(await request.body())
 
 
 def documented(model: type[Body], *, form: bool = False) -> dict[str, Any]:
@@ -75,7 +107,7 @@ async def submitted(
             spec=await settle(draft.spec, source or ours),
             note=note,
             idempotency_key=request.headers.get(IDEMPOTENCY_KEY) or None,
-            body=f"{request.url.path}\n".encode() + body,
+            body=f"{request.url.path}?{request.url.query}\n".encode() + body,
             retried=retried(request),
         ),
     )

@@ -184,6 +184,7 @@ async def _serve_http(
     if not serving.done():  # load balancers learn it before connections are refused
         parts.serving = False
         await asyncio.sleep(settings.values.drain_seconds)
+        parts.gateway.draining.set()
         server.should_exit = True
     await serving
 

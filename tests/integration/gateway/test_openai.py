@@ -151,6 +151,9 @@ async def test_the_video_is_downloaded_by_the_package(house: House, client: open
     content = await client.videos.download_content(video.id)
     assert content.response.headers["content-type"] == "video/mp4"
     assert content.read() == CLIP
+    async with house.client(client.api_key) as http:
+        head = await http.head(f"/v1/videos/{video.id}/content")
+        assert (head.status_code, head.headers["content-length"], head.content) == (200, str(len(CLIP)), b"")
     part = await client.videos.download_content(video.id, extra_headers={"Range": "bytes=0-9"})
     assert (part.response.status_code, part.read()) == (206, CLIP[:10])
 
@@ -254,6 +257,15 @@ async def test_a_model_need_not_be_named_where_one_is_served(house: House, clien
     assert (await client.videos.create(prompt="a fox")).model == MODEL
 
 
+async def test_the_models_are_those_that_are_served_and_runcomfys_path_beside_them_is_its_own(
+    house: House, client: openai.AsyncOpenAI
+) -> None:
+    assert [one.id async for one in client.models.list()] == [MODEL, "wan2.1-vace-plus", "wan2.7-videoedit"]
+    async with house.client() as nobody:
+        assert "type" in (await nobody.get("/v1/models")).json()["error"]
+        assert isinstance((await nobody.post("/v1/models/community/x", json={})).json()["error"], str)
+
+
 async def test_one_tenant_sees_nothing_of_another(house: House, client: openai.AsyncOpenAI) -> None:
     video = await made(client)
     await house.succeed(video.id)
@@ -322,8 +334,9 @@ async def test_bodies_that_are_broken_or_too_large_are_refused(house: House, cli
             files = {"input_reference": ("a.jpg", PHOTO[:1].ljust(size, b"x"), "image/jpeg")}
             answer = await http.post("/v1/videos", data={"prompt": "a"}, files=files)
             assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large"), answer.text
-        large = await http.post("/v1/videos", json={"prompt": "a" * (5 << 20)})
-        assert large.status_code == 413
+        for path in ("/v1/videos", f"/v1/videos/{house.namespace}/remix", "/v1/videos/edits"):
+            large = await http.post(path, json={"prompt": "a" * (5 << 20)})
+            assert large.status_code == 413
     assert await house.jobs() == []
 
 

@@ -70,6 +70,24 @@ async def test_the_package_uploads_files_and_takes_outputs_as_inputs(house: Hous
             assert answer.json()["message"].startswith("images[0] is refused: the link is not one of yours")
 
 
+async def test_a_file_may_come_as_a_form_and_a_webhook_as_a_query(house: House) -> None:
+    async with house.client(await house.key()) as http:
+        sent = await http.post("/api/v3/media/upload/binary", files={"file": ("b.mp4", CLIP, "video/mp4")})
+        data = sent.json()["data"]
+        assert (data["type"], data["filename"], data["size"]) == ("video", "b.mp4", len(CLIP))
+        async with house.client() as nobody:
+            assert (await nobody.get(data["download_url"])).content == CLIP
+        hook = "https://receiver.example/hook?a=1"
+        made = await http.post(SUBMIT, json={**INPUT, "video": data["download_url"]}, params={"webhook": hook})
+        spec = (await house.job(made.json()["data"]["id"]))["spec"]
+        assert spec["webhook"] == {"url": hook}
+        assert set(spec["inputs"]["video"]) == {"upload"}
+        for wrong in ({"files": {"other": ("b", b"x")}}, {"json": {}}, {"data": {"file": "text"}}):
+            answer = await http.post("/api/v3/media/upload/binary", **wrong)  # type: ignore[arg-type]
+            assert (answer.status_code, answer.json()["code"]) == (400, 400)
+        assert (await http.post(SUBMIT, json=INPUT, params={"webhook": "ftp://x"})).status_code == 400
+
+
 async def test_an_upload_without_its_declared_size_or_over_the_limit_is_refused(house: House) -> None:
     async with house.client(await house.key(limits={"uploadBytes": 1000})) as http:
         for body in ({"filename": "a.png"}, {"size": 10}, {"filename": "a.png", "size": -1}, {}):
@@ -121,6 +139,14 @@ async def test_sync_mode_that_takes_too_long_says_where_to_go_on(house: House, m
     assert (found["status"], found["task_id"]) == ("processing", job.id)
     await house.succeed(job.id)
     assert client_result(await asyncio.to_thread(client(house, key).get_result, job.id)) == "completed"
+
+
+async def test_a_gateway_that_drains_answers_what_it_keeps_open(house: House) -> None:
+    key = await house.key()
+    call, job = await beside(house, client(house, key).run_no_throw, MODEL, INPUT, enable_sync_mode=True)
+    await house.close()
+    found = await call
+    assert (found["status"], found["task_id"]) == ("processing", job.id)
 
 
 def client_result(answer: dict[str, Any]) -> str:
@@ -188,7 +214,7 @@ async def test_what_is_refused_is_told_with_the_requests_own_fields_and_makes_no
 
 async def test_a_model_of_the_catalogue_takes_the_same_parameters_under_its_own_name(house: House) -> None:
     async with house.client(await house.key()) as http:
-        made = (await http.post("/api/v3/kinora/wan2.1-vace-14b", json=INPUT)).json()["data"]
+        made = (await http.post("/api/v3/kinora/wan2.1-vace-14b/", json=INPUT)).json()["data"]
     assert made["model"] == "kinora/wan2.1-vace-14b"
 
 
@@ -238,6 +264,8 @@ async def test_predictions_are_listed_by_pages_and_filters(house: House) -> None
         assert [len(page) for page in pages] == [2, 1, 0]
         assert set(pages[0] + pages[1]) == set(made)
         assert await listed(created_before="2020-01-01T00:00:00Z") == []
+        query = (await http.get("/api/v3/predictions", params={"page_size": "1", "status": "completed"})).json()
+        assert [item["id"] for item in query["data"]["items"]] == [made[0]]
         assert set(await listed(created_after="2020-01-01T00:00:00Z", model=MODEL)) == set(made)
         assert (await http.post("/api/v3/predictions", json={"page_size": 101})).status_code == 400
 

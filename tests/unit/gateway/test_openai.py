@@ -39,6 +39,7 @@ from kinora.gateway.openai.request import (
     extension_frames,
     reference_url,
     remix_spec,
+    served_models,
 )
 from kinora.recipes.joining import generated_frames, joins
 
@@ -208,6 +209,11 @@ def test_no_model_means_what_an_administrator_mapped_or_the_first_that_is_served
     assert default_model("TextToVideo", served, mapped) == "sora-2"
     with pytest.raises(ModelNotFound, match="model is not set"):
         default_model("Edit", [server("a", "wan2.1-i2v-14b-480p"), server("c", "unknown")], catalogue)
+
+
+def test_the_models_are_those_that_are_served_and_their_aliases() -> None:
+    mapped = load_catalogue().with_aliases({"sora-2": MODEL, "other": "wan2.1-vace-1.3b"})
+    assert served_models([server("b", MODEL), server("c", "unknown")], mapped) == [MODEL, "sora-2"]
 
 
 _valid = st.fixed_dictionaries(

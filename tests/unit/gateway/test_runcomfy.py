@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,13 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kinora.gateway.errors import InvalidInput, NotFound
-from kinora.gateway.jobs import State
+from kinora.gateway.jobs import Job, State
 from kinora.gateway.mapping import parse, size_of
 from kinora.gateway.runcomfy import answer
 from kinora.gateway.runcomfy.errors import fault
+from kinora.gateway.runcomfy.places import Places
 from kinora.gateway.runcomfy.request import LOCAL, SAMPLE, Inference, draft
+from kinora.gateway.tenants import Tenant
 
-from .hosted import ID, artifact, document, job, printed_bodies, validated
+from .hosted import ID, SUBMITTED, artifact, document, job, printed_bodies, validated
 
 LINK = "https://media.example.com/a.png"
 PROPERTIES = Inference.model_json_schema(by_alias=True)["properties"]
@@ -196,6 +199,28 @@ def test_only_what_is_queued_can_be_cancelled() -> None:
     told = answer.not_cancellable(job(State.RUNNING))
     assert (told.status, told.outcome) == ("in_progress", "not_cancellable")
     assert "in_queue" in (told.message or "")
+
+
+def test_a_place_in_the_queue_is_the_schedulers_else_among_the_tenants_own_counted_once_a_second() -> None:
+    now, counts = [100.0], [0]
+    queue = [job(id=f"id-{index}", submit_time=SUBMITTED + timedelta(seconds=index)) for index in (2, 0, 1)] + [
+        job(State.RUNNING, id="running", submit_time=SUBMITTED - timedelta(seconds=9))
+    ]
+
+    def jobs(_tenant: Tenant) -> list[Job]:
+        counts[0] += 1
+        return queue
+
+    places, tenant = Places(jobs, lambda: now[0]), Tenant("a", "ns")
+    assert [places.before(tenant, one) for one in queue] == [2, 0, 1, None]
+    assert places.before(tenant, job(id="id-2", position=1)) == 0
+    assert counts == [1]
+    queue.pop(1)
+    assert places.before(tenant, queue[0]) == 2
+    now[0] += 1.5
+    assert places.before(tenant, queue[0]) == 1
+    queue.append(job(id="new", submit_time=SUBMITTED + timedelta(seconds=60)))
+    assert places.before(tenant, queue[-1]) == 2
 
 
 def test_an_error_names_the_numbered_key() -> None:

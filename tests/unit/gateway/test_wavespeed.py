@@ -189,6 +189,12 @@ def test_a_key_that_the_model_has_not_is_ignored_and_told() -> None:
     )
 
 
+def test_whom_to_tell_of_the_end_is_the_videojobs_webhook() -> None:
+    spec = draft(parse(Prediction, {"prompt": "a"}), LOCAL, "https://receiver.example/hook").spec
+    assert spec["webhook"] == {"url": "https://receiver.example/hook"}
+    validated(spec)
+
+
 def test_an_empty_list_of_loras_is_none() -> None:
     assert made(loras=[]).notes == ()
 

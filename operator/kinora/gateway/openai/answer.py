@@ -68,6 +68,22 @@ class VideoDeleted(BaseModel):
     object: Literal["video.deleted"] = "video.deleted"
 
 
+class Model(BaseModel):
+    """A name that `model` may have."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str = "kinora"
+
+
+class ModelList(BaseModel):
+    """All of them."""
+
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
 def video(job: Job, *, retention_seconds: int = 0, prompt: str | None = None) -> Video:
     """The video as it is. `retention_seconds`: how long the record is kept after its end; 0: for ever."""
     ended = int(job.completion_time.timestamp()) if job.completion_time and job.state.finished else None

@@ -12,8 +12,9 @@ from typing import Any, Final
 
 from starlette.requests import Request
 
+from kinora.gateway.bodies import incoming, json_of, read_bytes
 from kinora.gateway.context import Gateway
-from kinora.gateway.errors import InvalidInput, TooLarge
+from kinora.gateway.errors import InvalidInput
 from kinora.gateway.files import Upload
 from kinora.gateway.multipart import Part, parts
 from kinora.gateway.tenants import Tenant
@@ -45,7 +46,7 @@ async def read_form(gateway: Gateway, request: Request, tenant: Tenant, field: s
         file = None if content is None else await _put(gateway, tenant, _once(content), field, kind)
         return Form(fields, file, canonical(fields, file))
     texts, file = list[tuple[str, str]](), None
-    async for part in parts(content_type, request.stream()):
+    async for part in parts(content_type, incoming(request)):
         if part.filename is None:
             texts.append((part.name, await part.text()))
         elif part.name != field or file is not None:
@@ -77,15 +78,7 @@ def nested(texts: list[tuple[str, str]]) -> dict[str, Any]:
 
 async def _json(gateway: Gateway, request: Request) -> dict[str, Any]:
     """The body as a JSON object, bounded here since the path takes large forms too."""
-    limit, body = gateway.settings.values.max_body_bytes, bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise TooLarge(f"the body is over {limit} bytes, which is what is allowed; send large files as a form")
-    try:
-        data = json.loads(bytes(body))
-    except (ValueError, RecursionError):
-        raise InvalidInput("", f"the body is no JSON; allowed: a JSON object, or {_FORM}") from None
+    data = json_of(await read_bytes(request, gateway.settings.values.max_body_bytes))
     if not isinstance(data, dict):
         raise InvalidInput("", f"the body is no JSON object; allowed: an object of fields, or {_FORM}")
     return data

@@ -176,6 +176,13 @@ def default_model(task: str, servers: Sequence[Mapping[str, Any]], catalogue: Ca
     raise ModelNotFound("model", f"model is not set, and nothing that is served here does the task {task}")
 
 
+def served_models(servers: Sequence[Mapping[str, Any]], catalogue: Catalogue) -> list[str]:
+    """The names of models that these ModelServers serve, and the aliases that lead to them."""
+    served = {(server.get("spec") or {}).get("model") for server in servers}
+    names = [name for name in catalogue.names if name in served]
+    return names + sorted(alias for alias, target in catalogue.aliases.items() if target in served)
+
+
 def reference_url(value: object) -> str | None:
     """The text in `input_reference` as JSON: a URL, or {image_url}. None: none given. Raises InvalidInput."""
     if isinstance(value, dict) and value.get("file_id") is not None:

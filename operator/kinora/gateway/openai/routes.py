@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from kinora.gateway.bodies import documented, read_json, submitted, told
+from kinora.gateway.bodies import documented, json_of, read_bytes, submitted, told
 from kinora.gateway.context import Dialect, Gateway
 from kinora.gateway.errors import GatewayError, InvalidInput, ModelNotFound
 from kinora.gateway.jobs import Job, State
@@ -28,6 +28,7 @@ from kinora.gateway.openai.request import (
     extension_frames,
     reference_url,
     remix_spec,
+    served_models,
 )
 from kinora.gateway.tenants import Tenant
 from kinora.recipes.joining import generated_frames
@@ -35,15 +36,18 @@ from kinora.recipes.needs import frames_at_rate
 
 NAME: Final = "openai"
 PREFIX: Final = "/v1/videos"
+MODELS: Final = "/v1/models"
 POLL_AFTER: Final = {"openai-poll-after-ms": str(answer.POLL_AFTER_MILLISECONDS)}
 
 
 def router(gateway: Gateway) -> APIRouter:
     """The routes over this gateway."""
-    api = APIRouter(prefix=PREFIX)
+    videos, api = APIRouter(prefix=PREFIX), APIRouter()
     shell = _Shell(gateway)
-    _creates(api, shell)
-    _reads(api, shell)
+    _creates(videos, shell)
+    _reads(videos, shell)
+    api.include_router(videos)
+    _models(api, gateway)
     return api
 
 
@@ -52,7 +56,7 @@ def render(error: GatewayError, _request: Request) -> Response:
     return told(errors.fault(error), error.status)
 
 
-DIALECT: Final = Dialect(NAME, (PREFIX,), router, render, streamed=(PREFIX,))
+DIALECT: Final = Dialect(NAME, (PREFIX, MODELS), router, render, streamed=(PREFIX,))
 
 
 class _Shell:
@@ -142,11 +146,12 @@ def _creates(api: APIRouter, shell: _Shell) -> None:
     async def remix(video_id: str, request: Request) -> Response:
         """Make the same video again with another prompt."""
         tenant = await gateway.tenant(request, NAME)
-        asked = parse(RemixVideo, await read_json(request))
+        body = await read_bytes(request, gateway.settings.values.max_body_bytes)
+        asked = parse(RemixVideo, json_of(body))
         job = await shell.completed(tenant, video_id, "video_id")
         stored = (await gateway.service.whole(tenant, video_id))["spec"]
         made = Draft(remix_spec(stored, asked.prompt, job.resolved.get("seed")))
-        return await shell.make(request, tenant, made, await request.body(), remixedFrom=video_id)
+        return await shell.make(request, tenant, made, body, remixedFrom=video_id)
 
 
 def _with_file(form: Form) -> dict[str, Any]:
@@ -199,3 +204,12 @@ def _reads(api: APIRouter, shell: _Shell) -> None:
             raise InvalidInput("variant", f"variant is {shown(variant)}; allowed: {allowed}")
         job = await shell.completed(tenant, video_id, "video_id")
         return await gateway.files.artifact_response(request, tenant, job, of_kind(job, "video")[0].index)
+
+
+def _models(api: APIRouter, gateway: Gateway) -> None:
+    @api.get(MODELS, response_model=answer.ModelList)
+    async def models(request: Request) -> Response:
+        """The names that `model` may have: what is served in the namespace, and the aliases that lead there."""
+        tenant = await gateway.tenant(request, NAME)
+        names = served_models(gateway.service.servers(tenant), gateway.catalogue)
+        return told(answer.ModelList(data=[answer.Model(id=name) for name in names]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -12,14 +13,14 @@ from starlette.responses import Response
 from kinora.gateway.bodies import documented, links, read_json, submitted, told
 from kinora.gateway.context import Dialect, Gateway
 from kinora.gateway.errors import GatewayError, ModelNotFound
-from kinora.gateway.jobs import Job, State
+from kinora.gateway.jobs import State
 from kinora.gateway.mapping import local_model, parse, shown
 from kinora.gateway.runcomfy import answer, errors, sample
+from kinora.gateway.runcomfy.places import Places
 from kinora.gateway.runcomfy.request import HOSTED, LOCAL, MODEL, Inference, draft
-from kinora.gateway.tenants import Tenant
 
 NAME: Final = "runcomfy"
-MODELS: Final = "/v1/models"
+MODELS: Final = "/v1/models/"
 REQUESTS: Final = "/v1/requests"
 
 
@@ -47,7 +48,7 @@ def _urls(gateway: Gateway, request: Request, id_: str) -> answer.Urls:
 
 
 def _submit(api: APIRouter, gateway: Gateway) -> None:
-    @api.post(MODELS + "/{model_id:path}", openapi_extra=documented(Inference), response_model=answer.Submitted)
+    @api.post(MODELS + "{model_id:path}", openapi_extra=documented(Inference), response_model=answer.Submitted)
     async def submit(model_id: str, request: Request) -> Response:
         """Make a request; the answer tells where to ask for it."""
         tenant = await gateway.tenant(request, NAME)
@@ -68,12 +69,14 @@ def _submit(api: APIRouter, gateway: Gateway) -> None:
 
 
 def _requests(api: APIRouter, gateway: Gateway) -> None:
+    places = Places(gateway.service.jobs, time.monotonic)
+
     @api.get(REQUESTS + "/{request_id}/status", response_model=answer.RequestStatus)
     async def status(request_id: str, request: Request) -> Response:
         """Where a request is."""
         tenant = await gateway.tenant(request, NAME)
         job = await gateway.service.job(tenant, request_id)
-        return told(answer.status(job, _urls(gateway, request, job.id), _position(gateway, tenant, job)))
+        return told(answer.status(job, _urls(gateway, request, job.id), places.before(tenant, job)))
 
     @api.get(REQUESTS + "/{request_id}/result", response_model=answer.Result)
     async def result(request_id: str, request: Request) -> Response:
@@ -81,7 +84,7 @@ def _requests(api: APIRouter, gateway: Gateway) -> None:
         tenant = await gateway.tenant(request, NAME)
         job = await gateway.service.job(tenant, request_id)
         urls, found = _urls(gateway, request, job.id), links(gateway, request, tenant, job)
-        return told(answer.result(job, urls, found, _position(gateway, tenant, job)))
+        return told(answer.result(job, urls, found, places.before(tenant, job)))
 
     @api.post(REQUESTS + "/{request_id}/cancel", response_model=answer.Cancelled)
     async def cancel(request_id: str, request: Request) -> Response:
@@ -93,13 +96,3 @@ def _requests(api: APIRouter, gateway: Gateway) -> None:
         if not answer.cancellable(job):
             return told(answer.not_cancellable(job), 409)
         return told(answer.cancelled(await gateway.service.cancel(tenant, job.id)))
-
-
-def _position(gateway: Gateway, tenant: Tenant, job: Job) -> int | None:
-    """How many are before it: as the scheduler says, else of the tenant's own."""
-    if job.state is not State.QUEUED:
-        return None
-    if job.position is not None:
-        return max(job.position - 1, 0)
-    ours = gateway.service.jobs(tenant)
-    return sum(other.state is State.QUEUED and other.submit_time < job.submit_time for other in ours)

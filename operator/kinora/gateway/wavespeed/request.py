@@ -101,8 +101,11 @@ class _Choice:
     notes: tuple[str, ...] = ()
 
 
-def draft(asked: Prediction, model: str) -> Draft:
-    """The VideoJob's spec for the local model `model`. Raises InvalidInput for what cannot go together."""
+def draft(asked: Prediction, model: str, webhook: str = "") -> Draft:
+    """The VideoJob's spec for the local model `model`. `webhook`: the URL that is told of its end; empty: none.
+
+    Raises InvalidInput for what cannot go together.
+    """
     _refuse(asked)
     choice = _choice(asked)
     notes = [*choice.notes, *unknown_notes(asked)]
@@ -131,6 +134,7 @@ def draft(asked: Prediction, model: str) -> Draft:
         "inputs": inputs,
         "parameters": compact(parameters),
         "output": {"width": width, "height": height},
+        "webhook": {"url": webhook} if webhook else None,
     }
     return Draft(compact(spec), tuple(notes))
 

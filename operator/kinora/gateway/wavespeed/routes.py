@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from contextlib import suppress
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from kinora.gateway.bodies import documented, links, read_json, submitted, told
+from kinora.gateway.bodies import documented, incoming, links, read_json, submitted, told
 from kinora.gateway.context import Dialect, Gateway
-from kinora.gateway.errors import GatewayError, ModelNotFound, NotFound
+from kinora.gateway.errors import GatewayError, InvalidInput, ModelNotFound, NotFound
 from kinora.gateway.jobs import Job
 from kinora.gateway.mapping import parse, shown
+from kinora.gateway.multipart import parts
 from kinora.gateway.tenants import Tenant
 from kinora.gateway.wavespeed import answer, errors, listing, uploads
 from kinora.gateway.wavespeed.request import MODEL, Prediction, draft, model_of
 
 NAME: Final = "wavespeed"
 PREFIX: Final = "/api/v3"
+BINARY: Final = "/media/upload/binary"
+_FILE: Final = {"type": "object", "properties": {"file": {"type": "string", "format": "binary"}}, "required": ["file"]}
+_FORM: Final = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FILE}}}}
 #: How long a request in sync mode is kept open; then it is answered 5004, and the job goes on.
 SYNC_SECONDS = 300.0
-_LOOK: Final = 5.0  # seconds after which a request that is kept open looks whether its client is still there
+_LOOK: Final = 0.25  # seconds between two looks of a request that is kept open
 
 
 def router(gateway: Gateway) -> APIRouter:
@@ -39,7 +44,7 @@ def render(error: GatewayError, _request: Request) -> Response:
     return told(errors.fault(error), error.status)
 
 
-DIALECT: Final = Dialect(NAME, (PREFIX,), router, render)
+DIALECT: Final = Dialect(NAME, (PREFIX,), router, render, streamed=(PREFIX + BINARY,))
 
 
 class _Shell:
@@ -56,20 +61,18 @@ class _Shell:
         return answer.prediction(job, url=self.result_url(request, job), links=found)
 
     async def ended(self, request: Request, tenant: Tenant, job: Job) -> Job:
-        """The job when it has ended, when the bound is reached, or when nobody waits any more."""
-        service = self.gateway.service
-        try:
-            async with asyncio.timeout(SYNC_SECONDS), service.changes(tenant) as changes:
-                job = await service.job(tenant, job.id)
-                while not job.state.finished and not await request.is_disconnected():
-                    try:
-                        changed = await asyncio.wait_for(changes.get(), _LOOK)
-                    except TimeoutError:
-                        continue
-                    if changed is None or changed.id == job.id:
-                        job = await service.job(tenant, job.id)
-        except TimeoutError:
-            pass
+        """The job when it has ended, when the bound is reached, or when the client or this process goes.
+
+        The cache is looked at: a queue of changes for each request that is kept open would cost more than it saves.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + SYNC_SECONDS
+        while not job.state.finished and loop.time() < deadline:
+            if self.gateway.draining.is_set() or await request.is_disconnected():
+                break
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.gateway.draining.wait(), min(_LOOK, deadline - loop.time()))
+            job = await self.gateway.service.job(tenant, job.id)
         return job
 
 
@@ -77,15 +80,18 @@ def _submit(api: APIRouter, shell: _Shell) -> None:
     gateway = shell.gateway
 
     @api.post("/{model:path}", openapi_extra=documented(Prediction), response_model=answer.Envelope)
-    async def submit(model: str, request: Request) -> Response:
-        """Make a prediction. With enable_sync_mode the answer waits for its end, up to a bound."""
+    async def submit(model: str, request: Request, webhook: Annotated[str, Query(max_length=2048)] = "") -> Response:
+        """Make a prediction. With enable_sync_mode the answer waits for its end, up to a bound.
+
+        `webhook`: whom to tell at the end.
+        """
         tenant = await gateway.tenant(request, NAME)
         model = model.rstrip("/")
         local = model_of(model, gateway.catalogue)
         if local is None:
             raise ModelNotFound("model", f"model is {shown(model)}; allowed: {MODEL}")
         asked = parse(Prediction, await read_json(request))
-        made = draft(asked, local)
+        made = draft(asked, local, webhook)
         note: dict[str, Any] = {"model": model, **({"notes": list(made.notes)} if made.notes else {})}
         job = await submitted(gateway, request, tenant, made, dialect=NAME, note=note, body=await request.body())
         if not asked.enable_sync_mode:
@@ -156,3 +162,14 @@ def _uploads(api: APIRouter, gateway: Gateway) -> None:
             request, tenant, filename=asked.filename, size=asked.size, content_type=asked.content_type
         )
         return told(uploads.ticketed(made.put_url, made.download_url))
+
+    @api.post(BINARY, openapi_extra=_FORM, response_model=uploads.Uploaded)
+    async def binary(request: Request) -> Response:
+        """One file as a form, as older releases of the package send it."""
+        tenant = await gateway.tenant(request, NAME)
+        async for part in parts(request.headers.get("content-type", ""), incoming(request)):
+            if part.name == "file" and part.filename is not None:
+                name = part.filename or "file"
+                made, url = await gateway.files.put_shown(request, tenant, part.chunks(), filename=name)
+                return told(uploads.uploaded(made.content_type, url, name, made.bytes))
+        raise InvalidInput("file", "file is not set; allowed: one file, as multipart/form-data")

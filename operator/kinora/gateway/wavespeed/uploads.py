@@ -1,4 +1,4 @@
-"""The request for a place to upload to, and its answer. Pure; the place itself is the gateway's files'."""
+"""Uploads: the request for a place to put a file, and the answers. Pure; the place itself is the gateway's files'."""
 
 from __future__ import annotations
 
@@ -38,6 +38,32 @@ class Ticketed(BaseModel):
     code: int = 200
     message: str = "success"
     data: Ticket
+
+
+class Stored(BaseModel):
+    """A file that came as a form. `type`: image, video, audio or file, by its first bytes."""
+
+    type: Literal["image", "video", "audio", "file"]
+    download_url: str
+    filename: str
+    size: int
+
+
+class Uploaded(BaseModel):
+    """The answer around it."""
+
+    code: int = 200
+    message: str = "success"
+    data: Stored
+
+
+def uploaded(content_type: str, download_url: str, filename: str, size: int) -> Uploaded:
+    """The answer to a file that came as a form."""
+    kind = content_type.partition("/")[0]
+    shown = kind if kind in ("image", "video", "audio") else "file"
+    return Uploaded(
+        data=Stored.model_validate({"type": shown, "download_url": download_url, "filename": filename, "size": size})
+    )
 
 
 def ticketed(put_url: str, download_url: str) -> Ticketed:
