@@ -18,7 +18,6 @@ from bench.scale.load import Load
 from bench.scale.measure import cpu_seconds, operator_requests, server_requests
 from bench.scale.settle import counting, first_bind, settling, until_calm, until_idle, version
 from bench.scale.world import World
-from kinora.kube.resources import VIDEOJOB
 
 Object = dict[str, Any]
 _CALM_SECONDS = 60.0  # that a new process has to say all that it has to say
@@ -92,12 +91,9 @@ async def finished_memory(world: World, sample: Object, count: int, seconds: flo
     """The operator's memory beside many finished jobs, after a fresh start."""
     began = time.monotonic()
     await world.operator.stop()
-    world.progress = lambda: "filling etcd with finished jobs"
     try:
-        async with asyncio.timeout(seconds), Etcd(world.state) as etcd:
-            made = await etcd.put(_copies(sample, world.namespace, count))
+        made = await fill(world, sample, count, began + seconds)
         filled = time.monotonic() - began
-        await _until_listed(world, count, began + seconds)
         world.progress = lambda: "the operator starts"
         await world.operator.start(world.client)
         await world.operator.until_ready()
@@ -131,9 +127,14 @@ def _copies(sample: Object, namespace: str, count: int) -> Iterator[Object]:
         yield job
 
 
-async def _until_listed(world: World, count: int, deadline: float) -> None:
-    """The API server's watch cache has taken them all in: nothing that is measured waits for it."""
-    page = await world.client.list_page(VIDEOJOB, world.namespace, limit=1)
-    while 1 + int(page["metadata"].get("remainingItemCount") or 0) < count and time.monotonic() < deadline:
-        await asyncio.sleep(0.5)
-        page = await world.client.list_page(VIDEOJOB, world.namespace, limit=1)
+async def fill(world: World, sample: Object, count: int, deadline: float) -> int:
+    """So many copies of a job into etcd, and into the API server's watch cache, for which every list waits."""
+    phase = sample["status"]["phase"]
+    async with counting(world, f"status.phase={phase}") as (seen,):
+        world.progress = lambda: f"{seen.counts['ADDED']} of {count} jobs have come through etcd"
+        async with asyncio.timeout_at(asyncio.get_running_loop().time() + deadline - time.monotonic()):
+            async with Etcd(world.state) as etcd:
+                made = await etcd.put(_copies(sample, world.namespace, count))
+            while seen.counts["ADDED"] < count:  # noqa: ASYNC110 - no event of this process
+                await asyncio.sleep(0.2)
+    return made
