@@ -14,10 +14,11 @@ from contextlib import suppress
 from typing import Any
 
 from bench.scale.etcd import Etcd
-from bench.scale.load import Load
+from bench.scale.load import Load, job_body
 from bench.scale.measure import cpu_seconds, operator_requests, server_requests
 from bench.scale.settle import counting, first_bind, settling, until_calm, until_idle, version
 from bench.scale.world import World
+from kinora.kube.resources import VIDEOJOB
 
 Object = dict[str, Any]
 _CALM_SECONDS = 60.0  # that a new process has to say all that it has to say
@@ -129,12 +130,24 @@ def _copies(sample: Object, namespace: str, count: int) -> Iterator[Object]:
 
 async def fill(world: World, sample: Object, count: int, deadline: float) -> int:
     """So many copies of a job into etcd, and into the API server's watch cache, for which every list waits."""
-    phase = sample["status"]["phase"]
-    async with counting(world, f"status.phase={phase}") as (seen,):
-        world.progress = lambda: f"{seen.counts['ADDED']} of {count} jobs have come through etcd"
-        async with asyncio.timeout_at(asyncio.get_running_loop().time() + deadline - time.monotonic()):
-            async with Etcd(world.state) as etcd:
-                made = await etcd.put(_copies(sample, world.namespace, count))
-            while seen.counts["ADDED"] < count:  # noqa: ASYNC110 - no event of this process
-                await asyncio.sleep(0.2)
+    world.progress = lambda: f"{count} jobs go into etcd"
+    async with asyncio.timeout_at(asyncio.get_running_loop().time() + deadline - time.monotonic()):
+        async with Etcd(world.state) as etcd:
+            made = await etcd.put(_copies(sample, world.namespace, count))
+        await _until_watched(world)
     return made
+
+
+async def _until_watched(world: World) -> None:
+    """Whatever was written until now is in the watch cache: it has passed on what is written after that."""
+    world.progress = lambda: "the API server takes in what is in etcd"
+    body = job_body("after-all-others")
+    body["spec"]["suspend"] = True
+    namespace = world.plain_namespace
+    since = (await world.client.list_page(VIDEOJOB, namespace, limit=1))["metadata"]["resourceVersion"]
+    made = await world.client.create(VIDEOJOB, namespace, body)
+    selector = f"metadata.name={made['metadata']['name']}"
+    async for event in world.client.stream(VIDEOJOB, namespace, resource_version=since, field_selector=selector):
+        if event["type"] == "ADDED":
+            break
+    await world.client.delete(VIDEOJOB, namespace, made["metadata"]["name"])
