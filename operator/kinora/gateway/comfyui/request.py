@@ -152,13 +152,13 @@ def submission(
 
 
 def _with_files(graph: Graph, files: Mapping[str, File]) -> tuple[Graph, list[dict[str, Any]]]:
-    """The graph with one plain name a file ("a.png [input]" is a.png), and spec.workflow.files."""
-    used = {name: files[name] for name in sorted(file_names(graph)) if name in files}
-    plain = {name: _plain(name) for name in used}
+    """The graph with one spelling of each file's name ("a//b.png" is a/b.png), and spec.workflow.files."""
+    plain = {name: _plain(name) for name in sorted(file_names(graph)) if name in files}
     declared: dict[str, dict[str, Any]] = {}
-    for name, file in used.items():
-        entry = {"name": plain[name], "source": dict(file.source)}
-        declared.setdefault(plain[name], entry | ({"sha256": file.sha256} if file.sha256 else {}))
+    for name, spelt in plain.items():
+        file = files[name]
+        pin = {"sha256": file.sha256} if file.sha256 else {}
+        declared[spelt] = {"name": spelt, "source": dict(file.source), **pin}
     if len(declared) > _MAX_FILES:
         raise refused("too_many_files", "The prompt reads too many files", f"{len(declared)}; allowed: {_MAX_FILES}")
     renamed = {
@@ -175,5 +175,6 @@ def _renamed(node: Mapping[str, Any], name: str, value: Any, plain: Mapping[str,
 
 
 def _plain(name: str) -> str:
-    kind, path = place_of(name) or ("input", name)
-    return path if kind == "input" else f"{kind}/{path}"
+    """The name in one spelling; a type behind it stays, since /history shows a graph that can be sent again."""
+    path, kind = annotated(name)
+    return upload_path("", path) + (f" [{kind}]" if kind else "")

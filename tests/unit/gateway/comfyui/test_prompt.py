@@ -168,20 +168,30 @@ def with_photo(name: str) -> Graph:
     return graph
 
 
-@pytest.mark.parametrize("name", ["photo.png", "photo.png [input]", "some/where/照片 (1).png"])
-def test_an_uploaded_file_is_pinned(name: str) -> None:
-    plain = name.removesuffix(" [input]")
+@pytest.mark.parametrize(
+    ("name", "spelt"),
+    [
+        ("photo.png", "photo.png"),
+        ("photo.png [input]", "photo.png [input]"),
+        ("some/where/照片 (1).png", "some/where/照片 (1).png"),
+        ("./some//photo.png", "some/photo.png"),
+        (f"clip_{ID}_00001.mp4 [output]", f"clip_{ID}_00001.mp4 [output]"),
+    ],
+)
+def test_a_file_is_pinned_and_the_graph_can_be_sent_again(name: str, spelt: str) -> None:
     made, _ = submitted(with_photo(name), files={name: PHOTO})
-    assert made.spec["workflow"]["files"] == [{"name": plain, "source": PHOTO.source, "sha256": PHOTO.sha256}]
-    assert graph_of(made)["50"]["inputs"] == {"image": plain, "upload": "image"}
+    assert made.spec["workflow"]["files"] == [{"name": spelt, "source": PHOTO.source, "sha256": PHOTO.sha256}]
+    assert graph_of(made)["50"]["inputs"] == {"image": spelt, "upload": "image"}
+    again, _ = submitted(graph_of(made), files={spelt: PHOTO})
+    assert again.spec == made.spec
 
 
 def test_one_file_under_two_spellings_is_one_file() -> None:
-    graph = with_photo("photo.png")
-    graph["51"] = node("LoadImage", image="photo.png [input]")
+    graph = with_photo("a/photo.png")
+    graph["51"] = node("LoadImage", image="a//photo.png")
     graph["52"] = node("PreviewImage", images=["51", 0])
-    made, _ = submitted(graph, files={"photo.png": PHOTO, "photo.png [input]": PHOTO})
-    assert [file["name"] for file in made.spec["workflow"]["files"]] == ["photo.png"]
+    made, _ = submitted(graph, files={"a/photo.png": PHOTO, "a//photo.png": PHOTO})
+    assert [file["name"] for file in made.spec["workflow"]["files"]] == ["a/photo.png"]
 
 
 def test_a_file_that_nobody_uploaded() -> None:
