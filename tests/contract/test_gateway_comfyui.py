@@ -20,9 +20,9 @@ from kinora.gateway.comfyui.errors import PromptRefused, body_of
 from kinora.gateway.comfyui.install import system_stats
 from kinora.gateway.comfyui.judge import judge
 from kinora.gateway.comfyui.messages import Follow
-from kinora.gateway.comfyui.request import File, asked, file_names, submission
+from kinora.gateway.comfyui.request import File, asked, file_names
 from kinora.gateway.jobs import Job
-from unit.gateway.comfyui.made import ENDED, I2V, STARTED, artifact, job, server, servers
+from unit.gateway.comfyui.made import ENDED, I2V, STARTED, admitted, artifact, job, server, servers
 
 Object = dict[str, Any]
 SERVERS = (server(), server("i2v", I2V))
@@ -50,9 +50,9 @@ def answer(request: Object) -> Object:
     try:
         one = asked(json.dumps(request).encode())
         names = file_names(one.graph)
+        files = {name: File({"upload": f"0123456789/a{index}"}) for index, name in enumerate(names)}
         judged = judge(one.graph, servers(*SERVERS), names)
-        files = {name: File({"upload": f"0123456789/{index}"}) for index, name in enumerate(names)}
-        _, number = submission(one, judged, files, now=1, body=b"")
+        _, number = admitted(one, *SERVERS, files=files)
     except PromptRefused as error:
         return {"status": 400, "response": body_of(error)}
     return {

@@ -234,3 +234,19 @@ async def test_what_keeps_a_lease_from_being_taken_is_told(kube: KubeClient) -> 
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_holder_ends_when_it_is_told_to_whatever_it_hears_in_that_moment(
+    kube: KubeClient, namespace: str, turns: int
+) -> None:
+    """News and the end come within a few turns of the loop."""
+    lease = LeaseHolder(kube, namespace, NAME, "a")
+    task = asyncio.create_task(lease.run())
+    await held(lease)
+    lease._news.set()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait({task}, timeout=2)
+    assert task.done()

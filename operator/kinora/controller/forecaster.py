@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from kinora.api.transitions import is_assigned, parse_time, rfc3339
+from kinora.controller.binder import Binder
 from kinora.controller.executor import Executor, StaleError
 from kinora.controller.gather import Gatherer
 from kinora.controller.metrics import Metrics
@@ -51,19 +52,21 @@ def worth_telling(told: Object | None, new: Forecast, now: float) -> bool:
 class Forecaster:
     """Runs beside the workers, until cancelled."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - the operator's parts
         self,
         store: Store,
         gatherer: Gatherer,
         executor: Executor,
         metrics: Metrics,
         take: Callable[[Object], None],
+        binder: Binder,
     ) -> None:
         self._store = store
         self._gatherer = gatherer
         self._executor = executor
         self._metrics = metrics
         self._take = take
+        self._binder = binder
         self._written: dict[str, float] = {}  # job key -> loop time of the last write
 
     async def run(self) -> None:
@@ -91,7 +94,7 @@ class Forecaster:
     async def _tell(self, key: str, new: Forecast, now: float) -> bool:
         job = self._store.jobs.get(key)
         status = (job or {}).get("status") or {}
-        if job is None or is_assigned(status) or status.get("phase") != "Queued":
+        if job is None or is_assigned(status) or status.get("phase") != "Queued" or self._binder.is_moving(key):
             return False
         loop_now = asyncio.get_running_loop().time()
         recently = loop_now - self._written.get(key, -EVERY) < EVERY
@@ -99,13 +102,14 @@ class Forecaster:
             return False
         start = None if new.start is None else rfc3339(dt.datetime.fromtimestamp(new.start, dt.UTC))
         patch = {"queue": {"position": new.position, "estimatedStartTime": start}}
-        try:
-            written = await self._executor.patch_status(VIDEOJOB, job, patch)
-        except StaleError:
-            return False  # it has moved on; the next round looks again
-        self._written[key] = loop_now
-        if written is not None:
-            self._take(written)
+        with self._binder.writing(key):
+            try:
+                written = await self._executor.patch_status(VIDEOJOB, job, patch)
+            except StaleError:
+                return False  # it has moved on; the next round looks again
+            self._written[key] = loop_now
+            if written is not None:
+                self._take(written)
         return True
 
     def started(self, before: Object, now: float) -> None:

@@ -182,7 +182,8 @@ async def _resync(operator: Operator, client: KubeClient, settings: Settings, no
         if pause == settings.resync_seconds or not operator.store.ready.is_set():
             operator.look_at_everything()
         try:
-            await asyncio.wait_for(now.wait(), pause)
+            async with asyncio.timeout(pause):
+                await now.wait()
         except TimeoutError:
             pause = settings.resync_seconds
             continue
@@ -224,7 +225,7 @@ async def _expire(operator: Operator, client: KubeClient, settings: Settings, le
     """Look for finished jobs to delete, from when this process leads."""
     await leader.leading.wait()
     while True:
-        await search(client, settings.namespaces or (None,), operator.expire)
+        await search(client, settings.namespaces or (None,), operator.afterwards.expire)
         await asyncio.sleep(SEARCH_SECONDS)
 
 

@@ -16,13 +16,11 @@ from dataclasses import replace
 from typing import Any
 
 from kinora.api.names import MODELSERVERS, VIDEOJOBS, key
-from kinora.api.reasons import Phase
-from kinora.api.transitions import is_assigned, is_finished, parse_time, phase_of
+from kinora.api.transitions import is_assigned, is_finished
 from kinora.api.videojob import Preset
-from kinora.api.webhooks import keeps_job
 from kinora.catalogue.load import Catalogue
+from kinora.controller.afterwards import Afterwards
 from kinora.controller.binder import Binder
-from kinora.controller.ended import SEARCH_SECONDS
 from kinora.controller.executor import Executor, StaleError
 from kinora.controller.forecaster import Forecaster
 from kinora.controller.gather import Gatherer, has_news_of_presets, server_of
@@ -38,8 +36,6 @@ from kinora.controller.stager import decide as stager_decide
 from kinora.controller.store import Cache, Store
 from kinora.controller.usage import UsageKeeper
 from kinora.controller.videojob import decide as job_decide
-from kinora.controller.videojob.check import Accepted
-from kinora.controller.videojob.decide import end_note
 from kinora.kube.client import ApiError, KubeClient, UnreachableError
 from kinora.kube.queue import WorkQueue
 from kinora.kube.resources import CONFIGMAP, MODELSERVER, POD, VIDEOJOB
@@ -49,10 +45,8 @@ Object = dict[str, Any]
 Key = tuple[str, str]
 
 _WRITTEN = {"job": VIDEOJOBS, "server": MODELSERVERS}  # kinds whose own writes come back by the watch
-OBSERVED_LIMIT = 4096
 SERVER_DELAY = 0.2  # seconds: many pods and jobs change together; a ModelServer is looked at once for all of them
 WORKFLOW_SECONDS = 5.0  # between two looks for a ConfigMap that is not there
-LEFT_SECONDS = 2.0  # after a job left the selection of unfinished ones, until it is read: its end may be seen first
 HEAD_START = 0.5  # seconds that a new leader's binds have before everything else
 
 
@@ -87,7 +81,13 @@ class Operator:
             bound_to=self._note_bind,
         )
         self.usage = UsageKeeper(client, self._gatherer.ledger, settings.ledger, self._gatherer.spots)
-        self.forecaster = Forecaster(self.store, self._gatherer, self._executor, self.metrics, self._take_job)
+        self.afterwards = Afterwards(
+            self.store, self._gatherer, self._executor, self.metrics, self.usage, self._queue, client, settings,
+            take=self._take_job,
+        )  # fmt: skip
+        self.forecaster = Forecaster(
+            self.store, self._gatherer, self._executor, self.metrics, self._take_job, self._binder
+        )
         self._planner = Planner(self.store, self._gatherer, self._binder, self.models, settings, self.metrics)
         self.metrics.inventory.queued_keys = lambda: len(self._queue)
         self.metrics.inventory.spot_life = lambda name, pool: self._gatherer.spots.life(name, pool, time.time())
@@ -96,8 +96,6 @@ class Operator:
         self._pace = Pace()
         self._staged: dict[str, frozenset[str]] = {}  # namespace -> ModelServers whose stagers' children were made
         self._fast: dict[str, str] = {}  # what pods (by UID) said last of preset Fast
-        self._ends: dict[str, Object] = {}  # jobs as they ended, until they are counted
-        self._observed: dict[str, None] = {}  # UIDs of the last finished jobs that were counted
         self.caches: dict[str, Cache] = {
             "job": self.store.jobs,
             "server": self.store.servers,
@@ -119,9 +117,7 @@ class Operator:
         if event_type == "DELETED":
             cache.remove(obj)
             if kind == "job":
-                self._gatherer.forget(obj)
-                if obj["metadata"]["uid"] not in self._observed:  # else its end is known
-                    self._queue.add(("finished", key(obj)), LEFT_SECONDS)
+                self.afterwards.left(obj)
         elif kind == "job":
             self._take_job(obj)
         else:
@@ -130,12 +126,7 @@ class Operator:
     def deliver_end(self, job: Object) -> None:
         """A job as it ended, by a watch of those."""
         self.store.jobs.remove(job)
-        self._ended(job)
-
-    def _ended(self, job: Object) -> None:
-        if self._queue.is_open:
-            self._ends[key(job)] = job
-            self._queue.add(("finished", key(job)))
+        self.afterwards.ended(job)
 
     def replace_model_maps(self, maps: list[Object]) -> None:
         """A full list of the ConfigMaps with models."""
@@ -173,7 +164,7 @@ class Operator:
     def _take_job(self, job: Object) -> None:
         if is_finished(job.get("status") or {}):
             self.store.jobs.remove(job)
-            self._ended(job)
+            self.afterwards.ended(job)
         else:
             self.store.jobs.apply(job)
 
@@ -263,7 +254,7 @@ class Operator:
     def stand_by(self) -> None:
         """Keep the store warm and decide nothing; what is being carried out goes on."""
         self._queue.close()
-        self._ends.clear()
+        self.afterwards.ends.clear()
 
     def take_over(self) -> None:
         """Decide from now on: bind what idle pods can take, then look at every object that is known.
@@ -330,6 +321,9 @@ class Operator:
             finally:
                 self.metrics.reconcile_seconds.labels(item[0]).observe(self.store.now() - began)
                 self._queue.done(item, failed=failed)
+            # A decision that has nothing to write waits for nothing: without this a long queue would be gone through
+            # in one go, for seconds in which no renewal of the Lease is sent and no event is taken in.
+            await asyncio.sleep(0)
 
     async def _handle(self, kind: str, name: str) -> None:
         if kind == "job":
@@ -343,11 +337,9 @@ class Operator:
         elif kind == "stager":
             await self._reconcile_stagers(name)
         elif kind == "finished":
-            await self._finished(name)
+            await self.afterwards.look(name)
         else:
-            job = await self._client.find(VIDEOJOB, *name.split("/", 1))
-            if job is not None and is_finished(job.get("status") or {}):
-                await self.expire(job)
+            await self.afterwards.look_at_expired(name)
 
     async def _refresh(self, item: Key) -> None:
         """A stale write: read the object as it is now and look again."""
@@ -373,15 +365,15 @@ class Operator:
         if self._binder.is_moving(name):  # a second write would only lose against that one
             self._queue.add(("job", name), SERVER_DELAY)
             return
-        snapshot = self._gatherer.job(entry, dt.datetime.now(dt.UTC))
-        plan = job_decide.decide(snapshot)
+        job = entry.obj
+        plan = job_decide.decide(self._gatherer.job(entry, dt.datetime.now(dt.UTC)))
         with self._binder.writing(name):  # a bind that waits for it finds the job as it was written
-            written = await self._executor.run(VIDEOJOB, entry.obj, plan)
+            written = await self._executor.run(VIDEOJOB, job, plan)
             if written is not None:
                 if is_finished(written["status"]):
-                    self._observe_finished(written)
-                elif is_assigned(entry.obj.get("status") or {}):
-                    self.metrics.observe_requeued(entry.obj, written, self._model_of(entry.obj))
+                    self.afterwards.observe(written)
+                elif is_assigned(job.get("status") or {}):
+                    self.metrics.observe_requeued(job, written, self.afterwards.model_of(job))
                 self._take_job(written)
         if plan.requeue_after is not None:
             self._queue.add(("job", name), plan.requeue_after)
@@ -450,40 +442,6 @@ class Operator:
         await self._executor.children(plan)
         self._staged[namespace] = owners
 
-    # --- after the end --------------------------------------------------------------------------------------------
-
-    async def _finished(self, name: str) -> None:
-        """A job ended; or it left the selection of unfinished ones, and was not seen to end: it is looked at then."""
-        namespace, _, short = name.partition("/")
-        job = self._ends.pop(name, None) or await self._client.find(VIDEOJOB, namespace, short)
-        if job is None:
-            return
-        if not is_finished(job.get("status") or {}):
-            self._take_job(job)
-            return
-        if self._observe_finished(job) and phase_of(job["status"]) != Phase.SUCCEEDED:
-            await self._executor.note(job, end_note(job["status"]))  # its agent wrote the end, and records no events
-        await self.expire(job)
-
-    def _observe_finished(self, job: Object) -> bool:
-        """Count it once (an end that this process wrote is told by its answer and by the watch); whether it is new."""
-        uid = job["metadata"]["uid"]
-        if uid in self._observed:
-            return False
-        self._observed[uid] = None
-        if len(self._observed) > OBSERVED_LIMIT:
-            del self._observed[next(iter(self._observed))]
-        self.metrics.observe_finished(job, self._model_of(job))
-        self._learn(job)
-        self._gatherer.forget(job)
-        return True
-
-    def _model_of(self, job: Object) -> str:
-        """The name of the job's model, for metrics."""
-        verdict = self._gatherer.verdict(job)
-        told = ((job.get("status") or {}).get("resolved") or {}).get("model") or ""  # a workflow is not read again
-        return verdict.model if isinstance(verdict, Accepted) else self.metrics.inventory.known(str(told))
-
     def _note_bind(self, job: Object, bind: Bind) -> None:
         """Charge the job's queue, and hold what it was told against what came."""
         now = time.time()
@@ -492,30 +450,3 @@ class Operator:
             seconds = self._gatherer.learning.speed(server, bind.pod.pool).rate.seconds(work_of(job))
             self.usage.bound(job, seconds, now)
         self.forecaster.started(job, now)
-
-    def _learn(self, job: Object) -> None:
-        """What an ended job tells of its server's speed, and of what its queue used."""
-        status = job.get("status") or {}
-        assignment = status.get("assignment") or {}
-        pod = self.store.pods_by_uid.get(assignment.get("podUID", ""))
-        server = self.store.servers.get(server_of(pod)) if pod is not None else None
-        self.usage.ended(job, time.time())
-        if server is not None and phase_of(status) == Phase.SUCCEEDED:
-            self._gatherer.learning.ended(server, job)
-
-    async def expire(self, job: Object) -> None:
-        """Delete a finished job whose ttlSecondsAfterFinished is over, or look again when it will be."""
-        ttl = job["spec"].get("ttlSecondsAfterFinished")
-        ended = (job.get("status") or {}).get("completionTime")
-        if ttl is None or not ended:
-            return
-        left = ttl - (dt.datetime.now(dt.UTC) - parse_time(ended)).total_seconds()
-        metadata = job["metadata"]
-        if left > 0:
-            if left <= SEARCH_SECONDS * 2:  # later ones are found again by a search
-                self._queue.add(("expire", key(job)), left)
-            return
-        if self._settings.webhooks and keeps_job(job, dt.datetime.now(dt.UTC)):
-            return  # a later resync finds it again
-        if await self._client.delete(VIDEOJOB, metadata["namespace"], metadata["name"], uid=metadata["uid"]):
-            log.info("deleted %s %s: its ttlSecondsAfterFinished is over", VIDEOJOBS, key(job))

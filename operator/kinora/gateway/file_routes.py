@@ -45,7 +45,8 @@ def router(gateway: Gateway) -> APIRouter:
 
 
 def _reading(api: APIRouter, gateway: Gateway, files: Files) -> None:
-    @api.api_route("/artifacts/{filename}", methods=["GET", "HEAD"], responses=_BYTES, response_class=Response)
+    @api.head("/artifacts/{filename}", include_in_schema=False)
+    @api.get("/artifacts/{filename}", responses=_BYTES, response_class=Response)
     async def artifact(request: Request, filename: str, token: Token = "") -> Response:
         """A finished output, whole or a range."""
         grant = await _opened(files, token, Kind.ARTIFACT)
@@ -54,7 +55,8 @@ def _reading(api: APIRouter, gateway: Gateway, files: Files) -> None:
         job = await gateway.service.job(tenant, str(grant.what[0]))
         return await files.artifact_response(request, tenant, job, int(grant.what[1]), filename=filename)
 
-    @api.api_route("/uploads/{filename}", methods=["GET", "HEAD"], responses=_BYTES, response_class=Response)
+    @api.head("/uploads/{filename}", include_in_schema=False)
+    @api.get("/uploads/{filename}", responses=_BYTES, response_class=Response)
     async def upload(request: Request, filename: str, token: Token = "") -> Response:
         """An uploaded file, whole or a range."""
         grant = await _opened(files, token, Kind.UPLOAD)

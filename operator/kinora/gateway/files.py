@@ -24,7 +24,7 @@ from kinora.gateway.jobs import Job
 from kinora.gateway.links import Grant, Kind
 from kinora.gateway.service import Service
 from kinora.gateway.settings import Retention
-from kinora.gateway.stores import Stores, split
+from kinora.gateway.stores import Stores, told
 from kinora.gateway.tenants import Tenant
 from kinora.kube.client import ApiError, UnreachableError
 from kinora.kube.secret_keys import SecretKeyError, SecretKeys
@@ -40,6 +40,7 @@ TICKETS: Final = "tickets"  # the scope of names of files that come by ticket: <
 OSS: Final = "oss://"
 _OSS_FOLDER: Final = "kinora"
 _MAX_LINK: Final = 2048  # characters
+_UNBOUNDED: Final = 1 << 48  # of a copy between a tenant's own stores: the first one has counted it
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,13 +213,15 @@ class Files:
     async def put(
         self, tenant: Tenant, chunks: AsyncIterator[bytes], *, max_bytes: int | None = None, name: str | None = None
     ) -> Upload:
-        """Stream a file into the tenant's store; with `name`, point that name at it. TooLarge, Unavailable.
+        """Stream a file into the tenant's stores; with `name`, point that name at it. TooLarge, Unavailable.
 
         Whatever `chunks` raises comes through, and leaves nothing.
         """
         limits = tenant.limits
         most = min(limits.upload_bytes, max_bytes if max_bytes is not None else limits.upload_bytes)
         upload = await self._stored(tenant, chunks, most, limits.upload_quota_bytes)
+        if len(self.stores.roots(tenant)) > 1:
+            await self.renew(tenant, upload.key)
         if name is not None:
             await self.put_name(tenant, name, upload)
         return upload
@@ -263,8 +266,31 @@ class Files:
         return Upload(made.key, made.sha256, made.bytes, sniff.content_type(bytes(head)))
 
     async def renew(self, tenant: Tenant, key: str) -> int:
-        """Count an upload of the tenant as used now; its bytes. NotFound."""
-        return (await self._find(tenant, key))[1]
+        """Count an upload as used now, and have it in every store of the namespace; its bytes. NotFound, Unavailable.
+
+        Which store a job's inputs come from follows from the job's UID, which is not known before it is made.
+        """
+        root, size = await self._find(tenant, key)
+        for other in self.stores.roots(tenant):
+            if other != root:
+                await self._copied(tenant, key, root, other)
+        return size
+
+    async def _copied(self, tenant: Tenant, key: str, root: str, other: str) -> None:
+        """Have an upload in another store of the same namespace too, unless it is there."""
+        digest, _, sha256 = key.partition("/")
+        with suppress(NotFound):
+            await self.stores.ask(tenant.namespace, other, lambda store: store.renew(digest, sha256))
+            return
+        store = await self.stores.client(tenant.namespace, root)
+        with told(tenant.namespace):
+            async with store.read(upload_key(tenant.namespace, key)) as reading:
+                chunks = reading.chunks
+                await self.stores.upload(
+                    tenant.namespace,
+                    other,
+                    lambda target: target.upload(digest, chunks, max_bytes=_UNBOUNDED, quota=_UNBOUNDED),
+                )
 
     async def _find(self, tenant: Tenant, key: str) -> tuple[str, int]:
         """The store that has an upload of the tenant, counted as used now, and its bytes. NotFound."""
@@ -347,7 +373,7 @@ class Files:
         artifact = next((one for one in job.artifacts if one.index == index), None)
         if artifact is None:
             raise NotFound(f"no artifact {index} of job {job.id}")
-        root, key = split(artifact.uri)
+        root, key = self.stores.place(tenant, artifact.uri)
         shown = Shown(filename or artifact.filename, artifact.content_type, artifact.sha256, redirect=True)
         return await delivered(self.stores, request, Place(tenant.namespace, root, key), shown)
 

@@ -195,7 +195,7 @@ class Parts:
     def __init__(self, settings: Settings, client: KubeClient) -> None:
         self.serving = False
         self.metrics = Metrics()
-        client.observe = self.metrics.observe_api
+        client.observe = self.metrics.api.request
         self._settings, self._client = settings, client
         self._jobs, self._servers, self._keys = Jobs(), Servers(), Keys()
         self._packaged, self._maps = load_catalogue(), dict[str, dict[str, Any]]()
@@ -233,7 +233,7 @@ class Parts:
 
     def webhooks(self, lease_client: KubeClient) -> Webhooks:
         """The part that delivers webhooks; its renewals have a client of their own."""
-        lease_client.observe = self.metrics.observe_api
+        lease_client.observe = self.metrics.api.request
         return Webhooks(
             Wiring(
                 client=self._client,
@@ -242,7 +242,7 @@ class Parts:
                 instance=self._settings.instance,
                 namespaces=self._settings.namespaces,
                 values=self._settings.values.webhooks,
-                metrics=WebhookMetrics(self.metrics.registry),
+                metrics=WebhookMetrics(self.metrics.book),
             )
         )
 

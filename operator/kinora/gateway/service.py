@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -50,7 +50,8 @@ class Submission:
 
     `spec`: VideoJob.spec in the API's names, without queue and ttlSecondsAfterFinished. `note`: what the dialect needs
     to answer later, at most 4 KiB of JSON. `id`: a client's own UUID. `body`: the request, by which repeats are known.
-    `retried`: the client says that it asks again.
+    `retried`: the client says that it asks again. `rewrite`: the caller's prompt -> the one to render, and what the
+    note is to say of it; as it costs something, it is asked for last, when nothing else stands in the way.
     """
 
     dialect: str
@@ -60,6 +61,7 @@ class Submission:
     idempotency_key: str | None = None
     body: bytes = b""
     retried: bool = False
+    rewrite: Callable[[str], Awaitable[tuple[str, Mapping[str, Any]]]] | None = None
 
 
 class Service:
@@ -85,6 +87,9 @@ class Service:
         spec = self._spec(tenant, submission)
         model = admit(spec, self.catalogue, self.servers(tenant))
         self._limit(tenant)
+        if submission.rewrite is not None:
+            prompt, note = await submission.rewrite(spec.get("prompt") or "")
+            spec, submission = {**spec, "prompt": prompt}, replace(submission, note={**submission.note, **note})
         id_ = self._id(tenant, submission)
         body = _object(tenant, submission, id_=id_, spec=spec, digest=digest, model=model.name)
         return await self._create(tenant, body, digest)

@@ -202,8 +202,9 @@ class LeaseHolder:
         if self._standing.renewed is None:
             spread = random.uniform(0.0, 0.2 * self._standing.terms.retry)  # noqa: S311 - no secret
         self._news.clear()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._news.wait(), max(0.0, until - steady()) + spread)
+        with suppress(TimeoutError):  # not wait_for: that of Python 3.11 may swallow a cancellation
+            async with asyncio.timeout(max(0.0, until - steady()) + spread):
+                await self._news.wait()
 
     async def _try(self, request: Awaitable[None]) -> None:
         """One request, with its limit: a connection that hangs must leave time for another before the deadline."""

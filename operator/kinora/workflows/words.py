@@ -42,6 +42,8 @@ def shown(value: Any) -> str:
 
 def printable(text: str) -> str:
     """The text with everything that does not print (controls, direction marks, surrogates) as an escape."""
+    if text.isprintable():
+        return text
     return "".join(one if one.isprintable() else f"\\u{ord(one):04x}" for one in text)
 
 

@@ -41,7 +41,7 @@ async def _loaded(
 ) -> tuple[Object, Course]:
     load = Load(world.client, world.namespace)
     await world.reports()
-    lag = WatchLag(world.client, world.namespace)
+    lag = WatchLag(world.client, world.plain_namespace)  # a job of its own, which no operator looks at
     ends = len(world.operator.ends)
     async with load.watching(), lag.measured():
         before_requests, before_waits = await server_requests(world.connection), await waited(world.connection)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from kinora.agent.agent import Agent, Parts
+from kinora.agent.main import store_of
 from kinora.agent.settings import Identity, Paths, Settings, Times
 from kinora.api import names, transitions
 from kinora.api.agentconfig import AgentConfig
@@ -28,7 +29,7 @@ from kinora.engine.supervisor_client import SupervisorClient
 from kinora.kube.client import ApiError, KubeClient
 from kinora.kube.config import Connection
 from kinora.kube.resources import POD, ROLE_BINDING, SERVICE_ACCOUNT, VIDEOJOB, Resource
-from kinora.storage.pvc import PvcStore
+from kinora.storage.opened import Mounts
 from kinora.weights.tiny import write_demo_weights
 
 Object = dict[str, Any]
@@ -56,6 +57,7 @@ class Bench:
     claims: list[str] = field(default_factory=lambda: ["media"])
     drain_seconds: int = 60
     times: Times = field(default_factory=lambda: Times(weights_missing=0.1, outcome=1.0, write_retry=0.05))
+    bucket: Object | None = None  # spec.artifacts.s3, where artifacts are in no folder
     agent: Agent | None = None
     api_port: int | None = None  # of a proxy that the agent goes through
     model: str = MODEL
@@ -72,7 +74,7 @@ class Bench:
             config=AgentConfig(
                 modelServerName=self.server,
                 model=self.model,
-                artifactClaim="artifacts",
+                **({"artifactS3": self.bucket} if self.bucket else {"artifactClaim": "artifacts"}),
                 inputClaims=self.claims,
                 drainSeconds=self.drain_seconds,
             ),
@@ -85,6 +87,7 @@ class Bench:
                 supervisor=str(self.root / "s.sock"),
             ),
             times=self.times,
+            mounts=Mounts(secret=self.root / "secret", scratch=self.root),
             engine_url=f"http://127.0.0.1:{self.port}",
         )
 
@@ -132,6 +135,7 @@ class Bench:
         async with (
             KubeClient(await self._login(), user_agent="kinora-agent") as client,
             ComfyClient(settings.engine_url) as engine,
+            store_of(settings) as store,
         ):
             self.agent = Agent(
                 Parts(
@@ -139,7 +143,7 @@ class Bench:
                     client=client,
                     engine=engine,
                     supervisor=SupervisorClient(settings.paths.supervisor),
-                    store=PvcStore(settings.paths.artifacts, "artifacts"),
+                    store=store,
                     model=model,
                 )
             )

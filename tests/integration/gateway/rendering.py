@@ -28,9 +28,17 @@ Object = dict[str, Any]
 
 @asynccontextmanager
 async def rendering(
-    house: House, start_operator: Callable[..., Awaitable[Any]], model: str, root: Path
+    house: House,
+    start_operator: Callable[..., Awaitable[Any]],
+    model: str,
+    root: Path,
+    *,
+    step_seconds: float = 0.0,
 ) -> AsyncIterator[Bench]:
-    """A ModelServer `renders` of the model with one pod that takes jobs. Its artifacts are the house's store."""
+    """A ModelServer `renders` of the model with one pod that takes jobs. Its artifacts are the house's store.
+
+    `step_seconds`: how long the engine samples a step.
+    """
     kube, namespace = house.kube, house.namespace
     await start_operator()
     await kube.create(MODELSERVER, namespace, model_server("renders", model))
@@ -42,7 +50,7 @@ async def rendering(
     await kube.patch(POD, namespace, pod["metadata"]["name"], running, subresource="status", content_type=STRATEGIC)
     staging = asyncio.create_task(_stager(kube, house.connection, namespace, house.store.root))
     try:
-        await bench.start_engine()
+        await bench.start_engine(step_seconds=step_seconds)
         await bench.start_agent()
         await bench.condition_when("EngineReady")
         yield bench

@@ -26,7 +26,6 @@ from kinora.gateway.webhooks.backlog import shard_of
 from kinora.gateway.webhooks.service import Webhooks, Wiring
 from kinora.kube.client import ApiError, KubeClient
 from kinora.kube.config import Connection
-from kinora.kube.election import Terms
 from kinora.kube.resources import EVENT, LEASE, ROLE_BINDING, SECRET, VIDEOJOB
 from kinora_cluster import Cluster
 from waiting import DEADLINE, job_status, video_job, wait_for
@@ -35,7 +34,6 @@ pytestmark = pytest.mark.integration
 Object = dict[str, Any]
 SYSTEM, ACCOUNT = "kinora-system", "kinora-gateway"
 SHARDS = 8  # of the chart: the account may read no other Leases
-TERMS = Terms(duration=2.0, renew=1.5, retry=0.4)
 Start = Callable[..., Awaitable["Replica"]]
 
 
@@ -90,7 +88,6 @@ async def start(gateway: KubeClient, namespace: str, monkeypatch: pytest.MonkeyP
                 namespaces=(namespace,),
                 values=WebhookValues.model_validate({"shards": SHARDS, "timeoutSeconds": 2, "allow": allow, **values}),
                 resolve=resolve,
-                terms=TERMS,
                 turn_seconds=turn_seconds,
             )
             replica = Replica(Webhooks(wiring))
@@ -287,15 +284,6 @@ async def test_a_destination_that_is_shut_is_said(
     assert "allowed: " in found["message"]
     event = await until_event(kube, namespace, "WebhookGivenUp" if state == "Failed" else "WebhookBlocked")
     assert found["message"] in event["note"]
-
-
-@pytest.mark.parametrize(
-    "url", ["ftp://x.example/", "https://user:word@x.example/", "x", "https:// x", "https://a\\b/"]
-)
-async def test_a_url_that_is_none_is_refused_when_it_is_applied(kube: KubeClient, namespace: str, url: str) -> None:
-    with pytest.raises(ApiError, match="url is none that is sent to; allowed: https:// or http:// URLs") as refused:
-        await kube.create(VIDEOJOB, namespace, video_job(webhook={"url": url}))
-    assert refused.value.status == 422
 
 
 async def test_a_gigabyte_of_an_answer_and_one_that_is_cut_are_answers(

@@ -45,10 +45,10 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 async def client_of(bench: StagerBench, session: aiohttp.ClientSession, index: int = 0) -> StoreClient:
     """The client of a stager's store, with the key that it has made; the store answers when this returns."""
-    secret = await wait_for(bench.kube, SECRET, bench.namespace, STORE_SECRET, lambda found: found is not None)
+    secret = await wait_for(bench.kube, SECRET, bench.namespace, STORE_SECRET, lambda found: found is not None, 60)
     url = f"http://127.0.0.1:{bench.store_ports[index]}"
     client = StoreClient(session, url, "pvc://artifacts/", keys_in(secret)[0])
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             try:
                 await client.usage(TENANT)

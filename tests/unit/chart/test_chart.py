@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from kinora.api.intake import claim_store
 from kinora.api.modelserver import ModelServerSpec
 from kinora.api.names import (
     AGENT_CLUSTER_ROLE,
@@ -549,7 +550,7 @@ def test_server_pods_are_held_to_the_same() -> None:
 
     spec = ModelServerSpec.model_validate(server()["spec"])
     made = desired_pod(server(), spec, SETTINGS, pool=pools_of(spec)[0], slot=0, incarnation=0)
-    stager = deployment("films", "videos", [server()], SETTINGS)["spec"]["template"]["spec"]
+    stager = deployment("films", claim_store("videos"), [server()], SETTINGS)["spec"]["template"]["spec"]
     assert stager["securityContext"]["runAsNonRoot"] is True
     assert stager["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     for container in [*made["spec"]["initContainers"], *made["spec"]["containers"], *stager["containers"]]:

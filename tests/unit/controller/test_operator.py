@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kinora.controller.operator import OBSERVED_LIMIT, Operator
+from kinora.controller.afterwards import OBSERVED_LIMIT
+from kinora.controller.operator import Operator
 from kinora.kube.client import KubeClient
 from kinora.kube.config import Connection
 from unit.controller.builders import SETTINGS, VACE, ago, catalogue, job
@@ -25,7 +26,7 @@ async def test_a_finished_job_is_counted_once_however_often_it_is_told(operator:
     """The answer of the operator's own write, and then the watch: a finished job leaves its selection."""
     ended = job({"phase": "Failed", "completionTime": ago(1)})
     for _ in range(3):
-        operator._observe_finished(ended)
+        operator.afterwards.observe(ended)
     assert finished(operator) == 1
 
 
@@ -34,8 +35,8 @@ async def test_what_was_counted_is_remembered_within_a_bound(operator: Operator)
         ended = job({"phase": "Failed", "completionTime": ago(1)})
         ended["metadata"]["uid"] = f"uid-{number}"
         ended["spec"]["model"] = "wan9"
-        operator._observe_finished(ended)
-    assert len(operator._observed) == OBSERVED_LIMIT
+        operator.afterwards.observe(ended)
+    assert len(operator.afterwards.observed) == OBSERVED_LIMIT
 
 
 async def test_a_finished_job_leaves_the_store_and_an_echo_does_not_bring_it_back(operator: Operator) -> None:
@@ -56,12 +57,12 @@ async def test_an_end_that_is_seen_is_counted_without_reading_the_job_again(oper
     ended["metadata"]["resourceVersion"] = "9"
     operator.deliver_end(ended)
     assert operator.store.jobs.entries == {}
-    await operator._finished("films/cat")
+    await operator.afterwards.look("films/cat")
     assert finished(operator, "Succeeded") == 1
-    assert operator._ends == {}
+    assert operator.afterwards.ends == {}
 
 
 async def test_a_standby_keeps_no_ends(operator: Operator) -> None:
     operator.stand_by()
     operator.deliver_end(job({"phase": "Succeeded", "completionTime": ago(1)}))
-    assert operator._ends == {}
+    assert operator.afterwards.ends == {}

@@ -105,17 +105,20 @@ def arrange(members: Sequence[Member], wish: Wish, now: float) -> Fleet:
     alive = [member for member in members if not member.terminating]
     rests = _rests(alive, wish, now)
     refused = {rest.pool for rest in rests}
-    stuck = [member for member in alive if member.pool in refused and member.pending_for is not None]
-    going = [member for member in alive if member.lost or member in stuck or (member.broken and not member.busy)]
-    rest = [member for member in alive if member not in going]
-    leaving = [member for member in rest if member.ending] + _surplus(rest, wish)
-    leaving += _outdated([member for member in rest if member not in leaving], wish)
-    going += [member for member in leaving if not member.busy]
+    stuck = {member.uid for member in alive if member.pool in refused and member.pending_for is not None}
+    going = [member for member in alive if member.lost or member.uid in stuck or (member.broken and not member.busy)]
     gone = {member.uid for member in going}
+    rest = [member for member in alive if member.uid not in gone]
+    leaving = [member for member in rest if member.ending] + _surplus(rest, wish)
+    leave = {member.uid for member in leaving}
+    outdated = _outdated([member for member in rest if member.uid not in leave], wish)
+    leave |= {member.uid for member in outdated}
+    going += [member for member in (*leaving, *outdated) if not member.busy]
+    gone |= {member.uid for member in going}
     kept = tuple(member for member in rest if member.uid not in gone)
     missing = max(0, wish.replicas - _held(members, kept, gone, wish))
     starts, blocked = _starts(members, wish, refused, missing, now)
-    cordoned = frozenset(member.uid for member in rest if member in leaving or member.notice) | gone
+    cordoned = frozenset(member.uid for member in rest if member.uid in leave or member.notice) | gone
     return Fleet(kept, tuple(going), cordoned, starts, rests, blocked)
 
 

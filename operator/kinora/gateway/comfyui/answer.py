@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import os.path
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
 from kinora.engine import wire
 from kinora.engine.contract import node_specs
+from kinora.engine.filenames import split
 from kinora.gateway.comfyui.names import prefix_in, result_name
 from kinora.gateway.jobs import Artifact, Job, State
 from kinora.workflows import allow
@@ -137,7 +137,7 @@ def _file(job: Job, artifact: Artifact, graph: Graph, name: str) -> dict[str, An
     if name == "gifs":
         inputs = (graph.get(artifact.node) or {}).get("inputs") or {}
         known, rate = inputs.get("format"), inputs.get("frame_rate")
-        guess = _FORMATS.get(artifact.content_type, f"video/{os.path.splitext(filename)[1].lstrip('.')}")
+        guess = _FORMATS.get(artifact.content_type, f"video/{split(filename)[1].lstrip('.')}")
         entry["format"] = known if isinstance(known, str) else guess
         number = rate if isinstance(rate, int | float) else artifact.fps
         entry["frame_rate"] = float(number) if number is not None else 0.0

@@ -1,7 +1,8 @@
 """Whether a graph runs here, said as ComfyUI says it: what POST /prompt answers before anything is made. Pure.
 
-First ComfyUI's own validation, against the classes and weights of the tenant's ModelServers and the tenant's uploads;
-then Kinora's stricter one, whose faults become errors of nodes. What no good output needs is left out, as ComfyUI does.
+ComfyUI's own validation, against the classes and weights of the tenant's ModelServers and the tenant's uploads. What no
+good output needs is left out, as ComfyUI does. Kinora's stricter rules are the service's, which judges every job; their
+faults become errors of nodes here.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from kinora.api.videojob import VideoJobSpec
 from kinora.engine.contract import (
     NodeSpec,
     PromptRefusal,
@@ -23,16 +23,14 @@ from kinora.engine.contract import (
 )
 from kinora.gateway.comfyui.errors import PromptRefused, refused
 from kinora.gateway.comfyui.servers import Server, choose, classes_of, weights_of
-from kinora.recipes.faults import Fault, InvalidSpec
+from kinora.recipes.faults import Fault
 from kinora.recipes.graph import Graph
 from kinora.workflows import allow
 from kinora.workflows.check import savers
 from kinora.workflows.parse import LEFTOVERS, NODE_ID, GraphError, parse
 from kinora.workflows.words import located
-from kinora.workflows.workflow import plan
 
 MAX_TEXT: Final = 65536  # characters of spec.workflow.inline
-_UID: Final = "00000000-0000-0000-0000-000000000000"  # the real one comes with the object; it decides no graph
 _FAILED: Final = "prompt_outputs_failed_validation"
 
 
@@ -59,7 +57,7 @@ def checked_shape(prompt: Any) -> Graph:
     try:
         parse(_text(prompt))
     except GraphError as error:
-        raise _of_faults(error.faults, {}) from None
+        raise of_faults(error.faults, {}) from None
     except RecursionError:
         raise refused("invalid_prompt", "Invalid prompt", "It is nested too deeply") from None
     return {
@@ -94,17 +92,6 @@ def text_of(graph: Graph) -> str:
         details = f"It is {len(text)} characters of JSON; allowed: {MAX_TEXT}"
         raise refused("prompt_too_large", "Prompt is too large", details)
     return text
-
-
-def planned(spec: Mapping[str, Any], judged: Judged) -> None:
-    """Hold the job that was made of the graph to Kinora's own rules. Raises PromptRefused."""
-    parsed = VideoJobSpec.model_validate(dict(spec))
-    assert parsed.workflow is not None
-    assert parsed.workflow.inline is not None
-    try:
-        plan(parsed, judged.server.model, parsed.workflow.inline, _UID, judged.server.more_classes)
-    except InvalidSpec as invalid:
-        raise _of_faults(invalid.faults, judged.graph) from None
 
 
 # --- ComfyUI's validation ---------------------------------------------------------------------------------------------
@@ -166,7 +153,8 @@ def _kept(node: Mapping[str, Any], specs: Mapping[str, NodeSpec]) -> dict[str, A
 # --- Kinora's faults as errors of nodes -------------------------------------------------------------------------------
 
 
-def _of_faults(faults: Sequence[Fault], graph: Graph) -> PromptRefused:
+def of_faults(faults: Sequence[Fault], graph: Graph) -> PromptRefused:
+    """The refusal of a job by Kinora's own rules, as errors of the graph's nodes where they are located in it."""
     node_errors: dict[str, Any] = {}
     told = []
     for fault in faults:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Final
 
 from kinora.engine import wire
 from kinora.engine.stages import stage_of
@@ -16,6 +17,7 @@ from kinora.gateway.comfyui.answer import beginning, client_of, ending, in_queue
 from kinora.gateway.jobs import Job, State
 
 Graph = Mapping[str, Any]
+MAX_ENDED: Final = 5000  # ends that a socket remembers, one by one
 
 
 @dataclass
@@ -35,17 +37,18 @@ class Follow:
     def __init__(self, client_id: str, jobs: Iterable[Job]) -> None:
         self._client_id = client_id
         self._waiting: dict[str, State] = {}
-        self._ended: set[str] = set()
+        self._ended: dict[str, datetime] = {}
+        self._horizon: datetime | None = None
         self._told: dict[str, _Told] = {}
-        for job in jobs:
+        for job in sorted(jobs, key=_when):
             if in_queue(job):
                 self._waiting[job.id] = job.state
             elif job.state.finished:
-                self._ended.add(job.id)
+                self._note_end(job)
 
     def needs_graph(self, job: Job) -> bool:
         """Whether `changed` has to know the job's graph."""
-        mine = client_of(job) == self._client_id and job.id not in self._ended
+        mine = client_of(job) == self._client_id and not self._is_over(job)
         return mine and (job.state is State.RUNNING or job.state.finished)
 
     def greeting(self, running: Mapping[str, tuple[Job, Graph]]) -> list[wire.Message]:
@@ -63,13 +66,13 @@ class Follow:
 
     def changed(self, job: Job, graph: Graph) -> list[wire.Message]:
         """What is said of a job as it is now. `graph`: {} where `needs_graph` is false."""
-        if job.id in self._ended:
+        if self._is_over(job):
             return []
         before = self._waiting.pop(job.id, None)
         if in_queue(job):
             self._waiting[job.id] = job.state
         if job.state.finished:
-            self._ended.add(job.id)
+            self._note_end(job)
         mine = client_of(job) == self._client_id
         moved = before is not (job.state if in_queue(job) else None)
         if not mine:
@@ -81,7 +84,21 @@ class Follow:
         gone = self._waiting.keys() - known
         for job_id in gone:
             del self._waiting[job_id]
+            self._told.pop(job_id, None)
         return [self._status()] if gone else []
+
+    def _note_end(self, job: Job) -> None:
+        """Remember that its end is no news any more; of very many ends the time of the last one that is left out."""
+        self._ended[job.id] = _when(job)
+        if len(self._ended) > MAX_ENDED:
+            oldest = next(iter(self._ended))
+            self._horizon = max(self._ended.pop(oldest), self._horizon or datetime.min.replace(tzinfo=UTC))
+
+    def _is_over(self, job: Job) -> bool:
+        if job.id in self._ended:
+            return True
+        unseen = job.state.finished and job.id not in self._waiting and job.id not in self._told
+        return unseen and self._horizon is not None and _when(job) <= self._horizon
 
     # --- one's own jobs -----------------------------------------------------------------------------------------------
 
@@ -110,6 +127,10 @@ class Follow:
 
     def _status(self) -> wire.Message:
         return wire.status(len(self._waiting))
+
+
+def _when(job: Job) -> datetime:
+    return job.completion_time or job.submit_time
 
 
 def _running(job: Job, graph: Graph, told: _Told) -> Iterator[wire.Message]:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from kinora.engine.contract import node_specs
 from kinora.engine.filenames import annotated
 from kinora.gateway.comfyui.errors import refused
-from kinora.gateway.comfyui.judge import Judged, checked_shape, planned, text_of
+from kinora.gateway.comfyui.judge import Judged, checked_shape, text_of
 from kinora.gateway.comfyui.names import BadName, upload_path
 from kinora.gateway.names import is_id
 from kinora.gateway.service import Submission
@@ -136,7 +136,7 @@ def submission(
 ) -> tuple[Submission, float]:
     """The job of a graph that runs, and its number. `files`: by name in the graph; `now`: milliseconds since 1970.
 
-    Raises PromptRefused for what only Kinora's own rules refuse.
+    Raises PromptRefused for what a job cannot hold.
     """
     graph, declared = _with_files(judged.graph, files)
     number = float(request.number) if request.number is not None else (-now if request.front else now)
@@ -144,7 +144,6 @@ def submission(
         "modelServerName": judged.server.name,
         "workflow": {"inline": text_of(graph), **({"files": declared} if declared else {})},
     }
-    planned(spec, Judged(graph, judged.outputs, judged.node_errors, judged.server))
     note: dict[str, Any] = {"number": number}
     if request.client_id is not None:
         note["client"] = request.client_id

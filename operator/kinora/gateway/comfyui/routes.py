@@ -18,7 +18,7 @@ from kinora.gateway.comfyui import install, uploads
 from kinora.gateway.comfyui.answer import number_of
 from kinora.gateway.comfyui.errors import body_of
 from kinora.gateway.comfyui.graphs import Graphs
-from kinora.gateway.comfyui.judge import judge
+from kinora.gateway.comfyui.judge import judge, of_faults
 from kinora.gateway.comfyui.queue import Queue
 from kinora.gateway.comfyui.request import NAME, asked, file_names, json_object, submission
 from kinora.gateway.comfyui.servers import Server, servers_of, weights_of
@@ -26,7 +26,7 @@ from kinora.gateway.comfyui.sockets import MAX_SOCKETS, Sockets
 from kinora.gateway.comfyui.uploads import Uploads
 from kinora.gateway.comfyui.view import View
 from kinora.gateway.context import Dialect, Gateway
-from kinora.gateway.errors import GatewayError, InvalidInput, Limited, NotFound
+from kinora.gateway.errors import GatewayError, InvalidInput, Limited, NotFound, Unavailable
 from kinora.gateway.tenants import Tenant
 
 _PLACES: Final = (
@@ -96,6 +96,7 @@ class _Routes:
         for prefix in ("", "/api"):
             for method, path, handler, said in self._table():
                 self._add(router, method, prefix + path, handler, {**said, "include_in_schema": not prefix})
+            self._add(router, "HEAD", f"{prefix}/view", self._view.response, {"include_in_schema": False})
             router.add_api_websocket_route(f"{prefix}/ws", self._ws)
         return router
 
@@ -153,7 +154,10 @@ class _Routes:
         files = await self._uploads.resolve(tenant, file_names(prompt.graph))
         judged = judge(prompt.graph, self._servers(tenant), files)
         made, _ = submission(prompt, judged, files, now=int(time.time() * 1000), body=body)
-        job = await self._service.submit(tenant, made)
+        try:
+            job = await self._service.submit(tenant, made)
+        except InvalidInput as error:
+            raise of_faults(error.faults, judged.graph) if error.faults else error from None
         return answered({"prompt_id": job.id, "number": number_of(job), "node_errors": dict(judged.node_errors)})
 
     async def _get_prompt(self, _request: Request, tenant: Tenant) -> Response:
@@ -220,7 +224,10 @@ class _Routes:
     async def _object_info(self, request: Request, tenant: Tenant) -> Response:
         """The node classes that graphs may use, with the weights and uploads of the moment."""
         only = request.path_params.get("name")
-        names = await self._uploads.names(tenant)
+        try:
+            names = await self._uploads.names(tenant)
+        except Unavailable:  # editors ask for this before anything else: uploads alone are not worth a refusal
+            names = []
         return answered(install.classes(self._servers(tenant), names, only))
 
     async def _system_stats(self, _request: Request, tenant: Tenant) -> Response:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from kinora.catalogue.load import Catalogue
@@ -28,7 +29,7 @@ class Server:
     ready: bool = False
     backlog: float = 0.0
 
-    @property
+    @cached_property
     def classes(self) -> frozenset[str]:
         """The node classes that a graph may use there."""
         return allow.allowed_classes(self.model.node_classes, self.more_classes)

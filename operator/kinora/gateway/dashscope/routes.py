@@ -156,25 +156,25 @@ class Routes:
     async def _made(self, request: Request, asked: VideoSynthesis, function: Function) -> Job:
         tenant, made = _caller(request), draft(asked, function)
         spec = await settled(made, lambda text: self._source(tenant, text))
-        note: dict[str, Any] = {**made.note, "request": request.state.request_id}
-        if asked.asked.prompt_extend is not False:
-            extended = await self._extender.extend(spec["prompt"])
-            self._gateway.metrics.prompts.labels(extended.how).inc()
-            note["extend"] = extended.how
-            if extended.how == DONE:
-                note["prompt"], spec = spec["prompt"], {**spec, "prompt": extended.prompt}
         submission = Submission(
             dialect=NAME,
             spec=spec,
-            note=note,
+            note={**made.note, "request": request.state.request_id},
             idempotency_key=request.headers.get("idempotency-key") or None,
             body=await request.body(),
             retried=_retried(request),
+            rewrite=None if asked.asked.prompt_extend is False else self._rewritten,
         )
         try:
             return await self._gateway.service.submit(tenant, submission)
         except InvalidInput as error:
             raise _renamed(error, made.fields) from None
+
+    async def _rewritten(self, prompt: str) -> tuple[str, dict[str, str]]:
+        extended = await self._extender.extend(prompt)
+        self._gateway.metrics.prompts.labels(extended.how).inc()
+        note = {"extend": extended.how}
+        return extended.prompt, {**note, "prompt": prompt} if extended.how == DONE else note
 
     async def _source(self, tenant: Tenant, text: str) -> Mapping[str, Any]:
         if not is_inline(text):

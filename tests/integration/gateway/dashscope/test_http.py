@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import logging
 import re
 from typing import Any
 
-import httpx
 import pytest
-from aiohttp import web
 
 from integration.conftest import free_port
 from integration.gateway import house as houses
@@ -21,9 +17,9 @@ from integration.gateway.dashscope.speaking import (
     rendered,
     repainting,
     submit,
+    uploaded,
 )
 from integration.gateway.house import House
-from kinora.gateway.dashscope.request import Function
 from unit.gateway.dashscope.asked import ONE_OF_EACH, printed
 
 pytestmark = pytest.mark.integration
@@ -192,268 +188,10 @@ async def test_two_tenants_know_nothing_of_each_other(house: House) -> None:
         assert (await bob.post(f"/api/v1/tasks/{id_}/cancel")).status_code == 404
         assert (await bob.get("/api/v1/tasks")).json()["total"] == 0
         assert (await bob.get("/api/v1/tasks", params={"task_id": id_, "api_key_id": "ann"})).json()["data"] == []
-        key = await _uploaded(ann, b"\x89PNG\r\n\x1a\n" + b"0" * 50)
+        key = await uploaded(ann, b"\x89PNG\r\n\x1a\n" + b"0" * 50)
         body = repainting(input={"ref_images_url": [key]})
         stolen = await bob.post(SYNTHESIS, json=body, headers=ASYNC)
         assert (stolen.status_code, stolen.json()["code"]) == (400, "InvalidParameter")
         assert stolen.json()["message"].startswith("input.ref_images_url[0]: ")
         assert (await fetched(ann, id_))["output"]["task_status"] == "PENDING"
         assert await submit(ann, body) != id_
-
-
-# --- cancel, lists ----------------------------------------------------------------------------------------------------
-
-
-async def test_a_pending_task_is_cancelled_and_no_other(house: House) -> None:
-    async with house.client(await house.key()) as client:
-        id_, running, done = [await submit(client) for _ in range(3)]
-        answer = await client.post(f"/api/v1/tasks/{id_}/cancel")
-        assert answer.status_code == 200
-        assert set(answer.json()) == {"request_id"}
-        assert (await house.job(id_))["spec"]["cancel"] is True
-        await house.cancelled(id_)
-        assert (await fetched(client, id_))["output"]["task_status"] == "CANCELED"
-        await house.run(running)
-        await house.succeed(done)
-        for other in (id_, running, done):
-            refused = await client.post(f"/api/v1/tasks/{other}/cancel")
-            assert (refused.status_code, refused.json()["code"]) == (400, "UnsupportedOperation")
-            words = "Failed to cancel the task, please confirm if the task is in PENDING status."
-            assert refused.json()["message"] == words
-        assert "cancel" not in (await house.job(running))["spec"] or not (await house.job(running))["spec"]["cancel"]
-
-
-async def test_tasks_are_listed_with_filters_and_pages(house: House) -> None:
-    async with house.client(await house.key("studio")) as client:
-        ids = [await submit(client) for _ in range(3)]
-        edit = await submit(client, ONE_OF_EACH[list(ONE_OF_EACH)[-1]])
-        await house.run(ids[1])
-
-        async def listed(**params: Any) -> list[str]:
-            response = await client.get("/api/v1/tasks", params=params)
-            assert response.status_code == 200
-            answer = response.json()
-            assert [one["task_id"] for one in answer["data"]] == [one["task_id"] for one in answer["tasks"]]
-            return sorted(one["task_id"] for one in answer["data"])
-
-        assert await listed() == sorted([*ids, edit])
-        assert await listed(status="RUNNING") == [ids[1]]
-        assert await listed(model_name="wan2.7-videoedit") == [edit]
-        assert await listed(task_id=ids[0]) == [ids[0]]
-        pages = [await listed(page_no=page, page_size=3) for page in (1, 2, 3)]
-        assert ([len(page) for page in pages], sorted(one for page in pages for one in page)) == (
-            [3, 1, 0],
-            sorted([*ids, edit]),
-        )
-        assert await listed(end_time="20200101000000") == []
-        for params in ({"page_no": 0}, {"page_size": 101}, {"status": "GONE"}, {"start_time": "today"}):
-            refused = await client.get("/api/v1/tasks", params=params)
-            assert (refused.status_code, refused.json()["code"]) == (400, "InvalidParameter"), params
-        [entry] = (await client.get("/api/v1/tasks", params={"task_id": ids[0]})).json()["data"]
-        assert (entry["api_key_id"], entry["status"], entry["model_name"]) == ("studio", "PENDING", "wan2.1-vace-plus")
-        assert entry["request_id"]
-
-
-# --- limits, repeats --------------------------------------------------------------------------------------------------
-
-
-async def test_submits_are_limited_and_polling_never(house: House) -> None:
-    limits = {"submitsPerMinute": 1, "burst": 1}
-    async with house.client(await house.key(limits=limits)) as client:
-        id_ = await submit(client)
-        refused = await client.post(SYNTHESIS, json=repainting(), headers=ASYNC)
-        assert (refused.status_code, refused.json()["code"]) == (429, "Throttling.RateQuota")
-        assert refused.json()["message"].startswith("Requests rate limit exceeded, please try again later.")
-        assert int(refused.headers["retry-after"]) > 0
-        assert refused.headers.get("x-should-retry") != "false"
-        answers = [await client.get(f"/api/v1/tasks/{id_}") for _ in range(80)]
-        answers += [await client.get("/api/v1/tasks") for _ in range(20)]
-        assert {one.status_code for one in answers} == {200}
-        assert (await client.post(f"/api/v1/tasks/{id_}/cancel")).status_code == 200
-
-
-async def test_unfinished_tasks_are_limited_by_a_quota(house: House) -> None:
-    async with house.client(await house.key(limits={"concurrent": 1})) as client:
-        id_ = await submit(client)
-        refused = await client.post(SYNTHESIS, json=repainting(), headers=ASYNC)
-        assert (refused.status_code, refused.json()["code"]) == (429, "Throttling.AllocationQuota")
-        await house.succeed(id_)
-        assert await submit(client) != id_
-
-
-async def test_a_repeated_request_is_one_task(house: House) -> None:
-    async with house.client(await house.key()) as client:
-        first = await submit(client, **{"x-stainless-retry-count": "0"})
-        assert await submit(client, **{"x-stainless-retry-count": "1"}) == first
-        assert await submit(client, **{"x-stainless-retry-count": "0"}) != first
-        keyed = await submit(client, **{"Idempotency-Key": "one"})
-        assert await submit(client, **{"Idempotency-Key": "one"}) == keyed
-        other = await client.post(
-            SYNTHESIS, json=repainting(input={"prompt": "other"}), headers={**ASYNC, "Idempotency-Key": "one"}
-        )
-        assert (other.status_code, other.json()["code"]) == (422, "InvalidParameter")
-    assert len(await house.jobs()) == 3
-
-
-async def test_what_the_api_server_refuses_is_not_to_be_tried_again(house: House) -> None:
-    async with house.client(await house.key(queue="Not_A_Queue" + "x" * 40)) as client:
-        response = await client.post(SYNTHESIS, json=repainting(), headers=ASYNC)
-        if response.status_code != 200:
-            assert response.headers["x-should-retry"] == "false"
-
-
-async def test_any_text_is_a_prompt(house: House) -> None:
-    prompt = "a\x00b\x7f\u202e 😀 \ufeff" + "狐" * 4900
-    async with house.client(await house.key()) as client:
-        id_ = await submit(client, repainting(input={"prompt": prompt}))
-        await house.succeed(id_)
-        assert (await fetched(client, id_))["output"]["orig_prompt"] == prompt
-
-
-async def test_unknown_keys_are_ignored_and_logged_by_name(house: House, caplog: pytest.LogCaptureFixture) -> None:
-    body = repainting(
-        input={"audio_url": "https://secret.example.com/x"}, parameters={"shot_type": "multi", "size": "1*1"}
-    )
-    with caplog.at_level(logging.INFO, "kinora.gateway.dashscope"):
-        async with house.client(await house.key()) as client:
-            await submit(client, body)
-    told = [one.getMessage() for one in caplog.records if "ignored" in one.getMessage()]
-    assert len(told) == 1
-    assert "input.audio_url, parameters.shot_type, parameters.size" in told[0]
-    assert "secret" not in told[0]
-
-
-# --- uploads ----------------------------------------------------------------------------------------------------------
-
-
-async def _uploaded(client: httpx.AsyncClient, content: bytes, name: str = "a.png") -> str:
-    policy = (await client.get("/api/v1/uploads", params={"action": "getPolicy", "model": "m"})).json()["data"]
-    form = {
-        "OSSAccessKeyId": policy["oss_access_key_id"],
-        "Signature": policy["signature"],
-        "policy": policy["policy"],
-        "key": f"{policy['upload_dir']}/{name}",
-        "x-oss-object-acl": policy["x_oss_object_acl"],
-        "x-oss-forbid-overwrite": policy["x_oss_forbid_overwrite"],
-        "success_action_status": "200",
-    }
-    async with httpx.AsyncClient() as nobody:
-        response = await nobody.post(policy["upload_host"], data=form, files={"file": (name, content)})
-    assert response.status_code == 200, response.text
-    return f"oss://{form['key']}"
-
-
-async def test_a_picture_within_the_request_is_an_upload(house: House) -> None:
-    content = b"\x89PNG\r\n\x1a\n" + b"2" * 3000
-    body = ONE_OF_EACH[Function.EDIT]
-    picture = {"type": "reference_image", "url": f"data:image/png;base64,{base64.b64encode(content).decode()}"}
-    body = {**body, "input": {**body["input"], "media": [body["input"]["media"][0], picture]}}
-    async with house.client(await house.key()) as client:
-        id_ = await submit(client, body)
-        [reference] = (await house.job(id_))["spec"]["inputs"]["references"]
-        assert reference["source"]["upload"]
-        assert [path.read_bytes() for path in house.store.uploads()] == [content]
-        picture["url"] = "data:image/png;base64,!"
-        refused = await client.post(SYNTHESIS, json=body, headers=ASYNC)
-        assert refused.json()["message"].startswith("input.media[1].url: ")
-
-
-async def test_a_policy_has_every_field_that_a_client_reads(house: House) -> None:
-    async with house.client(await house.key()) as client:
-        answer = (await client.get("/api/v1/uploads", params={"action": "getPolicy", "model": "m"})).json()
-        data = answer["data"]
-        texts = ("policy", "signature", "upload_dir", "upload_host", "oss_access_key_id")
-        assert all(isinstance(data[name], str) and data[name] for name in texts)
-        assert (data["x_oss_object_acl"], data["x_oss_forbid_overwrite"]) == ("private", "true")
-        assert all(data[name] > 0 for name in ("expire_in_seconds", "max_file_size_mb", "capacity_limit_mb"))
-        assert data["upload_host"].startswith(house.url)
-        other = await client.get("/api/v1/uploads", params={"action": "delete"})
-        assert (other.status_code, other.json()["code"]) == (400, "InvalidParameter")
-
-
-# --- prompt_extend ----------------------------------------------------------------------------------------------------
-
-
-async def _rewriter(answer: Any) -> tuple[web.AppRunner, str]:
-    app = web.Application()
-    app.router.add_post("/v1/chat/completions", answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    port = free_port()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    return runner, f"http://127.0.0.1:{port}/v1"
-
-
-async def _extended(house: House, prompt: str = "a fox") -> dict[str, Any]:
-    async with house.client(await house.key()) as client:
-        id_ = await submit(client, repainting(input={"prompt": prompt}, parameters={"prompt_extend": True}))
-        spec = (await house.job(id_))["spec"]
-        await house.succeed(id_)
-        output: dict[str, Any] = (await fetched(client, id_))["output"]
-        assert output["actual_prompt"] == spec["prompt"]
-        return output
-
-
-async def test_a_prompt_is_rewritten_where_there_is_an_endpoint(closed_house: House) -> None:
-    async def answer(request: web.Request) -> web.Response:
-        asked = (await request.json())["messages"][-1]["content"]
-        return web.json_response({"choices": [{"message": {"content": f"{asked}, in golden light"}}]})
-
-    runner, url = await _rewriter(answer)
-    closed_house.values["promptExtend"] = {"url": url, "model": "small"}
-    await closed_house.open(free_port(), free_port())
-    try:
-        output = await _extended(closed_house)
-        assert (output["orig_prompt"], output["actual_prompt"]) == ("a fox", "a fox, in golden light")
-        assert output["prompt_extend"] == "the prompt was rewritten"
-        long = await _extended(closed_house, "狐" * 1000)
-        assert long["orig_prompt"] == long["actual_prompt"]
-    finally:
-        await runner.cleanup()
-
-
-async def test_an_endpoint_that_fails_leaves_the_prompt_and_it_is_told_and_counted(closed_house: House) -> None:
-    async def answer(_request: web.Request) -> web.Response:
-        return web.Response(status=500)
-
-    runner, url = await _rewriter(answer)
-    closed_house.values["promptExtend"] = {"url": url, "model": "small"}
-    await closed_house.open(free_port(), free_port())
-    try:
-        output = await _extended(closed_house)
-        assert output["orig_prompt"] == output["actual_prompt"] == "a fox"
-        assert output["prompt_extend"].startswith("failed: ")
-        assert closed_house.gateway is not None
-        counted = closed_house.gateway.metrics.registry.get_sample_value
-        assert counted("kinora_gateway_prompts_total", {"how": "failed"}) == 1
-    finally:
-        await runner.cleanup()
-
-
-async def test_without_an_endpoint_it_is_off_and_said_so(house: House) -> None:
-    output = await _extended(house)
-    assert output["orig_prompt"] == output["actual_prompt"] == "a fox"
-    assert output["prompt_extend"].startswith("off: ")
-
-
-# --- documents --------------------------------------------------------------------------------------------------------
-
-
-async def test_the_openapi_document_has_every_route_and_field(house: House) -> None:
-    async with house.client(await house.key()) as client:
-        document = (await client.get("/openapi/dashscope.json")).json()
-    paths = document["paths"]
-    assert set(paths) == {
-        "/api/v1/services/aigc/video-generation/video-synthesis",
-        "/api/v1/services/aigc/image2video/video-synthesis",
-        "/api/v1/tasks/{task_id}",
-        "/api/v1/tasks/{task_id}/cancel",
-        "/api/v1/tasks",
-        "/api/v1/uploads",
-    }
-    body = paths[SYNTHESIS]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert {"ref_images_url", "media", "mask_frame_id"} <= set(body["properties"]["input"]["properties"])
-    assert "$ref" not in str(body)
-    assert {"SubmitAnswer", "TaskAnswer", "ListAnswer", "PolicyAnswer", "ErrorAnswer"} <= set(
-        document["components"]["schemas"]
-    )

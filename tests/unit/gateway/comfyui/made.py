@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kinora.catalogue.load import load_catalogue
-from kinora.gateway.comfyui.judge import judge
+from kinora.gateway.admit import admit
+from kinora.gateway.comfyui.judge import judge, of_faults
 from kinora.gateway.comfyui.request import Asked, File, asked, file_names, submission
 from kinora.gateway.comfyui.servers import Server, servers_of
+from kinora.gateway.errors import InvalidInput
 from kinora.gateway.jobs import Job, job_of
 from kinora.gateway.service import Submission
 
@@ -46,10 +48,21 @@ def submitted(
     **more: Any,
 ) -> tuple[Submission, float]:
     """What would be made of the prompt. Raises PromptRefused."""
-    request: Asked = asked(body(graph, **more))
+    return admitted(asked(body(graph, **more)), *objects, files=files, now=now)
+
+
+def admitted(
+    request: Asked, *objects: Mapping[str, Any], files: Mapping[str, File] | None = None, now: int = 1000
+) -> tuple[Submission, float]:
+    """What would be made of a request, held to what the service holds every job to. Raises PromptRefused."""
     there = {name: file for name, file in (files or {}).items() if name in file_names(request.graph)}
     judged = judge(request.graph, servers(*objects), there)
-    return submission(request, judged, there, now=now, body=b"")
+    made, number = submission(request, judged, there, now=now, body=b"")
+    try:
+        admit(made.spec, load_catalogue(), objects or [server()])
+    except InvalidInput as error:
+        raise of_faults(error.faults, judged.graph) from None
+    return made, number
 
 
 def job(phase: str = "Pending", *, id_: str = ID, note: Mapping[str, Any] | None = None, **status: Any) -> Job:

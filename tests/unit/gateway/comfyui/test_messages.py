@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kinora.gateway.comfyui.messages import Follow
+from kinora.gateway.comfyui.messages import MAX_ENDED, Follow
 from kinora.gateway.jobs import Job
 from unit.gateway.comfyui.made import CLIENT, ENDED, ENDED_MS, ID, STARTED, STARTED_MS, artifact, job
 from unit.workflows.made import sound
@@ -127,3 +127,16 @@ def test_a_record_that_is_removed_is_counted_out() -> None:
     assert follow.only({ID}) == []
     assert kinds(follow.only(())) == ["status"]
     assert follow.only(()) == []
+
+
+def test_ends_of_long_ago_are_no_news_though_there_are_more_than_are_remembered() -> None:
+    def ended(index: int, **more: Any) -> Job:
+        time = f"2026-11-21T{10 + index // 3600:02}:{index // 60 % 60:02}:{index % 60:02}Z"
+        return job(
+            "Succeeded", id_=f"6f2b4c1e-0000-4000-8000-{index:012}", startTime=STARTED, completionTime=time, **more
+        )
+
+    follow = Follow(CLIENT, [ended(index) for index in range(MAX_ENDED + 100)])
+    assert heard(follow, ended(5), ended(MAX_ENDED + 50)) == []
+    assert kinds(heard(follow, ended(MAX_ENDED + 200)))[-1] == "executing"
+    assert kinds(follow.greeting({})) == ["status"]

@@ -13,8 +13,8 @@ from kinora.api.findings import findings
 from kinora.api.videojob import VideoJobSpec
 from kinora.gateway.comfyui.errors import PromptRefused
 from kinora.gateway.comfyui.judge import MAX_TEXT, judge
-from kinora.gateway.comfyui.request import File, asked, submission
-from unit.gateway.comfyui.made import CLIENT, I2V, ID, body, server, servers, submitted
+from kinora.gateway.comfyui.request import File, asked
+from unit.gateway.comfyui.made import CLIENT, I2V, ID, admitted, body, server, servers, submitted
 from unit.workflows.made import node, sound
 from unit.workflows.test_hostile import CASES
 
@@ -238,8 +238,7 @@ def test_a_hostile_graph_becomes_no_job_or_loses_what_was_hostile(graph: Any, to
 def answered(raw: bytes) -> dict[str, Any]:
     """The body of a refusal, or the spec of the job, which was held to Kinora's own rules."""
     try:
-        request = asked(raw)
-        return dict(submission(request, judge(request.graph, servers(), ()), {}, now=1, body=b"")[0].spec)
+        return dict(admitted(asked(raw))[0].spec)
     except PromptRefused as error:
         return error.body
 
