@@ -2,7 +2,7 @@
 # The S3 server that tests sign requests for: versitygw, built once from its Go module (2 min alone) and kept in the
 # cache. Prints its path.
 set -euo pipefail
-version=v1.0.14
+version=v1.8.0
 folder="${KINORA_CACHE:-$HOME/.cache/kinora}/bin/versitygw-$version"
 if [ ! -x "$folder/versitygw" ]; then
   if ! command -v go >/dev/null; then

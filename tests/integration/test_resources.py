@@ -120,11 +120,22 @@ async def test_a_job_without_model_or_task_is_refused(
         assert f"exactly one of {field}" in message
 
 
+def s3(**given: Any) -> Object:
+    """A ModelServer's spec with this bucket."""
+    return {"artifacts": {"s3": {"bucket": "films", **given}}}
+
+
 @pytest.mark.parametrize(
     ("spec", "told"),
     [
         ({"weights": {}}, ["spec.weights", "exactly one of claimName, claimTemplate"]),
         ({"artifacts": {"claimName": "a", "s3": {"bucket": "abc"}}}, ["spec.artifacts", "set here: claimName s3"]),
+        (s3(endpoint="minio:9000"), ["spec.artifacts.s3.endpoint", "endpoint is minio:9000; allowed: https:// or"]),
+        (s3(prefix="../a"), ["spec.artifacts.s3.prefix", "prefix is ../a; allowed: a relative path"]),
+        (s3(endpoint="https://10.0.0.1", addressing="VirtualHosted"), ["allowed: Path, as the endpoint is an IP"]),
+        (s3(bucket="a.film", addressing="VirtualHosted"), ["allowed: Path, as no certificate covers a bucket"]),
+        (s3(endpoint="https://s3.oss-cn-beijing.aliyuncs.com", addressing="Path"), ["VirtualHosted, as OSS takes"]),
+        (s3(caConfigMap={"name": "ca", "key": "ca.crt"}), ["caConfigMap is set; allowed: unset, unless endpoint"]),
         ({"replicas": -1}, ["spec.replicas", "-1"]),
         ({"gpu": {"pools": [{"name": "A"}]}}, ["spec.gpu.pools[0].name", '"A"']),
         ({"gpu": {"pools": [{"name": "a"}, {"name": "a"}]}}, ["spec.gpu.pools[1]", "Duplicate"]),

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import subprocess
 from collections.abc import Iterator
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from integration.conftest import free_port
 from kinora.api.modelserver import WeightSource
 from kinora.catalogue.load import load_catalogue
 from kinora.weights.faults import Permanent
@@ -20,47 +15,24 @@ from kinora.weights.fetch import Request, fetch
 from kinora.weights.sources import Credentials, Rules, read_sources
 from kinora.weights.tiny import write_demo_weights
 from kinora.weights.transfer import Pace
-from kinora_cluster import ROOT
+from s3server import ACCESS_KEY, S3Server, s3_server
 
 pytestmark = pytest.mark.integration
 WHOLE = load_catalogue().get("wan2.1-vace-1.3b")
 assert WHOLE is not None
 MODEL = WHOLE.model_copy(update={"weights": tuple(weight for weight in WHOLE.weights if weight.preset is None)})
-KEY = "AKIAKINORA"
 PACE = Pace(tries=2, first_pause=0.01)
 
 
-class Bucket:
-    """The server's endpoint, and the secret of its one key."""
-
-    def __init__(self, endpoint: str, secret: str) -> None:
-        self.endpoint, self.secret = endpoint, secret
-
-
 @pytest.fixture
-def bucket(tmp_path: Path) -> Iterator[Bucket]:
+def bucket(tmp_path: Path) -> Iterator[S3Server]:
     """A bucket `films` with the model's demo files under a key that needs encoding."""
-    cache = os.environ.get("KINORA_CACHE", str(Path.home() / ".cache/kinora"))
-    program = next(Path(cache, "bin").glob("versitygw-*/versitygw"), None)
-    if program is None:
-        pytest.skip(f"no S3 server here; {ROOT}/hack/s3-server.sh builds one")
-    folder = tmp_path / "s3"
-    write_demo_weights(MODEL, folder / "films" / "wan (2.1)+é")
-    port, secret = free_port(), secrets.token_hex(20)
-    environment = {**os.environ, "ROOT_ACCESS_KEY": KEY, "ROOT_SECRET_KEY": secret}
-    command = [str(program), "--port", f"127.0.0.1:{port}", "posix", str(folder)]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert process.stdout is not None
-    try:
-        said = list(takewhile(lambda line: f":{port}" not in line, process.stdout))
-        assert process.poll() is None, said
-        yield Bucket(f"http://127.0.0.1:{port}", secret)
-    finally:
-        process.terminate()
-        process.communicate()
+    write_demo_weights(MODEL, tmp_path / "s3/films/wan (2.1)+é")
+    with s3_server(tmp_path / "s3") as server:
+        yield server
 
 
-def request(bucket: Bucket, root: Path, credentials: Credentials, **s3: Any) -> Request:
+def request(bucket: S3Server, root: Path, credentials: Credentials, **s3: Any) -> Request:
     root.mkdir(exist_ok=True)
     given = [
         WeightSource.model_validate(
@@ -77,8 +49,8 @@ def request(bucket: Bucket, root: Path, credentials: Credentials, **s3: Any) -> 
     return Request(MODEL, root, tuple(sources), credentials={"bucket": credentials}, allow_http=True, pace=PACE)
 
 
-async def test_signed_requests_bring_every_file(bucket: Bucket, tmp_path: Path) -> None:
-    credentials = Credentials(access_key=KEY, secret_key=bucket.secret)
+async def test_signed_requests_bring_every_file(bucket: S3Server, tmp_path: Path) -> None:
+    credentials = Credentials(access_key=ACCESS_KEY, secret_key=bucket.secret)
     reports = await fetch(request(bucket, tmp_path / "here", credentials))
     assert [report.outcome for report in reports] == ["Fetched"] * 3
     assert [report.outcome for report in await fetch(request(bucket, tmp_path / "here", credentials))] == ["Kept"] * 3
@@ -87,16 +59,16 @@ async def test_signed_requests_bring_every_file(bucket: Bucket, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("credentials", "more"),
     [
-        (Credentials(access_key=KEY, secret_key="wrong"), {}),
+        (Credentials(access_key=ACCESS_KEY, secret_key="wrong"), {}),
         (Credentials(access_key="nobody", secret_key="x"), {}),
         (Credentials(), {}),
         (None, {"region": "eu-north-7"}),
     ],
 )
 async def test_a_wrong_signature_is_refused_by_the_server_and_told(
-    bucket: Bucket, tmp_path: Path, credentials: Credentials | None, more: dict[str, str]
+    bucket: S3Server, tmp_path: Path, credentials: Credentials | None, more: dict[str, str]
 ) -> None:
-    credentials = credentials or Credentials(access_key=KEY, secret_key=bucket.secret)
+    credentials = credentials or Credentials(access_key=ACCESS_KEY, secret_key=bucket.secret)
     with pytest.raises(Permanent, match=r"s3://films/wan .*: the server answers 40[034]"):
         await fetch(request(bucket, tmp_path / "here", credentials, **more))
     assert bucket.secret not in str(credentials)

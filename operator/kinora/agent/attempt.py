@@ -121,6 +121,13 @@ class Attempt:
 
     async def run(self) -> None:
         """Everything, to the last write. Only a cancelled task leaves something to be resumed."""
+        try:
+            await self._to_the_end()
+        finally:
+            if self._reporter is not None:
+                await self._reporter.abandon()
+
+    async def _to_the_end(self) -> None:
         name = f"{self._first['metadata']['name']} attempt {self.key.attempt}"
         result = "Lost"
         try:

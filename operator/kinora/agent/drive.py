@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 
 _STREAM_SECONDS: Final = 2.0
+_SOON_SECONDS: Final = 0.01  # then twice as long each time, up to Times.outcome: an engine may be deaf for a while
 
 # An engine's event, a change of its process (None: its container does not answer), or the wish to stop.
 News = base.EngineEvent | EngineProcess | Stop | None
@@ -80,6 +81,7 @@ class Drive:
         self._mailbox: asyncio.Queue[tuple[float, News]] = asyncio.Queue()
         self._process: tuple[str, int] | None = None
         self._ask_at = 0.0
+        self._soon = _SOON_SECONDS
         self.submitted = False
 
     async def run(self) -> tuple[base.OutputFile, ...]:
@@ -161,11 +163,22 @@ class Drive:
                 self._note(news, at)
             now = self._now()
             if now >= self._ask_at:
-                self._ask_at = now + self._times.outcome
+                self._ask_at = now + self._patience()
                 outputs = await self._ask()
                 if outputs is not None:
                     return outputs
             await self._check_times(now)
+
+    def _patience(self) -> float:
+        """How long until the engine is asked again.
+
+        It tells of a prompt's end before it has moved the prompt from its queue to its history; asked in between it
+        says that the prompt runs. No event follows that can be relied on: after an end it is asked again soon.
+        """
+        if self._follow.ended_at is None:
+            return self._times.outcome
+        soon, self._soon = self._soon, min(2 * self._soon, self._times.outcome)
+        return soon
 
     async def _next(self) -> tuple[float, News]:
         """The next message and when it came; no message when something is due."""

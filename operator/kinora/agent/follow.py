@@ -8,20 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any, Final
 
-
-class Stage(StrEnum):
-    """What a node of the graph is for. In the order in which a render goes through them."""
-
-    WAIT = "Wait"
-    LOAD = "Load"
-    ENCODE = "Encode"
-    SAMPLE = "Sample"
-    DECODE = "Decode"
-    SAVE = "Save"
-
+from kinora.engine.stages import Stage, stage_of
 
 _ORDER: Final = tuple(Stage)
 # Where each stage begins and ends on the way from 0 to 99 percent. Sampling is nearly all of a render's time.
@@ -34,23 +23,6 @@ _SPAN: Final[Mapping[Stage, tuple[int, int]]] = {
     Stage.SAVE: (97, 99),
 }
 _ANSWER_BUDGET: Final = 600.0  # seconds: the next prompt may keep the engine from answering
-_SAVERS: Final = frozenset({"VHS_VideoCombine", "CreateVideo"})
-_MEDIA_LOADERS: Final = frozenset({"LoadImage", "LoadImageMask", "LoadVideo"})
-
-
-def stage_of(class_type: str) -> Stage:
-    """The stage of a node class, from its name: engines load, sample, decode and save under such names."""
-    if class_type in _SAVERS or class_type.startswith("Save"):
-        return Stage.SAVE
-    if "Decode" in class_type:
-        return Stage.DECODE
-    if "Sampler" in class_type:
-        return Stage.SAMPLE
-    if class_type in _MEDIA_LOADERS or class_type.startswith("VHS_Load"):
-        return Stage.ENCODE
-    if "Loader" in class_type or class_type.startswith(("LoadWanVideo", "ModelSampling")):
-        return Stage.LOAD
-    return Stage.ENCODE
 
 
 def silence_budget(stage: Stage, tokens: int, slowest_step: float | None = None) -> float:

@@ -219,7 +219,8 @@ class Health:
             while not await self._weights_changed():
                 self._weights_doubted.clear()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._weights_doubted.wait(), times.weights_present)
+                    async with asyncio.timeout(times.weights_present):
+                        await self._weights_doubted.wait()
 
     async def _weights_changed(self) -> bool:
         """Look cheaply; a file that changed ends readiness until it is verified."""

@@ -7,6 +7,8 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from kinora.agent.agent import Agent, Parts
@@ -21,7 +23,9 @@ from kinora.engine.supervisor_client import SupervisorClient
 from kinora.kube.client import KubeClient
 from kinora.kube.config import connect
 from kinora.kube.http import application, serve
+from kinora.storage.opened import opened_bucket
 from kinora.storage.pvc import PvcStore
+from kinora.storage.store import ArtifactStore
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +47,7 @@ async def _serve(settings: Settings) -> None:
     async with (
         KubeClient(connect(), user_agent="kinora-agent") as client,
         ComfyClient(settings.engine_url) as engine,
+        store_of(settings) as store,
     ):
         agent = Agent(
             Parts(
@@ -50,7 +55,7 @@ async def _serve(settings: Settings) -> None:
                 client=client,
                 engine=engine,
                 supervisor=SupervisorClient(settings.paths.supervisor),
-                store=PvcStore(settings.paths.artifacts, settings.config.artifact_claim),
+                store=store,
                 model=model,
                 token_fault=_token_fault(settings),
             )
@@ -66,6 +71,17 @@ async def _serve(settings: Settings) -> None:
         finally:
             await runner.cleanup()
     log.info("drained")
+
+
+@asynccontextmanager
+async def store_of(settings: Settings) -> AsyncIterator[ArtifactStore]:
+    """The artifact store that the pod's ModelServer names."""
+    bucket = settings.config.artifact_s3
+    if bucket is None:
+        yield PvcStore(settings.paths.artifacts, settings.config.artifact_claim)
+        return
+    async with opened_bucket(bucket, settings.mounts) as store:
+        yield store
 
 
 def model_for(config: AgentConfig) -> Model:

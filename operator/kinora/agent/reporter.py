@@ -76,6 +76,12 @@ class Reporter:
         if self._task is not None:
             await self._task
 
+    async def abandon(self) -> None:
+        """Write nothing more, whatever is under way: the agent ends, and its client with it. Nothing after `close`."""
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
     async def _run(self) -> None:
         try:
             await self._writer.write(self._key, "Running", self._running)

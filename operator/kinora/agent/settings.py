@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kinora.api import agentconfig, names
 from kinora.api.agentconfig import AgentConfig, Watermark
+from kinora.storage.opened import Mounts
 
 
 class SettingsError(Exception):
@@ -70,6 +71,7 @@ class Settings:
     engine_url: str = f"http://127.0.0.1:{names.ENGINE_PORT}"
     listen_host: str = "0.0.0.0"  # noqa: S104 - the kubelet's probes and Prometheus come from outside the pod
     listen_port: int = names.AGENT_PORT
+    mounts: Mounts = field(default_factory=Mounts)
     watermark: Watermark = field(default_factory=Watermark)
 
 

@@ -12,6 +12,7 @@ from pydantic import Field, StringConstraints
 
 from kinora.api.base import ApiModel
 from kinora.api.modelserver import VerifyLevel
+from kinora.api.s3store import S3Store
 from kinora.api.videojob import ConfigMapSource
 
 CONFIG_VARIABLE: Final = "KINORA_AGENT_CONFIG"
@@ -35,7 +36,9 @@ class AgentConfig(ApiModel):
     "The text of an administrator's catalogue entry; empty: the packaged one."
     verify: VerifyLevel = VerifyLevel.HEADER
     drain_seconds: int = 1800
-    artifact_claim: str
+    artifact_claim: str = ""
+    artifact_s3: S3Store | None = None
+    "The bucket, where artifacts are on no claim."
     input_claims: list[str] = Field(default_factory=list)
     allowed_node_classes: list[str] | None = None
     pool: str = ""

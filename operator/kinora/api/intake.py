@@ -10,6 +10,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from kinora.api.s3store import S3Store, s3_root
+
 CONDITION_INPUTS_READY: Final = "InputsReady"
 FETCHED: Final = ("url", "upload")
 
@@ -77,26 +79,58 @@ def store_of(job: Object) -> str | None:
     return (job.get("status") or {}).get("inputStore") or None
 
 
-def claim_root(claim_name: str) -> str:
-    """The root of the store on a claim, as it begins the uri of everything in it."""
-    return f"pvc://{claim_name}/"
+_CLAIM: Final = "pvc://"
 
 
-def artifact_claim(server: Object) -> str:
-    """The claim with the artifacts of a ModelServer; empty where it names none."""
-    return str(((server.get("spec") or {}).get("artifacts") or {}).get("claimName") or "")
+@dataclass(frozen=True, slots=True)
+class Store:
+    """An artifact store. `root` begins the uri of all that is in it: `pvc://claim/`, `s3://bucket/prefix/`.
 
-
-def choose_claim(uid: str, claims: Collection[str]) -> str | None:
-    """The claim whose stager takes the job with this metadata.uid: the same one for whoever asks.
-
-    The highest of hashes, so that another claim that comes or goes moves few jobs.
+    The endpoint of a bucket is how it is reached, not which one it is. Two buckets of one name: docs/limits.md.
     """
-    return max(claims, key=lambda claim: hashlib.sha256(f"{uid}/{claim}".encode()).digest(), default=None)
+
+    root: str
+
+    @property
+    def is_claim(self) -> bool:
+        """Whether it is on a claim; else in a bucket."""
+        return self.root.startswith(_CLAIM)
+
+    @property
+    def name(self) -> str:
+        """What its stager is named by, and chosen by: the claim's name, or the bucket's root."""
+        return self.root.removeprefix(_CLAIM).removesuffix("/") if self.is_claim else self.root
 
 
-def claims_for(model: str, named: str | None, servers: Iterable[Object]) -> frozenset[str]:
-    """The artifact claims of the ModelServers that can render a job of this model; `named`: spec.modelServerName.
+def claim_store(claim_name: str) -> Store:
+    """The store on a claim."""
+    return Store(f"{_CLAIM}{claim_name}/")
+
+
+def bucket_store(s3: S3Store | Object) -> Store:
+    """The store in a bucket, as `spec.artifacts.s3` has it, read or raw."""
+    told = s3.model_dump(by_alias=True) if isinstance(s3, S3Store) else s3
+    return Store(s3_root(str(told.get("bucket") or ""), told.get("prefix")))
+
+
+def artifact_store(server: Object) -> Store | None:
+    """The store of a ModelServer's artifacts; None where it names none."""
+    told = (server.get("spec") or {}).get("artifacts") or {}
+    if told.get("claimName"):
+        return claim_store(str(told["claimName"]))
+    return bucket_store(told["s3"]) if told.get("s3") else None
+
+
+def choose_store(uid: str, stores: Collection[Store]) -> Store | None:
+    """The store whose stager takes the job with this metadata.uid: the same one for whoever asks.
+
+    The highest of hashes, so that another store that comes or goes moves few jobs.
+    """
+    return max(stores, key=lambda store: hashlib.sha256(f"{uid}/{store.name}".encode()).digest(), default=None)
+
+
+def stores_for(model: str, named: str | None, servers: Iterable[Object]) -> frozenset[Store]:
+    """The artifact stores of the ModelServers that can render a job of this model; `named`: spec.modelServerName.
 
     Those that have pods, or may get some, go before those that were set to none.
     """
@@ -105,16 +139,17 @@ def claims_for(model: str, named: str | None, servers: Iterable[Object]) -> froz
         for server in servers
         if (server["metadata"]["name"] == named if named else server["spec"].get("model") == model)
     ]
-    offered = [offer for server in able if (offer := store_offer(server)).claim]
-    return frozenset(offer.claim for offer in offered if offer.has_pods) or frozenset(offer.claim for offer in offered)
+    offers = [store_offer(server) for server in able]
+    ready = frozenset(offer.store for offer in offers if offer.store and offer.has_pods)
+    return ready or frozenset(offer.store for offer in offers if offer.store)
 
 
 @dataclass(frozen=True)
 class Offer:
-    """What of a ModelServer the choice of a store rests on; `claim` is empty where it offers none."""
+    """What of a ModelServer the choice of a store rests on."""
 
     model: str
-    claim: str
+    store: Store | None
     has_pods: bool
 
 
@@ -123,5 +158,5 @@ def store_offer(server: Object) -> Offer:
     spec = server.get("spec") or {}
     conditions = (server.get("status") or {}).get("conditions") or []
     stalled = any(entry.get("type") == "Stalled" and entry.get("status") == "True" for entry in conditions)
-    claim = "" if stalled or server["metadata"].get("deletionTimestamp") else artifact_claim(server)
-    return Offer(str(spec.get("model") or ""), claim, bool(spec.get("replicas", 1)) or bool(spec.get("autoscaling")))
+    store = None if stalled or server["metadata"].get("deletionTimestamp") else artifact_store(server)
+    return Offer(str(spec.get("model") or ""), store, bool(spec.get("replicas", 1)) or bool(spec.get("autoscaling")))

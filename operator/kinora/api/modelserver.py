@@ -27,6 +27,7 @@ from kinora.api.base import (
     exactly_one,
     rule,
 )
+from kinora.api.s3store import Addressing, S3Store
 
 _PRESERVE: JsonDict = {"x-kubernetes-preserve-unknown-fields": True}
 LabelMap = Annotated[dict[str, Annotated[str, StringConstraints(max_length=1024)]], Field(max_length=64)]
@@ -82,13 +83,6 @@ class ClaimTemplate(ApiModel):
         default_factory=lambda: ["ReadWriteMany"], max_length=4
     )
     storage: Quantity
-
-
-class Addressing(StrEnum):
-    """How a bucket is named in a URL: in the path, or in the host's name."""
-
-    PATH = "Path"
-    VIRTUAL_HOSTED = "VirtualHosted"
 
 
 class S3Access(ApiModel):
@@ -186,15 +180,6 @@ class Update(ApiModel):
     """How pods are replaced when their template changes: drain, then replace."""
 
     max_unavailable: int = Field(1, ge=1, le=1000)
-
-
-class S3Store(ApiModel):
-    """An S3-compatible bucket (arrives with the object store)."""
-
-    bucket: Annotated[str, StringConstraints(min_length=3, max_length=63)]
-    endpoint: Annotated[str, StringConstraints(max_length=2048)] | None = None
-    prefix: Annotated[str, StringConstraints(max_length=256)] | None = None
-    secret_name: ObjectName | None = None
 
 
 class ArtifactStoreSpec(ApiModel):

@@ -28,6 +28,7 @@ COMPONENT_STAGER: Final = "stager"
 COMPONENT_GATEWAY: Final = "gateway"
 LABEL_STAGER: Final = f"{GROUP}/stager"
 ANNOTATION_CLAIM: Final = f"{GROUP}/artifact-claim"
+ANNOTATION_STORE: Final = f"{GROUP}/artifact-store"
 ANNOTATION_POLICY_HASH: Final = f"{GROUP}/network-policy-hash"
 COMPONENT_WEIGHTS: Final = "weights"
 ANNOTATION_SOURCES_HASH: Final = f"{GROUP}/sources-hash"
@@ -67,6 +68,8 @@ OUTPUT_DIR: Final = "/kinora/output"
 TEMP_DIR: Final = "/kinora/temp"
 MODELS_DIR: Final = "/models"
 ARTIFACTS_DIR: Final = "/kinora/artifacts"
+STORE_SECRET_DIR: Final = "/kinora/store/secret"  # of agents and stagers with an S3 store: a file a key  # noqa: S105
+STORE_CA_DIR: Final = "/kinora/store/ca"  # the ConfigMap with the certificates that its endpoint is trusted by
 INPUT_CLAIMS_DIR: Final = "/kinora/claims"
 SECRETS_DIR: Final = "/kinora/secrets"  # of a weights Job: a folder a Secret, a file a key
 SOURCE_CLAIMS_DIR: Final = "/kinora/sources"  # of a weights Job: the claims of pvc:// sources
@@ -94,9 +97,9 @@ def pod_name(model_server: str, uid: str, template_hash: str, slot: int, incarna
     return model_server[: 63 - len(suffix)].rstrip("-.") + suffix
 
 
-def stager_name(artifact_claim: str) -> str:
-    """``kinora-stager-<8 hex>``: one stager an artifact claim, in the claim's namespace."""
-    return f"kinora-stager-{hashlib.sha256(artifact_claim.encode()).hexdigest()[:8]}"
+def stager_name(store_name: str) -> str:
+    """``kinora-stager-<8 hex>``: one stager an artifact store (its `Store.name`), in the store's namespace."""
+    return f"kinora-stager-{hashlib.sha256(store_name.encode()).hexdigest()[:8]}"
 
 
 def weights_job_name(model_server: str, uid: str, sources_hash: str) -> str:

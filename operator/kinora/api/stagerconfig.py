@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from kinora.api.allow import Allow
 from kinora.api.base import ApiModel, FreeForm
+from kinora.api.intake import Store, bucket_store, claim_store
+from kinora.api.modelserver import ArtifactStoreSpec
+from kinora.api.s3store import S3Store
 
 CONFIG_VARIABLE: Final = "KINORA_STAGER_CONFIG"  # of a stager
 CHART_VARIABLE: Final = "KINORA_STAGER"  # of the operator: the chart's values
@@ -26,15 +29,27 @@ class Limits(ApiModel):
 
 
 class StagerConfig(ApiModel):
-    """What one stager acts on."""
+    """What one stager acts on. Exactly one of `artifact_claim` and `artifact_s3` is its store."""
 
-    artifact_claim: str
+    artifact_claim: str = ""
+    artifact_s3: S3Store | None = None
     model_aliases: dict[str, str] = Field(default_factory=dict)
     model_entries: list[str] = Field(default_factory=list)  # the administrator's own, as text
     allow: Allow = Field(default_factory=Allow)
     limits: Limits = Field(default_factory=Limits)
     parallel: int = Field(4, ge=1, le=64)
     upload_seconds: int = Field(UPLOAD_SECONDS, ge=0)  # that an upload stays which no job uses; 0: for ever
+
+    @model_validator(mode="after")
+    def _one_store(self) -> Self:
+        if bool(self.artifact_claim) == (self.artifact_s3 is not None):
+            raise ValueError("exactly one of artifactClaim, artifactS3 must be set")
+        return self
+
+    @property
+    def store(self) -> Store:
+        """The store that it serves."""
+        return claim_store(self.artifact_claim) if self.artifact_s3 is None else bucket_store(self.artifact_s3)
 
 
 class StagerValues(ApiModel):
@@ -50,10 +65,11 @@ class StagerValues(ApiModel):
     node_selector: dict[str, str] = Field(default_factory=dict)
     tolerations: list[FreeForm] = Field(default_factory=list)
 
-    def config(self, artifact_claim: str, aliases: dict[str, str], entries: list[str]) -> StagerConfig:
-        """What the stager of this claim is told."""
+    def config(self, artifacts: ArtifactStoreSpec, aliases: dict[str, str], entries: list[str]) -> StagerConfig:
+        """What the stager of this store is told."""
         return StagerConfig(
-            artifact_claim=artifact_claim,
+            artifact_claim=artifacts.claim_name or "",
+            artifact_s3=artifacts.s3,
             model_aliases=aliases,
             model_entries=entries,
             allow=self.allow,

@@ -92,10 +92,26 @@ def _section(model: Model) -> Iterator[str]:
     yield _table(["parameter", "default", *model.presets, "allowed"], _parameters(model))
     yield from _more(model)
     yield f"GPU: {model.gpu.memory_gib} GiB for the defaults, compute capability {model.gpu.compute_capability}.\n"
+    yield from _cost(model)
     yield f"Node classes: {_code(model.required_node_classes)}."
     if model.optional_node_classes:
         yield f"Only for some jobs: {_code(model.optional_node_classes)}."
     yield ""
+
+
+def _cost(model: Model) -> Iterator[str]:
+    if model.cost is None:
+        return
+    yield (
+        "Where estimates begin, until renders were measured: seconds = overhead + rate x (tokens x steps) / 1,000,000,"
+        f" on a card that is not listed as on {next(iter(model.cost.cards))}.\n"
+    )
+    rows = (
+        [card, f"{speed.overhead_seconds:g}", f"{speed.seconds_per_million_token_steps:g}"]
+        for card, speed in model.cost.cards.items()
+    )
+    yield _table(["gpuModel", "overhead", "rate"], rows)
+    yield f"Source: {model.cost.source}\n"
 
 
 def _file(weight: Weight) -> list[str]:

@@ -28,6 +28,8 @@ class Hosted(Entry):
     """One hosted name: its tasks, and limits where they are narrower than a local model's may be."""
 
     name: Name
+    also: tuple[Name, ...] = ()
+    "The same model's names in other regions."
     maker: str
     near: Name
     "The local model that does the same tasks: what a refusal recommends."
@@ -50,7 +52,8 @@ def hosted() -> dict[str, Hosted]:
     for entry in sorted(files("kinora.catalogue").joinpath("hosted").iterdir(), key=lambda entry: entry.name):
         if entry.name.endswith(".yaml"):
             one = Hosted.model_validate(yaml.safe_load(entry.read_text(encoding="utf-8")))
-            found[one.name] = one
+            for name in (one.name, *one.also):
+                found[name] = one.model_copy(update={"name": name})
     return found
 
 

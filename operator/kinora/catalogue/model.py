@@ -243,6 +243,29 @@ class GpuNeeds(_Entry):
     "CUDA compute capability that has FP8 arithmetic or, where the recipe only stores FP8, runs the recipe."
 
 
+class Speed(_Entry):
+    """How long a job takes on one card: overhead_seconds + seconds_per_million_token_steps x work / 1,000,000.
+
+    The work is tokens x steps; tokens = ((frames - 1) / 4 + 1) x (height / 16) x (width / 16).
+    """
+
+    overhead_seconds: float = Field(ge=0)
+    "Text, VAE, saving: what does not grow with the steps, once the weights are in memory."
+    seconds_per_million_token_steps: float = Field(gt=0)
+
+
+class Cost(_Entry):
+    """What is published of the model's speed: where estimates begin, until renders were measured."""
+
+    cards: dict[Annotated[str, StringConstraints(min_length=1, max_length=63)], Speed] = Field(min_length=1)
+    "By a pool's gpuModel. Of a card that is not here the first one's is taken: a few renders tell."
+    source: Annotated[str, StringConstraints(min_length=1)]
+
+    def speed(self, card: str | None) -> Speed:
+        """On that card."""
+        return self.cards.get(card or "") or next(iter(self.cards.values()))
+
+
 class Model(_Entry):
     """One model of the catalogue."""
 
@@ -259,6 +282,7 @@ class Model(_Entry):
     engine_options: EngineOptions | None = None
     "How the engine works rather than what it renders: of the hardware, the same for every job."
     gpu: GpuNeeds
+    cost: Cost | None = None
     required_node_classes: tuple[str, ...] = Field(min_length=1)
     optional_node_classes: tuple[str, ...] = ()
     "Classes that only some jobs need (a control signal drawn by a model, a LoRA): a server is ready without them."

@@ -1,4 +1,5 @@
-"""`kinora fetch`: a finished job's video from a PVC store to a file here, through a short-lived reader pod.
+"""`kinora fetch`: a finished job's video to a file here: of a PVC store through a short-lived reader pod, of a bucket
+with the user's own credentials (fetch_s3.py).
 
 The reader mounts the claim read-only and serves one file; the API server proxies to it, so that nothing has to be
 reachable from outside. The bytes are checked against the sha256 in the job's status before the file appears.
@@ -11,6 +12,7 @@ import hashlib
 import os
 import secrets
 import tempfile
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from aiohttp import web
 from kubernetes.config import ConfigException
 
 from kinora.api import names
+from kinora.cli import fetch_s3
 from kinora.kube.client import ApiError, KubeClient, UnreachableError
 from kinora.kube.config import connect
 from kinora.kube.resources import POD, VIDEOJOB
@@ -44,6 +47,7 @@ class Request:
     context: str | None = None
     index: int = 0
     image: str | None = None
+    endpoint: str | None = None
     timeout_seconds: float = 120.0
 
 
@@ -72,8 +76,10 @@ async def fetch(request: Request) -> Written:
         namespace = request.namespace or client.namespace
         artifact = await _artifact(client, namespace, request)
         uri = urlsplit(artifact["uri"])
+        if uri.scheme == "s3":
+            return await _from_bucket(client, namespace, artifact, request)
         if uri.scheme != "pvc":
-            raise FetchError(f"{artifact['uri']} is not on a claim; fetch it with the tools of its store")
+            raise FetchError(f"{artifact['uri']} is neither on a claim nor in a bucket; use the tools of its store")
         image = request.image or await _agent_image(client, namespace)
         pod = reader_pod(namespace, claim=uri.netloc, path=uri.path.lstrip("/"), image=image)
         name = pod["metadata"]["name"]
@@ -89,6 +95,14 @@ async def fetch(request: Request) -> Written:
             ) from error
         finally:
             await client.delete(POD, namespace, name, grace_seconds=0)
+
+
+async def _from_bucket(client: KubeClient, namespace: str, artifact: dict[str, Any], request: Request) -> Written:
+    try:
+        async with fetch_s3.opened(client, namespace, artifact["uri"], os.environ, request.endpoint) as bring:
+            return await _landed(artifact, request.output, bring)
+    except fetch_s3.BucketError as error:
+        raise FetchError(str(error)) from None
 
 
 async def _artifact(client: KubeClient, namespace: str, request: Request) -> dict[str, Any]:
@@ -184,16 +198,30 @@ def _is_ready(pod: dict[str, Any]) -> bool:
 
 
 async def _download(client: KubeClient, namespace: str, pod: str, artifact: dict[str, Any], output: Path) -> Written:
-    """Stream to a temporary file beside the target; only proven bytes get the target's name."""
     path = f"/api/v1/namespaces/{namespace}/pods/{pod}:{PORT}/proxy/file"
+
+    async def bring(write: Callable[[bytes], None]) -> None:
+        async for chunk in client.download(path):
+            write(chunk)
+
+    return await _landed(artifact, output, bring)
+
+
+async def _landed(
+    artifact: dict[str, Any], output: Path, bring: Callable[[Callable[[bytes], None]], Awaitable[None]]
+) -> Written:
+    """Stream to a temporary file beside the target; only proven bytes get the target's name."""
     digest = hashlib.sha256()
     output.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            async for chunk in client.download(path):
+
+            def write(chunk: bytes) -> None:
                 digest.update(chunk)
                 file.write(chunk)
+
+            await bring(write)
             size = file.tell()
         if digest.hexdigest() != artifact["sha256"]:
             raise FetchError(

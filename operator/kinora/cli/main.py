@@ -42,6 +42,7 @@ def main() -> None:
 @click.option("--context", help="Context of the kubeconfig (default: its current one).")
 @click.option("--index", default=0, show_default=True, help="Which artifact of the job.")
 @click.option("--image", help="Image of the reader pod (default: the image of the namespace's agents).")
+@click.option("--endpoint", metavar="URL", help="Where the bucket is reached from here (default: as its store says).")
 @click.option("--timeout", default=120.0, show_default=True, help="Seconds to wait for the reader pod.")
 def fetch(  # noqa: PLR0917 - click passes options by name
     job: str,
@@ -50,9 +51,13 @@ def fetch(  # noqa: PLR0917 - click passes options by name
     context: str | None,
     index: int,
     image: str | None,
+    endpoint: str | None,
     timeout: float,
 ) -> None:
-    """Bring the video of a finished JOB (vj/NAME or NAME) here, and check its sha256."""
+    """Bring the video of a finished JOB (vj/NAME or NAME) here, and check its sha256.
+
+    From a bucket it is read with your own AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN.
+    """
     from kinora.cli import fetch as command
 
     name = job.rpartition("/")[2]
@@ -65,6 +70,7 @@ def fetch(  # noqa: PLR0917 - click passes options by name
                 context=context,
                 index=index,
                 image=image,
+                endpoint=endpoint,
                 timeout_seconds=timeout,
             )
         )

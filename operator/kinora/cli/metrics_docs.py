@@ -14,6 +14,8 @@ from types import MappingProxyType
 from kinora.agent.metrics import Metrics as AgentMetrics
 from kinora.controller.metrics import Metrics as OperatorMetrics
 from kinora.controller.store import Store
+from kinora.gateway.metrics import Metrics as GatewayMetrics
+from kinora.gateway.webhooks.metrics import Metrics as WebhookMetrics
 from kinora.kube.metrics import Book, Definition
 from kinora.stager.metrics import Metrics as StagerMetrics
 
@@ -22,9 +24,20 @@ def _operator() -> Book:
     return OperatorMetrics(Store(lambda: 0.0, lambda _kind, _name: None), frozenset()).book
 
 
+def _gateway() -> Book:
+    book = GatewayMetrics().book
+    WebhookMetrics(book)
+    return book
+
+
 #: Every process that has metrics; its tables stand between the marks of its name.
 BOOKS: Mapping[str, Callable[[], Book]] = MappingProxyType(
-    {"operator": _operator, "agent": lambda: AgentMetrics().book, "stager": lambda: StagerMetrics().book}
+    {
+        "operator": _operator,
+        "agent": lambda: AgentMetrics().book,
+        "stager": lambda: StagerMetrics().book,
+        "gateway": _gateway,
+    }
 )
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from kinora.catalogue.load import load_catalogue
 from kinora.cli.models import table
-from kinora.controller.simulate.cluster import SimulatedCluster
+from kinora.controller.simulate.cluster import SimulatedCluster, with_speeds
 from kinora.controller.simulate.play import Played, Simulation
 from kinora.controller.simulate.report import Summary, summarise
 from kinora.controller.simulate.trace import Arrival, TraceError, read
@@ -52,9 +53,11 @@ def load_clusters(paths: Sequence[Path]) -> list[SimulatedCluster]:
             raise SimulationError(f"{path}: {error}") from None
         for number, document in enumerate(documents, 1):
             try:
-                found.append(SimulatedCluster.model_validate(document))
+                found.append(with_speeds(SimulatedCluster.model_validate(document), load_catalogue()))
             except ValidationError as error:
                 raise SimulationError("\n".join(_faults(path, number, error))) from None
+            except ValueError as error:
+                raise SimulationError(f"{path}: document {number}: {error}") from None
     return found
 
 

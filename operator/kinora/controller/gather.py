@@ -8,13 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 from kinora.api.intake import (
-    artifact_claim,
+    artifact_store,
     awaits_stager,
-    choose_claim,
-    claim_root,
-    claims_for,
+    choose_store,
     needs_stager,
     store_of,
+    stores_for,
 )
 from kinora.api.names import LABEL_MODEL_SERVER, stager_name
 from kinora.api.reasons import Phase
@@ -58,6 +57,7 @@ class Gatherer:
     def use(self, catalogue: Catalogue) -> None:
         """Go by another catalogue from now on."""
         self._catalogue = catalogue
+        self.learning.use(catalogue)
         self._verdicts.clear()
 
     def forget(self, job: Object) -> None:
@@ -151,7 +151,8 @@ class Gatherer:
 
     def _store_root(self, namespace: str, server: str) -> str | None:
         found = self._store.servers.get(f"{namespace}/{server}")
-        return claim_root(artifact_claim(found)) if found is not None else None
+        offered = artifact_store(found) if found is not None else None
+        return offered.root if offered is not None else None
 
     def _intake(self, job: Object, verdict: Verdict, serving: frozenset[str]) -> IntakeState:
         if not needs_stager(job):
@@ -163,12 +164,12 @@ class Gatherer:
         found = [self._store.servers.get(f"{namespace}/{name}") for name in serving]
         model = verdict.model if isinstance(verdict, Accepted) else ""
         named = job["spec"].get("modelServerName")
-        claim = choose_claim(job["metadata"]["uid"], claims_for(model, named, filter(None, found)))
-        if claim is None:
+        chosen = choose_store(job["metadata"]["uid"], stores_for(model, named, filter(None, found)))
+        if chosen is None:
             return IntakeState()
-        name = stager_name(claim)
+        name = stager_name(chosen.name)
         ready = is_available(self._store.stagers.get(f"{namespace}/{name}"))
-        return IntakeState(name, claim_root(claim), stager_ready=ready)
+        return IntakeState(name, chosen.root, stager_ready=ready)
 
     def job(self, entry: Entry, now: dt.datetime) -> JobSnapshot:
         """The snapshot of one VideoJob."""

@@ -9,13 +9,14 @@ import datetime as dt
 from collections import Counter as Tally
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from kinora.api import reasons
 from kinora.api.intake import awaits_stager
 from kinora.api.names import CONDITION_ENGINE_READY, LABEL_POOL
 from kinora.api.reasons import TERMINAL, Phase
-from kinora.api.transitions import parse_time, phase_of
+from kinora.api.transitions import is_assigned, parse_time
 from kinora.controller.spot import pool_names, pool_of, spot_pools
 from kinora.controller.store import Store
 from kinora.kube.metrics import Book, Sample
@@ -29,12 +30,23 @@ _UNSERVED: Final = frozenset(
 _STATES: Final = ("Starting", "Idle", "Busy")
 
 
+@dataclass
+class _Jobs:
+    """What one look at every unfinished job has found. Marks are (namespace, model)."""
+
+    phases: Tally[str] = field(default_factory=Tally)
+    unserved: int = 0
+    depth: Tally[tuple[str, str]] = field(default_factory=Tally)
+    oldest: dict[tuple[str, str], str] = field(default_factory=dict)
+
+
 class Inventory:
     """Computes the gauges. ``models``: the only names that become labels of a model."""
 
     def __init__(self, store: Store, models: frozenset[str], book: Book) -> None:
         self._store = store
         self.models = models
+        self._seen = _Jobs()
         self.leads: Callable[[], bool] = lambda: True
         self.transitions: Callable[[], int] = lambda: 0
         self.queued_keys: Callable[[], int] = lambda: 0
@@ -136,39 +148,43 @@ class Inventory:
     # --- jobs ---------------------------------------------------------------------------------------------------------
 
     def _phases(self) -> Iterator[Sample]:
-        tally = Tally(phase_of(entry.obj.get("status") or {}) for entry in self._store.jobs.entries.values())
+        """The first of the jobs' families to be collected: it looks at every job once, for the others too."""
+        self._seen = self._look()
         for phase in Phase:
             if phase not in TERMINAL:
-                yield (str(phase),), tally[phase]
+                yield (str(phase),), self._seen.phases[str(phase)]
+
+    def _look(self) -> _Jobs:
+        seen = _Jobs()
+        for entry in self._store.jobs.entries.values():
+            job = entry.obj
+            spec, status = job["spec"], job.get("status") or {}
+            seen.phases[status.get("phase") or Phase.PENDING.value] += 1
+            if status.get("assignment") and is_assigned(status):
+                continue
+            seen.unserved += status.get("reason") in _UNSERVED
+            has_files = "inputs" in spec or "workflow" in spec  # a stager has nothing to do with others
+            if spec.get("suspend") or (has_files and awaits_stager(job)):
+                continue
+            mark, created = (job["metadata"]["namespace"], self.model_of(job)), job["metadata"]["creationTimestamp"]
+            seen.depth[mark] += 1
+            seen.oldest[mark] = min(created, seen.oldest.get(mark, created))  # of one form: text sorts as time does
+        return seen
 
     def _stalled(self) -> Iterator[Sample]:
         now, silent = dt.datetime.now(dt.UTC), 0
-        bound = [key for keys in self._store.jobs_by_pod.values() for key in keys]
-        for key in bound:
+        for key in (key for keys in self._store.jobs_by_pod.values() for key in keys):
             last = ((self._store.jobs.entries[key].obj["status"]).get("progress") or {}).get("lastUpdateTime")
             silent += last is not None and (now - parse_time(last)).total_seconds() > SILENT_SECONDS
-        waiting = (self._store.jobs.entries[key].obj for keys in self._store.waiting.values() for key in keys)
         yield ("Silent",), silent
-        yield ("Unserved",), sum((job.get("status") or {}).get("reason") in _UNSERVED for job in waiting)
-
-    def _queued(self) -> Iterator[Object]:
-        for keys in self._store.waiting.values():
-            for key in keys:
-                job = self._store.jobs.entries[key].obj
-                if not job["spec"].get("suspend") and not awaits_stager(job):
-                    yield job
+        yield ("Unserved",), self._seen.unserved
 
     def _depth(self) -> Iterator[Sample]:
-        tally = Tally((job["metadata"]["namespace"], self.model_of(job)) for job in self._queued())
-        yield from sorted(tally.items())
+        yield from sorted(self._seen.depth.items())
 
     def _oldest(self) -> Iterator[Sample]:
-        oldest: dict[tuple[str, str], str] = {}
-        for job in self._queued():
-            mark, created = (job["metadata"]["namespace"], self.model_of(job)), job["metadata"]["creationTimestamp"]
-            oldest[mark] = min(created, oldest.get(mark, created))  # of one form: the text sorts as the time does
         now = dt.datetime.now(dt.UTC)
-        for mark, created in sorted(oldest.items()):
+        for mark, created in sorted(self._seen.oldest.items()):
             yield mark, max(0.0, (now - parse_time(created)).total_seconds())
 
     def model_of(self, job: Object) -> str:

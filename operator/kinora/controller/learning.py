@@ -11,14 +11,15 @@ from statistics import median
 from typing import Any, Final
 
 from kinora.catalogue.load import Catalogue
-from kinora.controller.scheduling.cost import Learnt, Sample
+from kinora.controller.scheduling.cost import TRUST, Learnt, Sample
 from kinora.controller.scheduling.facts import Rate
+from kinora.controller.spot import pool_of
 
 Object = Mapping[str, Any]
 _KEEP: Final = 16
 PRIOR: Final = Rate(20.0, 3e-4)
-"""Before anything was measured: a 14B model on one large card, 81 frames of 480p in 30 steps, takes about five minutes.
-It is scaled by the first three jobs."""
+"""Of a model whose catalogue entry tells no cost: one of 14B on a large card takes about five minutes for 81 frames of
+480p in 30 steps. Like every prior it is scaled by the first three jobs."""
 COLD_START: Final = 240.0
 "Seconds, before one was measured."
 
@@ -36,16 +37,46 @@ class Learning:
         """What is known of the server's pods in that pool."""
         key = (_key(server), pool)
         if key not in self._speeds:
+            prior = self._prior(server, pool)
             told = ((server.get("status") or {}).get("performance") or {}).get(pool) or {}
-            self._speeds[key] = Learnt.from_status(told, PRIOR) if isinstance(told, Mapping) else Learnt(PRIOR)
+            self._speeds[key] = Learnt.from_status(told, prior) if isinstance(told, Mapping) else Learnt(prior)
         return self._speeds[key]
+
+    def _prior(self, server: Object, pool: str) -> Rate:
+        """The catalogue's, on the pool's card; corrected by what another pool of the server was measured to take."""
+        published = self._published(server, pool)
+        for (name, other), known in self._speeds.items():
+            if name == _key(server) and other != pool and len(known.samples) >= TRUST:
+                work = median(sample.work for sample in known.samples)
+                ratio = known.rate.seconds(work) / max(self._published(server, other).seconds(work), 1e-9)
+                return Rate(published.overhead * ratio, published.per_unit * ratio)
+        return published
+
+    def _published(self, server: Object, pool: str) -> Rate:
+        model = self._catalogue.get(server["spec"].get("model"))
+        if model is None or model.cost is None:
+            return PRIOR
+        speed = model.cost.speed(pool_of(server, pool).get("gpuModel"))
+        return Rate(speed.overhead_seconds, speed.seconds_per_million_token_steps / 1e6)
+
+    def use(self, catalogue: Catalogue) -> None:
+        """Go by another catalogue from now on: where nothing was measured yet, estimates begin anew."""
+        self._catalogue = catalogue
+        self._forget_unmeasured()
+
+    def _forget_unmeasured(self, server_key: str | None = None) -> None:
+        """Drop what is a prior only; it is looked up again when it is asked for."""
+        kept = {key: known for key, known in self._speeds.items() if known.samples or server_key not in {None, key[0]}}
+        self._speeds = kept
 
     def ended(self, server: Object, job: Object) -> None:
         """Learn from a job that Succeeded."""
         status = job.get("status") or {}
         timings, pool = status.get("timings") or {}, str((status.get("assignment") or {}).get("pool") or "")
         engine = float(timings.get("loadedSeconds") or 0.0) + float(timings.get("renderedSeconds") or 0.0)
-        self._speeds[_key(server), pool] = self.speed(server, pool).with_sample(Sample(work_of(job), engine))
+        learnt = self._speeds[_key(server), pool] = self.speed(server, pool).with_sample(Sample(work_of(job), engine))
+        if len(learnt.samples) == TRUST:  # what is known of the other pools' cards can be held against it
+            self._forget_unmeasured(_key(server))
         if timings.get("stagedSeconds") is not None:
             self._staging.setdefault(_key(server), deque(maxlen=_KEEP)).append(float(timings["stagedSeconds"]))
 

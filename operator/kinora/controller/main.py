@@ -185,7 +185,8 @@ async def _resync(operator: Operator, client: KubeClient, settings: Settings, no
         if pause == settings.resync_seconds or not operator.store.ready.is_set():
             operator.look_at_everything()
         try:
-            await asyncio.wait_for(now.wait(), pause)
+            async with asyncio.timeout(pause):
+                await now.wait()
         except TimeoutError:
             pause = settings.resync_seconds
             continue

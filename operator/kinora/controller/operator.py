@@ -414,8 +414,8 @@ class Operator:
         if any(create.resource != POD for create in plan.create):  # a refused spec has made none
             self._children[name] = mark
         if written is not None:
-            self._pace.wrote(name, self.store.now())
             self.metrics.observe_server(server, written)
+            self._pace.wrote(name, self.store.now())
             self.store.servers.apply(written)
         if plan.requeue_after is not None:
             self._queue.add(("server", name), plan.requeue_after)

@@ -21,6 +21,8 @@ FilesByFolder: TypeAlias = Mapping[str, Collection[str]]
 """Folder of models, or "input" -> names of the files in it. A folder that is no key is not checked."""
 
 LONG_LIST = 20  # ComfyUI prints the allowed values up to this many
+ANY = "*"  # the type that goes with every other
+_FOREIGN_OUTPUTS = 64  # more than a link can name in a graph that is allowed
 
 
 @dataclass(frozen=True)
@@ -143,12 +145,16 @@ def check_graph(graph: Graph, files_by_folder: FilesByFolder) -> PromptRefusal |
     return validate(graph, files_by_folder).refusal
 
 
-def validate(graph: Graph, files_by_folder: FilesByFolder) -> Validation:
-    """Everything that ComfyUI's validation says about `graph`. The graph given is not changed."""
-    refusal, outputs = _output_nodes(graph)
+def validate(graph: Graph, files_by_folder: FilesByFolder, specs: Mapping[str, NodeSpec] | None = None) -> Validation:
+    """Everything that ComfyUI's validation says about `graph`. The graph given is not changed.
+
+    `specs`: the classes that are installed, where they are not just those of the contract.
+    """
+    known = node_specs() if specs is None else specs
+    refusal, outputs = _output_nodes(graph, known)
     if refusal is not None:
         return Validation(dict(graph), [], {}, refusal)
-    check = _Check(graph, files_by_folder)
+    check = _Check(graph, files_by_folder, known)
     good: list[str] = []
     failures: list[dict[str, Any]] = []
     node_errors: dict[str, Any] = {}
@@ -172,13 +178,26 @@ def validate(graph: Graph, files_by_folder: FilesByFolder) -> Validation:
     return Validation(check.graph, good, node_errors, refusal)
 
 
-def _output_nodes(graph: Graph) -> tuple[PromptRefusal | None, list[str]]:
+def foreign_specs(graph: Graph, classes: Collection[str]) -> dict[str, NodeSpec]:
+    """What can be said of the graph's nodes of `classes`, which no contract describes: any input, any outputs."""
+    found: dict[str, NodeSpec] = {}
+    for node in graph.values():
+        name = node["class_type"]
+        if name in classes:
+            known = found[name].inputs if name in found else {}
+            inputs = {key: InputSpec(key, ANY, required=False) for key in node["inputs"]}
+            is_output = "filename_prefix" in {**known, **inputs}
+            found[name] = NodeSpec(name, "", is_output, {**known, **inputs}, ((ANY, ANY),) * _FOREIGN_OUTPUTS)
+    return found
+
+
+def _output_nodes(graph: Graph, specs: Mapping[str, NodeSpec]) -> tuple[PromptRefusal | None, list[str]]:
     outputs = []
     for node_id, node in graph.items():
         if not isinstance(node, Mapping) or "class_type" not in node:
             message = "Cannot execute because a node is missing the class_type property."
             return _refused("invalid_prompt", message, f"Node ID '#{node_id}'"), []
-        spec = node_specs().get(node["class_type"])
+        spec = specs.get(node["class_type"])
         if spec is None:
             message = f"Cannot execute because node {node['class_type']} does not exist."
             return _refused("invalid_prompt", message, f"Node ID '#{node_id}'"), []
@@ -209,8 +228,9 @@ class _BadLinkError(Exception):
 class _Check:
     """One pass of validation; remembers what each node was found to be, as ComfyUI does."""
 
-    def __init__(self, graph: Graph, files: FilesByFolder) -> None:
+    def __init__(self, graph: Graph, files: FilesByFolder, specs: Mapping[str, NodeSpec]) -> None:
         self.graph = {key: {**node, "inputs": dict(node.get("inputs", {}))} for key, node in graph.items()}
+        self._specs = specs
         self._files = files
         self._found: dict[str, list[dict[str, Any]] | None] = {}  # None: valid
         self._invalid: set[str] = set()
@@ -240,7 +260,7 @@ class _Check:
         if node_id in self._visiting:
             self._cycle(node_id)
             return False
-        spec = node_specs()[self.graph[node_id]["class_type"]]
+        spec = self._specs[self.graph[node_id]["class_type"]]
         errors: list[dict[str, Any]] = []
         valid = True
         self._visiting.append(node_id)
@@ -316,7 +336,7 @@ class _Check:
     def _linked_type(self, link: list[Any]) -> str:
         node_id, slot = link
         try:
-            outputs = node_specs()[self.graph[node_id]["class_type"]].outputs
+            outputs = self._specs[self.graph[node_id]["class_type"]].outputs
         except (KeyError, TypeError) as exc:
             raise _BadLinkError("KeyError", repr(node_id)) from exc
         try:
@@ -349,7 +369,7 @@ def _converted(wanted: InputSpec, value: Any) -> Any:
 
 def _accepts(wanted: str, received: str) -> bool:
     """Whether a link of type `received` may go into an input of type `wanted` ("*" fits everything)."""
-    return wanted == received or "*" in (wanted, received)
+    return wanted == received or ANY in (wanted, received)
 
 
 def _missing_upload(wanted: InputSpec, value: Any) -> dict[str, Any]:

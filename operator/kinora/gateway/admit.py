@@ -76,4 +76,4 @@ def _allowed(spec: VideoJobSpec, model: Model, servers: Sequence[Mapping[str, An
 
 
 def _invalid(faults: Sequence[Fault]) -> InvalidInput:
-    return InvalidInput(faults[0].field, "; ".join(str(fault) for fault in faults[:_MOST]))
+    return InvalidInput(faults[0].field, "; ".join(str(fault) for fault in faults[:_MOST]), faults=faults)

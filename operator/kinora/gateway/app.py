@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
@@ -42,10 +42,11 @@ _BY_STATUS: dict[int, type[GatewayError]] = {
 def application(gateway: Gateway, dialects: Sequence[Dialect]) -> Edge:
     """The whole application over these parts."""
     app = FastAPI(title="Kinora", version=__version__, openapi_url=None, docs_url=None, redoc_url=None)
-    for dialect in dialects:
-        app.include_router(dialect.router(gateway), tags=[dialect.name])
+    routers = {dialect.name: dialect.router(gateway) for dialect in dialects}
+    for name, router in routers.items():
+        app.include_router(router, tags=[name])
     _errors(app, dialects)
-    _documents(app, gateway, dialects)
+    _documents(app, gateway, routers)
     return Edge(
         app,
         metrics=gateway.metrics,
@@ -123,15 +124,18 @@ def invalid_input(error: RequestValidationError) -> InvalidInput:
     return InvalidInput(field, "; ".join(f"{name}: {text}" if name else text for name, text in faults))
 
 
-def _documents(app: FastAPI, gateway: Gateway, dialects: Sequence[Dialect]) -> None:
+def _documents(app: FastAPI, gateway: Gateway, routers: Mapping[str, APIRouter]) -> None:
     """OpenAPI: all of it at /openapi.json, one dialect's at /openapi/NAME.json."""
     made: dict[str, dict[str, Any]] = {}
 
     def document(name: str) -> dict[str, Any]:
         if name not in made:
-            routes = [route for route in app.routes if not name or name in (getattr(route, "tags", None) or ())]
+            shown = app
+            if name:  # an application of its own: the routes of an included router are not among app.routes
+                shown = FastAPI(openapi_url=None)
+                shown.include_router(routers[name], tags=[name])
             title = f"Kinora: {name}" if name else "Kinora"
-            made[name] = get_openapi(title=title, version=__version__, routes=routes)
+            made[name] = get_openapi(title=title, version=__version__, routes=shown.routes)
             schemes = made[name].setdefault("components", {}).setdefault("securitySchemes", {})
             schemes["key"] = {"type": "http", "scheme": "bearer"}
             made[name]["security"] = [{"key": []}]
@@ -145,6 +149,6 @@ def _documents(app: FastAPI, gateway: Gateway, dialects: Sequence[Dialect]) -> N
     @app.get("/openapi/{name}.json", include_in_schema=False)
     async def one(name: str, request: Request) -> Response:
         await gateway.tenant(request, None)
-        if name not in {dialect.name for dialect in dialects}:
+        if name not in routers:
             raise NotFound(f"no dialect {name[:32]}")
         return JSONResponse(document(name))

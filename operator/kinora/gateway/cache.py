@@ -75,7 +75,7 @@ class Jobs:
 
     @asynccontextmanager
     async def changes(self, namespace: str, tenant: str) -> AsyncIterator[asyncio.Queue[Job | None]]:
-        """A queue of a tenant's jobs as they change. None in it: some were missed; look at all of them anew."""
+        """A queue of a tenant's jobs as they change. None in it: one is gone or was missed; look at all anew."""
         queue: asyncio.Queue[Job | None] = asyncio.Queue()
         listeners = self._listeners[(namespace, tenant)]
         listeners.append(queue)
@@ -101,6 +101,9 @@ class Jobs:
 
     def _drop(self, job: Job, version: int) -> None:
         self._forget(job)
+        if not job.state.finished:  # its going is a change too
+            for queue in self._listeners.get((job.namespace, job.tenant), ()):
+                queue.put_nowait(None)
         self._gone[job.uid] = version
         while len(self._gone) > _GONE:
             del self._gone[next(iter(self._gone))]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fastapi import APIRouter
 from starlette.requests import HTTPConnection, Request
@@ -28,6 +29,8 @@ class Gateway:
     authenticator: Authenticator
     metrics: Metrics
     files: Files
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
+    "Set when the process is about to end: whoever keeps a request open answers it now."
 
     @property
     def catalogue(self) -> Catalogue:

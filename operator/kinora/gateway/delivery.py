@@ -87,7 +87,7 @@ async def delivered(stores: Stores, request: Request, place: Place, shown: Shown
             place.key,
             method=request.method,
             headers=_wanted(request, etag),
-            redirect=shown.redirect,
+            redirect=shown.redirect and request.method == "GET",  # a URL that is signed for GET refuses HEAD
             content_type=content_type,
             disposition=disposition(content_type, shown.filename),
         )

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from kinora.recipes.faults import Fault
+
 
 class GatewayError(Exception):
     """The base. `message` is for the caller: field, value, what is allowed, the mend; no path, secret or traceback.
@@ -20,13 +24,16 @@ class GatewayError(Exception):
 
 
 class InvalidInput(GatewayError):  # noqa: N818 - verdicts, named as callers know them
-    """The request asks for something that cannot be. `field` is the request's own name for it; empty: the whole."""
+    """The request asks for something that cannot be. `field` is the request's own name for it; empty: the whole.
+
+    `faults`: all that is wrong with the job, one by one, where it was the job that was judged.
+    """
 
     status = 400
 
-    def __init__(self, field: str, message: str, *, attempted: bool = False) -> None:
+    def __init__(self, field: str, message: str, *, attempted: bool = False, faults: Sequence[Fault] = ()) -> None:
         super().__init__(message, attempted=attempted)
-        self.field = field
+        self.field, self.faults = field, tuple(faults)
 
 
 class ModelNotFound(InvalidInput):

@@ -8,9 +8,7 @@ POST /files/oss                           the same as the form that Alibaba's OS
 
 from __future__ import annotations
 
-import asyncio
 import hmac
-from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query
@@ -18,13 +16,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from kinora.gateway.app import render
+from kinora.gateway.bodies import incoming
 from kinora.gateway.context import Dialect, Gateway
 from kinora.gateway.errors import Forbidden, Gone, InvalidInput, TooLarge
 from kinora.gateway.files import PATH, TICKETS, Files, tenant_of
 from kinora.gateway.links import Grant, Kind, LinkExpired, LinkRefused
 from kinora.gateway.multipart import Part, parts
 
-_IDLE_SECONDS: Final = 60.0
 _FORM: Final = ("key", "policy", "Signature", "file")
 Token = Annotated[str, Query(max_length=2048, description="What the link was signed with.")]
 _BYTES: Final[dict[int | str, dict[str, Any]]] = {
@@ -47,7 +45,8 @@ def router(gateway: Gateway) -> APIRouter:
 
 
 def _reading(api: APIRouter, gateway: Gateway, files: Files) -> None:
-    @api.api_route("/artifacts/{filename}", methods=["GET", "HEAD"], responses=_BYTES, response_class=Response)
+    @api.head("/artifacts/{filename}", include_in_schema=False)
+    @api.get("/artifacts/{filename}", responses=_BYTES, response_class=Response)
     async def artifact(request: Request, filename: str, token: Token = "") -> Response:
         """A finished output, whole or a range."""
         grant = await _opened(files, token, Kind.ARTIFACT)
@@ -56,7 +55,8 @@ def _reading(api: APIRouter, gateway: Gateway, files: Files) -> None:
         job = await gateway.service.job(tenant, str(grant.what[0]))
         return await files.artifact_response(request, tenant, job, int(grant.what[1]), filename=filename)
 
-    @api.api_route("/uploads/{filename}", methods=["GET", "HEAD"], responses=_BYTES, response_class=Response)
+    @api.head("/uploads/{filename}", include_in_schema=False)
+    @api.get("/uploads/{filename}", responses=_BYTES, response_class=Response)
     async def upload(request: Request, filename: str, token: Token = "") -> Response:
         """An uploaded file, whole or a range."""
         grant = await _opened(files, token, Kind.UPLOAD)
@@ -81,14 +81,14 @@ def _writing(api: APIRouter, files: Files) -> None:
         grant = await _opened(files, token, Kind.PUT)
         request.state.tenant = grant.tenant
         _announced(request, int(grant.what[1]))
-        made = await files.put_ticket(grant, str(grant.what[0]), _body(request))
+        made = await files.put_ticket(grant, str(grant.what[0]), incoming(request))
         return JSONResponse({"bytes": made.bytes, "sha256": made.sha256}, headers={"ETag": f'"{made.sha256}"'})
 
     @api.post("/oss", openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": form}}})
     async def oss(request: Request) -> Response:
         """The file of a ticket, as a form whose fields the ticket gave; answered 200 with an empty body."""
         told: dict[str, str] = {}
-        async for part in parts(request.headers.get("content-type", ""), _body(request)):
+        async for part in parts(request.headers.get("content-type", ""), incoming(request)):
             if part.name != "file":
                 told[part.name] = await part.text()
                 continue
@@ -124,21 +124,6 @@ def _announced(request: Request, most: int) -> None:
     length = request.headers.get("content-length", "")
     if length.isdigit() and len(length) < 20 and int(length) > most:
         raise TooLarge(f"the file has {length} bytes; allowed by its ticket: {most}")
-
-
-async def _body(request: Request) -> AsyncIterator[bytes]:
-    """The body as it comes; InvalidInput when nothing comes any more."""
-    stream = aiter(request.stream())
-    while True:
-        try:
-            async with asyncio.timeout(_IDLE_SECONDS):
-                chunk = await anext(stream)
-        except StopAsyncIteration:
-            return
-        except TimeoutError:
-            raise InvalidInput("", f"no byte of the body came for {_IDLE_SECONDS:g} s; send it again") from None
-        if chunk:
-            yield chunk
 
 
 FILES: Final = Dialect(name="files", prefixes=(PATH,), router=router, render=render, streamed=(PATH,))

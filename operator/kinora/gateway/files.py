@@ -20,11 +20,11 @@ from starlette.responses import Response
 from kinora.gateway import links
 from kinora.gateway.delivery import Place, Shown, delivered, safe_name
 from kinora.gateway.errors import InvalidInput, NotFound, TooLarge, Unavailable
-from kinora.gateway.jobs import Job
+from kinora.gateway.jobs import Artifact, Job
 from kinora.gateway.links import Grant, Kind
 from kinora.gateway.service import Service
 from kinora.gateway.settings import Retention
-from kinora.gateway.stores import Stores, split
+from kinora.gateway.stores import Stores, told
 from kinora.gateway.tenants import Tenant
 from kinora.kube.client import ApiError, UnreachableError
 from kinora.kube.secret_keys import SecretKeyError, SecretKeys
@@ -40,6 +40,7 @@ TICKETS: Final = "tickets"  # the scope of names of files that come by ticket: <
 OSS: Final = "oss://"
 _OSS_FOLDER: Final = "kinora"
 _MAX_LINK: Final = 2048  # characters
+_UNBOUNDED: Final = 1 << 48  # of a copy between a tenant's own stores: the first one has counted it
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +93,8 @@ class Files:
     def link(
         self, request: HTTPConnection, tenant: Tenant, job: Job, index: int, *, seconds: float | None = None
     ) -> str:
-        """An absolute URL that opens an artifact without a key, for `seconds` (default: the setting)."""
-        artifact = next(one for one in job.artifacts if one.index == index)
+        """An absolute URL that opens an artifact without a key, for `seconds` (default: the setting). NotFound."""
+        artifact = _artifact_of(job, index)
         lasts = self._retention.link_seconds if seconds is None else seconds
         token = self._token(Kind.ARTIFACT, tenant, (job.id, index), lasts)
         return f"{self._base_url(request)}{PATH}/artifacts/{quote(safe_name(artifact.filename))}?token={token}"
@@ -212,16 +213,29 @@ class Files:
     async def put(
         self, tenant: Tenant, chunks: AsyncIterator[bytes], *, max_bytes: int | None = None, name: str | None = None
     ) -> Upload:
-        """Stream a file into the tenant's store; with `name`, point that name at it. TooLarge, Unavailable.
+        """Stream a file into the tenant's stores; with `name`, point that name at it. TooLarge, Unavailable.
 
         Whatever `chunks` raises comes through, and leaves nothing.
         """
         limits = tenant.limits
         most = min(limits.upload_bytes, max_bytes if max_bytes is not None else limits.upload_bytes)
         upload = await self._stored(tenant, chunks, most, limits.upload_quota_bytes)
+        if len(self.stores.roots(tenant)) > 1:
+            await self.renew(tenant, upload.key)
         if name is not None:
             await self.put_name(tenant, name, upload)
         return upload
+
+    async def put_shown(
+        self, request: HTTPConnection, tenant: Tenant, chunks: AsyncIterator[bytes], *, filename: str
+    ) -> tuple[Upload, str]:
+        """A file that comes with the request itself, and the URL by which it is taken as a source afterwards."""
+        shown = safe_name(filename)
+        name = f"{secrets.token_hex(16)}/{shown}"
+        upload = await self.put(tenant, chunks)
+        await self.put_name(tenant, name, upload, scope=TICKETS, overwrite=False)
+        token = self._token(Kind.UPLOAD, tenant, (name,), self._retention.upload_seconds)
+        return upload, f"{self._base_url(request)}{PATH}/uploads/{quote(shown)}?token={token}"
 
     async def put_ticket(self, grant: Grant, name: str, chunks: AsyncIterator[bytes]) -> Upload:
         """The file of a ticket. Conflict where another one came before it."""
@@ -252,8 +266,31 @@ class Files:
         return Upload(made.key, made.sha256, made.bytes, sniff.content_type(bytes(head)))
 
     async def renew(self, tenant: Tenant, key: str) -> int:
-        """Count an upload of the tenant as used now; its bytes. NotFound."""
-        return (await self._find(tenant, key))[1]
+        """Count an upload as used now, and have it in every store of the namespace; its bytes. NotFound, Unavailable.
+
+        Which store a job's inputs come from follows from the job's UID, which is not known before it is made.
+        """
+        root, size = await self._find(tenant, key)
+        for other in self.stores.roots(tenant):
+            if other != root:
+                await self._copied(tenant, key, root, other)
+        return size
+
+    async def _copied(self, tenant: Tenant, key: str, root: str, other: str) -> None:
+        """Have an upload in another store of the same namespace too, unless it is there."""
+        digest, _, sha256 = key.partition("/")
+        with suppress(NotFound):
+            await self.stores.ask(tenant.namespace, other, lambda store: store.renew(digest, sha256))
+            return
+        store = await self.stores.client(tenant.namespace, root)
+        with told(tenant.namespace):
+            async with store.read(upload_key(tenant.namespace, key)) as reading:
+                chunks = reading.chunks
+                await self.stores.upload(
+                    tenant.namespace,
+                    other,
+                    lambda target: target.upload(digest, chunks, max_bytes=_UNBOUNDED, quota=_UNBOUNDED),
+                )
 
     async def _find(self, tenant: Tenant, key: str) -> tuple[str, int]:
         """The store that has an upload of the tenant, counted as used now, and its bytes. NotFound."""
@@ -333,10 +370,8 @@ class Files:
         self, request: Request, tenant: Tenant, job: Job, index: int, *, filename: str | None = None
     ) -> Response:
         """An artifact of a job of the tenant: whole, a range, or a redirect to its store's own URL. NotFound."""
-        artifact = next((one for one in job.artifacts if one.index == index), None)
-        if artifact is None:
-            raise NotFound(f"no artifact {index} of job {job.id}")
-        root, key = split(artifact.uri)
+        artifact = _artifact_of(job, index)
+        root, key = self.stores.place(tenant, artifact.uri)
         shown = Shown(filename or artifact.filename, artifact.content_type, artifact.sha256, redirect=True)
         return await delivered(self.stores, request, Place(tenant.namespace, root, key), shown)
 
@@ -351,6 +386,13 @@ class Files:
 def tenant_of(grant: Grant) -> Tenant:
     """The tenant that a link was given to; of its limits, those that matter stand in the link."""
     return Tenant(grant.tenant, grant.namespace)
+
+
+def _artifact_of(job: Job, index: int) -> Artifact:
+    found = next((one for one in job.artifacts if one.index == index), None)
+    if found is None:
+        raise NotFound(f"no artifact {index} of job {job.id}")
+    return found
 
 
 def _upload(tenant: Tenant, name: Name) -> Upload:

@@ -116,7 +116,8 @@ async def serve(
             return
         if settings.values.webhooks.enabled:
             renewals = await stack.enter_async_context(KubeClient(connection, user_agent="kinora-gateway"))
-            stack.push_async_callback(_ended, asyncio.ensure_future(_until(stop, parts.webhooks(renewals).run())))
+            delivering = asyncio.ensure_future(_until(stop, parts.webhooks(renewals).run()))
+            stack.push_async_callback(_landed, stop, delivering)
         await _serve_http(settings, parts, stop, started)
 
 
@@ -127,13 +128,14 @@ async def _until(stop: asyncio.Event, part: Coroutine[Any, Any, None]) -> None:
         await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopping.cancel()
-        await _ended(running)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
-async def _ended(task: asyncio.Future[None]) -> None:
-    """End a part, and wait for its end."""
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+async def _landed(stop: asyncio.Event, part: asyncio.Future[None]) -> None:
+    """Wait until a part has finished: a second word to end would cut that short."""
+    stop.set()
+    await asyncio.gather(part, return_exceptions=True)
 
 
 async def _signing(files: Files) -> None:
@@ -184,6 +186,7 @@ async def _serve_http(
     if not serving.done():  # load balancers learn it before connections are refused
         parts.serving = False
         await asyncio.sleep(settings.values.drain_seconds)
+        parts.gateway.draining.set()
         server.should_exit = True
     await serving
 
@@ -194,7 +197,7 @@ class Parts:
     def __init__(self, settings: Settings, client: KubeClient) -> None:
         self.serving = False
         self.metrics = Metrics()
-        client.observe = self.metrics.observe_api
+        client.observe = self.metrics.api.request
         self._settings, self._client = settings, client
         self._jobs, self._servers, self._keys = Jobs(), Servers(), Keys()
         self._packaged, self._maps = load_catalogue(), dict[str, dict[str, Any]]()
@@ -232,7 +235,7 @@ class Parts:
 
     def webhooks(self, lease_client: KubeClient) -> Webhooks:
         """The part that delivers webhooks; its renewals have a client of their own."""
-        lease_client.observe = self.metrics.observe_api
+        lease_client.observe = self.metrics.api.request
         return Webhooks(
             Wiring(
                 client=self._client,
@@ -241,7 +244,7 @@ class Parts:
                 instance=self._settings.instance,
                 namespaces=self._settings.namespaces,
                 values=self._settings.values.webhooks,
-                metrics=WebhookMetrics(self.metrics.registry),
+                metrics=WebhookMetrics(self.metrics.book),
             )
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from kinora.kube.metrics import ApiMetrics, Book
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
@@ -11,32 +11,20 @@ class Metrics:
     """The gateway's registry."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "kinora_gateway_requests",
-            "Requests answered.",
-            ["dialect", "route", "method", "code"],
-            registry=self.registry,
+        self.book = book = Book("gateway")
+        self.registry = book.registry
+        self.api = ApiMetrics(book)
+        self.requests = book.counter(
+            "kinora_gateway_requests_total", "Requests that were answered", ["dialect", "route", "method", "code"]
         )
-        self.seconds = Histogram(
-            "kinora_gateway_request_seconds",
-            "Time to the end of the answer.",
-            ["dialect", "route"],
-            buckets=_SECONDS,
-            registry=self.registry,
+        self.seconds = book.histogram(
+            "kinora_gateway_request_seconds", "Time to the end of the answer", ["dialect", "route"], buckets=_SECONDS
         )
-        self.api = Counter(
-            "kinora_gateway_api_requests",
-            "Calls to the API server by verb, kind and status (0: no answer).",
-            ["verb", "resource", "code"],
-            registry=self.registry,
+        self.prompts = book.counter(
+            "kinora_gateway_prompts_total",
+            "Prompts that clients asked to have rewritten, by how it went: done, off, long, busy, timeout, failed",
+            ["how"],
         )
-        self.jobs = Gauge("kinora_gateway_jobs", "VideoJobs in the cache.", registry=self.registry)
-        self.keys = Gauge("kinora_gateway_keys", "Keys that open this gateway.", registry=self.registry)
-        self.key_faults = Gauge(
-            "kinora_gateway_key_faults", "Entries of the Secret of keys that cannot be used.", registry=self.registry
-        )
-
-    def observe_api(self, verb: str, plural: str, status: int, _seconds: float) -> None:
-        """One call to the API server."""
-        self.api.labels(verb, plural, str(status)).inc()
+        self.jobs = book.gauge("kinora_gateway_jobs", "VideoJobs in the cache")
+        self.keys = book.gauge("kinora_gateway_keys", "Keys that open this gateway")
+        self.key_faults = book.gauge("kinora_gateway_key_faults", "Entries of the Secret of keys that cannot be used")

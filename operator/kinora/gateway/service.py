@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -50,7 +50,8 @@ class Submission:
 
     `spec`: VideoJob.spec in the API's names, without queue and ttlSecondsAfterFinished. `note`: what the dialect needs
     to answer later, at most 4 KiB of JSON. `id`: a client's own UUID. `body`: the request, by which repeats are known.
-    `retried`: the client says that it asks again.
+    `retried`: the client says that it asks again. `rewrite`: the caller's prompt -> the one to render, and what the
+    note is to say of it; as it costs something, it is asked for last, when nothing else stands in the way.
     """
 
     dialect: str
@@ -60,6 +61,7 @@ class Submission:
     idempotency_key: str | None = None
     body: bytes = b""
     retried: bool = False
+    rewrite: Callable[[str], Awaitable[tuple[str, Mapping[str, Any]]]] | None = None
 
 
 class Service:
@@ -85,6 +87,9 @@ class Service:
         spec = self._spec(tenant, submission)
         model = admit(spec, self.catalogue, self.servers(tenant))
         self._limit(tenant)
+        if submission.rewrite is not None:
+            prompt, note = await submission.rewrite(spec.get("prompt") or "")
+            spec, submission = {**spec, "prompt": prompt}, replace(submission, note={**submission.note, **note})
         id_ = self._id(tenant, submission)
         body = _object(tenant, submission, id_=id_, spec=spec, digest=digest, model=model.name)
         return await self._create(tenant, body, digest)
@@ -113,6 +118,13 @@ class Service:
         if job.state.finished or job.cancel_asked:
             return job
         obj = await self._write(tenant, id_, {"spec": {"cancel": True}})
+        return self._jobs.apply(obj) or job
+
+    async def renote(self, tenant: Tenant, id_: str, **more: Any) -> Job:
+        """Add to the note of a job, whatever dialect it came in. NotFound, Unavailable."""
+        job = await self.job(tenant, id_)
+        kept = _kept({**job.note, **more}, job.request, job.model)
+        obj = await self._write(tenant, id_, {"metadata": {"annotations": {ANNOTATION_NOTE: kept}}})
         return self._jobs.apply(obj) or job
 
     async def delete(self, tenant: Tenant, id_: str) -> None:
@@ -231,12 +243,16 @@ class Service:
             raise _unavailable(error) from None
 
 
-def _object(tenant: Tenant, submission: Submission, *, id_: str, spec: Object, digest: str, model: str) -> Object:
-    kept = json.dumps(
-        {"note": submission.note, "request": digest, "model": model}, separators=(",", ":"), ensure_ascii=False
-    )
+def _kept(note: Mapping[str, Any], digest: str, model: str) -> str:
+    """The annotation's text."""
+    kept = json.dumps({"note": note, "request": digest, "model": model}, separators=(",", ":"), ensure_ascii=False)
     if len(kept.encode()) > _MAX_NOTE:
         raise InvalidInput("", f"what has to be kept beside the job is {len(kept)} bytes; allowed: {_MAX_NOTE}")
+    return kept
+
+
+def _object(tenant: Tenant, submission: Submission, *, id_: str, spec: Object, digest: str, model: str) -> Object:
+    kept = _kept(submission.note, digest, model)
     return {
         "apiVersion": API_VERSION,
         "kind": "VideoJob",

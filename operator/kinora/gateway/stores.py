@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 import aiohttp
 
 from kinora.api import names
-from kinora.api.intake import artifact_claim, choose_claim, claim_root
+from kinora.api.intake import Store, artifact_store, choose_store
 from kinora.gateway.errors import Conflict, NotFound, TooLarge, Unavailable
 from kinora.gateway.tenants import Tenant
 from kinora.kube.client import ApiError, KubeClient, UnreachableError
@@ -49,11 +49,20 @@ class Stores:
 
     def roots(self, tenant: Tenant) -> list[str]:
         """The stores of the tenant's namespace; first the one that takes the tenant's uploads. Unavailable."""
-        claims = {claim for server in self._servers(tenant) if (claim := artifact_claim(server))}
-        home = choose_claim(tenant.digest, claims)
+        stores = self._known(tenant)
+        home = choose_store(tenant.digest, stores)
         if home is None:
             raise Unavailable("no ModelServer of your namespace has a store (spec.artifacts): nothing can be kept")
-        return [claim_root(home), *sorted(claim_root(claim) for claim in claims - {home})]
+        return [home.root, *sorted(store.root for store in stores - {home})]
+
+    def place(self, tenant: Tenant, uri: str) -> tuple[str, str]:
+        """An artifact's URI as its store's root and its key there. NotFound."""
+        roots = sorted((store.root for store in self._known(tenant)), key=len, reverse=True)
+        known = next((root for root in roots if uri.startswith(root)), None)
+        return split(uri) if known is None else (known, uri.removeprefix(known))
+
+    def _known(self, tenant: Tenant) -> set[Store]:
+        return {store for server in self._servers(tenant) if (store := artifact_store(server)) is not None}
 
     async def ask(self, namespace: str, root: str, question: Callable[[StoreClient], Awaitable[T]]) -> T:
         """Ask a store; once more, with the key read again, when it refuses the signature. GatewayError."""
@@ -82,7 +91,7 @@ class Stores:
         except (SecretKeyError, ApiError, UnreachableError) as error:
             log.warning("the key of the stores of namespace %s: %s", namespace, error)
             raise Unavailable("the store of your namespace is not ready: its stager has not started", _RETRY) from None
-        service = names.stager_name(claim_of(root))
+        service = names.stager_name(Store(root).name)
         url = self._template.format(service=service, namespace=namespace, port=names.STORE_PORT)
         return StoreClient(self._opened(), url, root, key)
 
@@ -94,13 +103,8 @@ class Stores:
         return self._session
 
 
-def claim_of(root: str) -> str:
-    """The claim of `pvc://claim/`."""
-    return root.removeprefix("pvc://").removesuffix("/")
-
-
 def split(uri: str) -> tuple[str, str]:
-    """An artifact's URI as its store's root and its key there. NotFound."""
+    """An artifact's URI as the root of its claim or bucket and the key there, where no ModelServer tells. NotFound."""
     scheme, separator, rest = uri.partition("://")
     place, slash, key = rest.partition("/")
     if not (scheme and separator and place and slash and key):

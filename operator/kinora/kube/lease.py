@@ -153,11 +153,14 @@ class LeaseHolder:
             await running
             raise AssertionError("a Lease is contended for without an end")
         finally:
-            # The work ends first: nothing of it may go on when another holds.
-            for task in (working, running, held):
-                if task is not None:
-                    task.cancel()
-                    await asyncio.gather(task, return_exceptions=True)
+            try:  # the work ends first: nothing of it may go on when another holds
+                if working is not None:
+                    working.cancel()
+                    await asyncio.gather(working, return_exceptions=True)
+            finally:  # also when whoever waits for that is told to stop waiting
+                running.cancel()
+                held.cancel()
+                await asyncio.gather(running, held, return_exceptions=True)
             await self.release()
 
     async def release(self, within: float = 1.0) -> bool:
@@ -202,8 +205,9 @@ class LeaseHolder:
         if self._standing.renewed is None:
             spread = random.uniform(0.0, 0.2 * self._standing.terms.retry)  # noqa: S311 - no secret
         self._news.clear()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._news.wait(), max(0.0, until - steady()) + spread)
+        with suppress(TimeoutError):  # not wait_for: that of Python 3.11 may swallow a cancellation
+            async with asyncio.timeout(max(0.0, until - steady()) + spread):
+                await self._news.wait()
 
     async def _try(self, request: Awaitable[None]) -> None:
         """One request, with its limit: a connection that hangs must leave time for another before the deadline."""

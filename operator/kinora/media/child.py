@@ -58,6 +58,17 @@ async def normalise_image(file: BinaryIO, output: BinaryIO, limits: Limits | Non
     return Normalised(answer["width"], answer["height"], tuple(answer["actions"]))
 
 
+async def put_alpha(image: BinaryIO, mask: BinaryIO, output: BinaryIO, limits: Limits | None = None) -> None:
+    """Write the picture with the alpha of the mask to `output` (see alpha.py). Raises MediaError, InputError."""
+    inputs = {"image": image, "mask": mask}
+    await run_isolated("put_alpha", None, inputs=inputs, outputs={"image": output}, limits=limits)
+
+
+async def channel(file: BinaryIO, output: BinaryIO, name: str, limits: Limits | None = None) -> None:
+    """Write the colours (`rgb`) or the alpha (`a`) of a picture to `output`, open for writing. Raises MediaError."""
+    await run_isolated("channel", file, {"name": name}, output=output, limits=limits)
+
+
 async def prepare(
     inputs: Mapping[str, BinaryIO],
     outputs: Mapping[str, BinaryIO],

@@ -35,7 +35,12 @@ def joins(resolved: Resolved, found: Mapping[str, MediaFacts]) -> tuple[Join, ..
     pictures = sum(name in resolved.inputs for name in ("firstFrame", "lastFrame"))
     if sum(lengths.values()) <= resolved.frames - LEAST_GENERATED - pictures:
         return ()
-    return tuple(Join(name, count, _overlap(resolved, count, len(lengths))) for name, count in lengths.items())
+    return tuple(Join(name, count, _overlap(resolved.frames, count, len(lengths))) for name, count in lengths.items())
+
+
+def generated_frames(frames: int, clip: int) -> int:
+    """How many of a render's `frames` go beyond a first clip of `clip` frames: the rest of it, or of its overlap."""
+    return frames - (clip if clip <= frames - LEAST_GENERATED else _overlap(frames, clip, 1))
 
 
 def outer_pictures(resolved: Resolved, parts: tuple[Join, ...]) -> frozenset[str]:
@@ -46,7 +51,7 @@ def outer_pictures(resolved: Resolved, parts: tuple[Join, ...]) -> frozenset[str
     )
 
 
-def _overlap(resolved: Resolved, clip: int, clips: int) -> int:
+def _overlap(frames: int, clip: int, clips: int) -> int:
     """At most half of the render is overlap; whole steps of the VAE where there are as many."""
-    most = min(OVERLAP, clip, resolved.frames // 2 // clips)
+    most = min(OVERLAP, clip, frames // 2 // clips)
     return max((most - 1) // _STEP * _STEP + 1, 1)

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from kinora.api import transitions
-from kinora.api.intake import choose_claim, claim_root, claims_for, inputs_condition, store_of
+from kinora.api.intake import Store, choose_store, inputs_condition, store_of, stores_for
 from kinora.api.reasons import Phase
 from kinora.api.videojob import Task, VideoJobSpec
 from kinora.catalogue.load import Catalogue
@@ -64,8 +64,8 @@ class Concluded:
     resolved: dict[str, Any] | None
 
 
-def decide(job: Object, servers: Iterable[Object], catalogue: Catalogue, claim: str) -> Work | None:
-    """The work on this job of the stager of `claim`; None where there is none (yet, any more, or of this stager)."""
+def decide(job: Object, servers: Iterable[Object], catalogue: Catalogue, store: Store) -> Work | None:
+    """The work on this job of the stager of `store`; None where there is none (yet, any more, or of this stager)."""
     status = job.get("status") or {}
     if job["metadata"].get("deletionTimestamp") or job["spec"].get("cancel"):
         return None
@@ -82,9 +82,9 @@ def decide(job: Object, servers: Iterable[Object], catalogue: Catalogue, claim: 
     if not fetched or model is None:
         return None
     if spec.workflow is not None:
-        return Work(spec, model, None, fetched) if store_of(job) == claim_root(claim) else None
+        return Work(spec, model, None, fetched) if store_of(job) == store.root else None
     uid = job["metadata"]["uid"]
-    if choose_claim(uid, claims_for(model.local_name, spec.model_server_name, servers)) != claim:
+    if choose_store(uid, stores_for(model.local_name, spec.model_server_name, servers)) != store:
         return None
     try:
         return Work(spec, model, resolve(spec, model, uid), fetched)

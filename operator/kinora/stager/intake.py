@@ -23,12 +23,11 @@ from kinora.recipes.needs import MediaKind, NamedInput, field_of
 from kinora.stager.decide import Found
 from kinora.stager.metrics import Metrics
 from kinora.stager.verdict import Delayed, Rejected, of_url
-from kinora.storage.drafts import Draft
 from kinora.storage.guard import fetch
 from kinora.storage.guard.fetch import FetchError, GuardedFetcher
 from kinora.storage.guard.urls import UrlRefused
-from kinora.storage.inputs import PvcInputs
 from kinora.storage.keys import KeyRefused
+from kinora.storage.staged import Draft, StagedInputs
 from kinora.storage.store import NotStoredError, StoreError
 
 log = logging.getLogger(__name__)
@@ -52,7 +51,7 @@ class Intake:
 
     def __init__(
         self,
-        store: PvcInputs,
+        store: StagedInputs,
         fetcher: GuardedFetcher,
         *,
         limits: Limits,

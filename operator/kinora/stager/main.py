@@ -7,7 +7,8 @@ import logging
 import os
 import signal
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from kinora import __version__
 from kinora.api.stagerconfig import CONFIG_VARIABLE, StagerConfig
@@ -24,6 +25,11 @@ from kinora.stager.stager import Parts, Stager
 from kinora.stager.upkeep import Upkeep
 from kinora.storage.guard.fetch import GuardedFetcher
 from kinora.storage.inputs import PvcInputs
+from kinora.storage.opened import opened_bucket
+from kinora.storage.s3_files import S3Files
+from kinora.storage.s3_inputs import S3Inputs
+from kinora.storage.service.model import FileStore
+from kinora.storage.staged import StagedInputs
 from kinora.storage.uploads import PvcFiles
 
 log = logging.getLogger(__name__)
@@ -53,9 +59,11 @@ async def serve_until_told(settings: Settings, connection: Connection) -> None:
 async def stage(settings: Settings, connection: Connection) -> None:
     """Serve with the real parts until cancelled."""
     config, metrics = settings.config, Metrics()
-    async with KubeClient(connection, user_agent="kinora-stager") as client:
+    async with (
+        KubeClient(connection, user_agent="kinora-stager") as client,
+        stores_of(settings) as (store, files),
+    ):
         client.observe = metrics.api.request
-        store = PvcInputs(settings.artifacts, config.artifact_claim, settings.namespace)
         fetcher = GuardedFetcher(settings.policy, agent=f"kinora/{__version__}")
         stager = Stager(
             Parts(
@@ -67,7 +75,6 @@ async def stage(settings: Settings, connection: Connection) -> None:
                 metrics=metrics,
             )
         )
-        files = PvcFiles(settings.artifacts, config.artifact_claim, settings.namespace)
         upkeep = Upkeep(client, files, keep_seconds=config.upload_seconds, every_seconds=settings.times.sweep)
         async with AsyncExitStack() as stack:
             for app, port in (
@@ -79,6 +86,19 @@ async def stage(settings: Settings, connection: Connection) -> None:
             tidying = asyncio.ensure_future(upkeep.run())
             stack.callback(tidying.cancel)
             await stager.run()
+
+
+@asynccontextmanager
+async def stores_of(settings: Settings) -> AsyncIterator[tuple[StagedInputs, FileStore]]:
+    """The store that this stager serves: as it stores inputs there, and as gateways have files there."""
+    config, namespace = settings.config, settings.namespace
+    if config.artifact_s3 is None:
+        folder, claim = settings.artifacts, config.artifact_claim
+        yield PvcInputs(folder, claim, namespace), PvcFiles(folder, claim, namespace)
+        return
+    async with opened_bucket(config.artifact_s3, settings.mounts) as store:
+        scratch = settings.mounts.scratch
+        yield S3Inputs(store, namespace, scratch=scratch), S3Files(store, namespace, scratch=scratch)
 
 
 def catalogue_of(config: StagerConfig) -> Catalogue:

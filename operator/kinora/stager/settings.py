@@ -11,6 +11,7 @@ from kinora.api.agentconfig import NAMESPACE_VARIABLE
 from kinora.api.allow import Allow
 from kinora.api.stagerconfig import CONFIG_VARIABLE, StagerConfig
 from kinora.storage.guard.policy import Policy
+from kinora.storage.opened import Mounts
 
 
 class SettingsError(Exception):
@@ -38,6 +39,7 @@ class Settings:
     listen_host: str = "0.0.0.0"  # noqa: S104 - the kubelet's probes, Prometheus and gateways come from outside the pod
     listen_port: int = names.STAGER_PORT
     store_port: int = names.STORE_PORT
+    mounts: Mounts = field(default_factory=Mounts)
 
 
 def policy_of(allow: Allow) -> Policy:

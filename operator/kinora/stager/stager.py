@@ -26,7 +26,7 @@ from kinora.stager.intake import Intake
 from kinora.stager.metrics import Metrics
 from kinora.stager.settings import Settings
 from kinora.stager.verdict import Refusal, Retry, of_errors, pause, retried
-from kinora.storage.inputs import PvcInputs
+from kinora.storage.staged import StagedInputs
 from kinora.storage.store import StoreError
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Parts:
 
     settings: Settings
     client: KubeClient
-    store: PvcInputs
+    store: StagedInputs
     intake: Intake
     catalogue: Catalogue
     metrics: Metrics
@@ -210,7 +210,7 @@ class Stager:
         job, parts = self._jobs.get(key), self._parts
         if job is None:
             return
-        work = decide(job, self._servers.values(), parts.catalogue, parts.settings.config.artifact_claim)
+        work = decide(job, self._servers.values(), parts.catalogue, parts.settings.config.store)
         if work is None:
             return
         trouble = self._troubles.get(job["metadata"]["uid"])

@@ -16,8 +16,8 @@ from urllib.parse import urljoin, urlsplit
 import aiohttp
 from yarl import URL
 
+from kinora.s3.sigv4 import signed
 from kinora.weights.faults import Permanent, SourceChanged, Transient
-from kinora.weights.sigv4 import signed
 from kinora.weights.sources import Credentials, Kind, Source
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})

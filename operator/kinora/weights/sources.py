@@ -13,8 +13,10 @@ from enum import StrEnum
 from urllib.parse import quote, urlsplit
 
 from kinora.api.base import Finding
-from kinora.api.modelserver import Addressing, WeightSource
+from kinora.api.modelserver import WeightSource
+from kinora.api.s3store import Addressing
 from kinora.catalogue.model import Dtype, Model, Weight
+from kinora.s3 import credentials
 
 #: Where public files of model hubs are, unless a source or the installation names another.
 DEFAULT_HUB = "https://huggingface.co"
@@ -215,32 +217,17 @@ def secrets_of(sources: Sequence[Source]) -> list[str]:
     return sorted({source.secret for source in sources if source.secret})
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+@dataclass(frozen=True, slots=True, repr=False)
+class Credentials(credentials.Credentials):
     """What a Secret holds: a bearer token, or an access key."""
 
     token: str = ""
-    access_key: str = ""
-    secret_key: str = ""
-    session_token: str = ""
-
-    def __repr__(self) -> str:
-        return "Credentials(...)"  # never in a log or a traceback
 
 
-_KEYS: Mapping[str, tuple[str, ...]] = {
-    "token": ("token", "HF_TOKEN"),
-    "access_key": ("accessKeyID", "AWS_ACCESS_KEY_ID"),
-    "secret_key": ("secretAccessKey", "AWS_SECRET_ACCESS_KEY"),
-    "session_token": ("sessionToken", "AWS_SESSION_TOKEN"),
-}
+_TOKEN = ("token", "HF_TOKEN")
 
 
 def credentials_from(values: Mapping[str, str]) -> Credentials:
     """Credentials from a Secret's keys, or from environment variables of the same names."""
-    return Credentials(
-        **{
-            field: next((values[name].strip() for name in names if values.get(name)), "")
-            for field, names in _KEYS.items()
-        }
-    )
+    token = next((values[name].strip() for name in _TOKEN if values.get(name)), "")
+    return Credentials(**credentials.access_key_from(values), token=token)

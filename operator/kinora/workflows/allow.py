@@ -7,6 +7,7 @@ a contract cannot say: which nodes fetch, read paths of the server, or keep file
 import re
 from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any, Final
 
 from kinora.engine.contract import InputSpec, node_specs
@@ -66,6 +67,7 @@ _FILE_KINDS: Final = {
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_ +-]*(\.\d+)?[A-Za-z0-9_ +-]*")
 
 
+@lru_cache(maxsize=4096)
 def never_allowed(class_type: str) -> bool:
     """Whether no ModelServer can allow the class."""
     return any(fnmatchcase(class_type, pattern) for pattern in NEVER)

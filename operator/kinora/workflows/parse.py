@@ -27,7 +27,7 @@ _ENVELOPE: Final = frozenset({"prompt", "extra_data", "client_id", "prompt_id", 
 _BESIDE: Final = frozenset({"extra_pnginfo", "extra_data", "_meta"})
 _NODE_BESIDE: Final = frozenset({"_meta", "is_changed"})
 #: What exports leave among the inputs of a class though no node reads it.
-_LEFTOVERS: Final[Mapping[str, frozenset[str]]] = {
+LEFTOVERS: Final[Mapping[str, frozenset[str]]] = {
     "LoadImage": frozenset({"upload"}),
     "LoadImageMask": frozenset({"upload"}),
     "LoadVideo": frozenset({"upload"}),
@@ -153,7 +153,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _node(node: Mapping[str, Any]) -> dict[str, Any]:
-    dropped = _LEFTOVERS.get(node["class_type"], frozenset())
+    dropped = LEFTOVERS.get(node["class_type"], frozenset())
     inputs = {name: value for name, value in node.get("inputs", {}).items() if name not in dropped}
     return {"class_type": node["class_type"], "inputs": inputs}
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from kinora.agent.agent import Agent, Parts
+from kinora.agent.main import store_of
 from kinora.agent.settings import Identity, Paths, Settings, Times
 from kinora.api import names, transitions
 from kinora.api.agentconfig import AgentConfig
@@ -28,7 +29,7 @@ from kinora.engine.supervisor_client import SupervisorClient
 from kinora.kube.client import ApiError, KubeClient
 from kinora.kube.config import Connection
 from kinora.kube.resources import POD, ROLE_BINDING, SERVICE_ACCOUNT, VIDEOJOB, Resource
-from kinora.storage.pvc import PvcStore
+from kinora.storage.opened import Mounts
 from kinora.weights.tiny import write_demo_weights
 
 Object = dict[str, Any]
@@ -56,8 +57,11 @@ class Bench:
     claims: list[str] = field(default_factory=lambda: ["media"])
     drain_seconds: int = 60
     times: Times = field(default_factory=lambda: Times(weights_missing=0.1, outcome=1.0, write_retry=0.05))
+    bucket: Object | None = None  # spec.artifacts.s3, where artifacts are in no folder
     agent: Agent | None = None
     api_port: int | None = None  # of a proxy that the agent goes through
+    model: str = MODEL
+    server: str = "vace"
     _running: asyncio.Task[None] | None = None
     _supervisor: asyncio.subprocess.Process | None = None
 
@@ -68,9 +72,9 @@ class Bench:
         return Settings(
             identity=Identity(self.namespace, metadata["name"], metadata["uid"]),
             config=AgentConfig(
-                modelServerName="vace",
-                model=MODEL,
-                artifactClaim="artifacts",
+                modelServerName=self.server,
+                model=self.model,
+                **({"artifactS3": self.bucket} if self.bucket else {"artifactClaim": "artifacts"}),
                 inputClaims=self.claims,
                 drainSeconds=self.drain_seconds,
             ),
@@ -83,6 +87,7 @@ class Bench:
                 supervisor=str(self.root / "s.sock"),
             ),
             times=self.times,
+            mounts=Mounts(secret=self.root / "secret", scratch=self.root),
             engine_url=f"http://127.0.0.1:{self.port}",
         )
 
@@ -125,11 +130,12 @@ class Bench:
 
     async def _run_agent(self, started: asyncio.Future[None]) -> None:
         settings = self.settings
-        model = load_catalogue().get(MODEL)
+        model = load_catalogue().get(self.model)
         assert model is not None
         async with (
             KubeClient(await self._login(), user_agent="kinora-agent") as client,
             ComfyClient(settings.engine_url) as engine,
+            store_of(settings) as store,
         ):
             self.agent = Agent(
                 Parts(
@@ -137,7 +143,7 @@ class Bench:
                     client=client,
                     engine=engine,
                     supervisor=SupervisorClient(settings.paths.supervisor),
-                    store=PvcStore(settings.paths.artifacts, "artifacts"),
+                    store=store,
                     model=model,
                 )
             )
@@ -345,11 +351,11 @@ async def make_pod(kube: KubeClient, namespace: str) -> Object:
     return await kube.create(POD, namespace, pod)
 
 
-def make_folders(root: Path, *, weights: bool = True) -> None:
+def make_folders(root: Path, *, weights: bool = True, model_name: str = MODEL) -> None:
     """The pod's volumes."""
     for folder in ("input", "output", "temp", "models", "artifacts", "claims/media"):
-        (root / folder).mkdir(parents=True)
-    model = load_catalogue().get(MODEL)
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    model = load_catalogue().get(model_name)
     assert model is not None
     if weights:
         write_demo_weights(model, root / "models")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from integration.conftest import free_port
@@ -42,3 +43,17 @@ async def house(closed_house: House) -> House:
     """A gateway that takes requests."""
     await closed_house.open(free_port(), free_port())
     return closed_house
+
+
+@pytest.fixture
+async def user(house: House) -> AsyncIterator[httpx.AsyncClient]:
+    """A client with a key."""
+    async with house.client(await house.key("user")) as client:
+        yield client
+
+
+@pytest.fixture
+async def stranger(house: House) -> AsyncIterator[httpx.AsyncClient]:
+    """One of another tenant."""
+    async with house.client(await house.key("stranger")) as client:
+        yield client

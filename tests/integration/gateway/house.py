@@ -210,6 +210,13 @@ class House:
             job, transitions.ended_by_operator(job, Phase.CANCELLED, "Cancelled", "cancelled", _now())
         )
 
+    async def stopped(self, id_: str) -> Object:
+        """-> Cancelled, as the agent ends what was running."""
+        job = await self._running(id_)
+        return await self._write(
+            job, transitions.ended_by_agent(job, Phase.CANCELLED, "Cancelled", "cancelled", _now())
+        )
+
     async def _running(self, id_: str) -> Object:
         job = await self.job(id_)
         return job if transitions.phase_of(job.get("status") or {}) == Phase.RUNNING else await self.run(id_)

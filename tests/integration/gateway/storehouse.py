@@ -11,9 +11,11 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from kinora.api.names import stager_name
 from kinora.kube.secret_keys import secret_body
 from kinora.stager.routes import service
 from kinora.storage.service.client import StoreClient
+from kinora.storage.service.model import FileStore
 from kinora.storage.uploads import PvcFiles
 
 KEY = bytes(range(32))
@@ -54,20 +56,45 @@ class StoreHouse:
 @asynccontextmanager
 async def storehouse(root: Path, namespace: str = "films", claim: str = "artifacts") -> AsyncIterator[StoreHouse]:
     """Serve the folder until the end of the block."""
-
     known = [KEY]
+    async with serving(PvcFiles(root, claim, namespace), known) as (url, client):
+        yield StoreHouse(root, namespace, claim, url, client, known)
+
+
+@asynccontextmanager
+async def serving(files: FileStore, known: list[bytes]) -> AsyncIterator[tuple[str, StoreClient]]:
+    """The routes over any store, whose requests these keys sign: where they are, and a client of them."""
 
     async def keys(_anew: bool) -> list[bytes]:
         return known
 
-    runner = web.AppRunner(service(PvcFiles(root, claim, namespace), keys), access_log=None)
+    runner = web.AppRunner(service(files, keys), access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     async with aiohttp.ClientSession() as session:
-        client = StoreClient(session, url, f"pvc://{claim}/", KEY)
         try:
-            yield StoreHouse(root, namespace, claim, url, client, known)
+            yield url, StoreClient(session, url, files.root, known[0])
         finally:
             await runner.cleanup()
+
+
+@asynccontextmanager
+async def two_stores(root: Path, namespace: str, claims: tuple[str, str]) -> AsyncIterator[str]:
+    """The stores of two claims, in folders beneath `root`, as two stagers serve them; the template of their URLs."""
+
+    async def keys(_anew: bool) -> list[bytes]:
+        return [KEY]
+
+    app = web.Application()
+    for claim in claims:
+        (root / claim).mkdir(parents=True, exist_ok=True)
+        app.add_subapp(f"/{stager_name(claim)}", service(PvcFiles(root / claim, claim, namespace), keys))
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/{{service}}"
+    finally:
+        await runner.cleanup()

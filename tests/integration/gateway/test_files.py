@@ -16,6 +16,7 @@ from starlette.requests import Request
 
 from integration.conftest import free_port
 from integration.gateway.house import House, artifact_of
+from integration.gateway.storehouse import two_stores
 from integration.stager.bench import StagerBench
 from kinora.gateway.errors import Conflict, InvalidInput, NotFound, TooLarge, Unavailable
 from kinora.gateway.files import Files, Ticket, Upload
@@ -23,9 +24,10 @@ from kinora.gateway.jobs import Job
 from kinora.gateway.service import Submission
 from kinora.gateway.tenants import Limits, Tenant
 from kinora.kube.config import Connection
-from kinora.kube.resources import SECRET
+from kinora.kube.resources import MODELSERVER, SECRET
 from kinora_cluster import ROOT
 from rawserver import listening
+from waiting import model_server
 
 pytestmark = pytest.mark.integration
 PHOTO = (ROOT / "examples/inputs/coffee.jpg").read_bytes()
@@ -391,6 +393,29 @@ async def test_an_upload_becomes_the_input_of_a_job_that_a_stager_looks_at(
     [found] = told["status"]["inputs"]
     assert (found["sha256"], found["width"]) == (hashlib.sha256(PHOTO).hexdigest(), 600)
     assert key
+
+
+async def test_an_upload_is_in_every_store_that_a_job_may_take_it_from(closed_house: House, tmp_path: Path) -> None:
+    house = closed_house
+    await house.kube.create(MODELSERVER, house.namespace, model_server("second", artifacts={"claimName": "other"}))
+    async with two_stores(tmp_path / "two", house.namespace, ("artifacts", "other")) as template:
+        house.values["storeUrl"] = template
+        await house.open(free_port(), free_port())
+        made, mine = await ticket(house), tenant(house)
+        async with httpx.AsyncClient() as client:
+            assert (await client.put(made.put_url, content=PHOTO)).status_code == 200
+        first = list((tmp_path / "two").glob("*/uploads/*/*/*"))
+        source = await files(house).source(mine, made.download_url)
+        everywhere = list((tmp_path / "two").glob("*/uploads/*/*/*"))
+        assert (len(first), len(everywhere)) == (1, 2)
+        assert {path.read_bytes() == PHOTO for path in everywhere} == {True}
+        assert [str(path).endswith(source["upload"]) for path in everywhere] == [True, True]
+        await files(house).put(mine, sent(CLIP))
+        assert len(list((tmp_path / "two").glob("*/uploads/*/*/*"))) == 4
+        first[0].unlink()  # as if it had expired in one store and not in the other
+        assert await files(house).read(mine, source["upload"], max_bytes=1 << 20) == PHOTO
+        assert await files(house).source(mine, made.download_url) == source
+        assert first[0].read_bytes() == PHOTO
 
 
 async def until_answered(client: httpx.AsyncClient, made: Ticket) -> None:

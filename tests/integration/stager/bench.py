@@ -33,11 +33,13 @@ from pathlib import Path
 from kinora.kube.config import connect
 from kinora.stager.main import serve_until_told
 from kinora.stager.settings import Times, settings_from
+from kinora.storage.opened import Mounts
 
 found = settings_from(os.environ)
 settings = replace(
     found, artifacts=Path(sys.argv[1]), listen_host="127.0.0.1", listen_port=int(sys.argv[2]),
     store_port=int(sys.argv[3]), times=Times(retry_first=0.1, retry_limit=0.5, sweep=0.5),
+    mounts=Mounts(secret=Path(sys.argv[1]) / "secret"),
 )
 asyncio.run(serve_until_told(settings, connect(os.environ["KUBECONFIG"])))
 """
@@ -93,10 +95,12 @@ class StagerBench:
         """The URL of a path of the web server, with a signature that must never be told."""
         return f"http://127.0.0.1:{self.web.port}{path}?Signature=secret"
 
-    async def start(self, claim: str = "artifacts") -> asyncio.subprocess.Process:
-        """A stager of the claim."""
+    async def start(
+        self, claim: str = "artifacts", s3: Object | None = None, *, store_port: int | None = None
+    ) -> asyncio.subprocess.Process:
+        """A stager of the claim, or of the bucket; then the folder holds its credentials."""
         config = {
-            "artifactClaim": claim,
+            **({"artifactS3": s3} if s3 else {"artifactClaim": claim}),
             "allow": {"networks": ["127.0.0.1/32"], "ports": [80, 443, self.web.port]},
             "limits": {"idleSeconds": 10, **self.limits},
             "uploadSeconds": self.upload_seconds,
@@ -108,7 +112,7 @@ class StagerBench:
             CONFIG_VARIABLE: json.dumps(config),
         }
         self.ports.append(free_port())
-        self.store_ports.append(free_port())
+        self.store_ports.append(store_port or free_port())
         log = (self.root / f"stager-{len(self.processes)}.log").open("wb")
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", PROGRAM, str(self.store(claim)), str(self.ports[-1]), str(self.store_ports[-1]),

@@ -14,7 +14,7 @@ import pytest
 from integration.stager.bench import CLIP, PHOTO, StagerBench
 from integration.test_operator import make_ready
 from integration.test_workflows import REF, config_map, raw_job
-from kinora.api.intake import choose_claim, inputs_condition
+from kinora.api.intake import choose_store, claim_store, inputs_condition
 from kinora.kube.client import STRATEGIC, KubeClient
 from kinora.kube.resources import CONFIGMAP, DEPLOYMENT, MODELSERVER, POD, VIDEOJOB
 from kinora.workflows.workflow import text_hash
@@ -371,8 +371,9 @@ async def test_of_two_stores_one_stager_takes_the_job(bench: StagerBench) -> Non
     jobs = [await bench.ask(f"job-{number}") for number in range(6)]
     for job in jobs:
         told = await bench.told(job["metadata"]["name"])
-        chosen = choose_claim(job["metadata"]["uid"], {"artifacts", "other"})
-        assert told["status"]["inputStore"] == f"pvc://{chosen}/"
+        chosen = choose_store(job["metadata"]["uid"], {claim_store("artifacts"), claim_store("other")})
+        assert chosen is not None
+        assert told["status"]["inputStore"] == chosen.root
     assert len(bench.web.requests) == 6
 
 
@@ -401,7 +402,7 @@ async def test_a_job_that_waits_for_a_stager_says_so_and_is_not_counted(
 
 
 @pytest.mark.usefixtures("operator", "claims")
-async def test_one_stager_an_artifact_claim_and_none_without_a_server(
+async def test_one_stager_an_artifact_store_and_none_without_a_server(
     bench: StagerBench, kube: KubeClient, namespace: str
 ) -> None:
     await kube.create(MODELSERVER, namespace, model_server("twin"))

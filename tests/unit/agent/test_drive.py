@@ -183,6 +183,19 @@ async def test_success_is_told_by_the_stream_and_confirmed_by_the_engine() -> No
     assert scene.health.listeners == []
 
 
+async def test_an_engine_that_says_running_after_the_end_is_asked_again_soon_and_less_and_less_often() -> None:
+    """It tells of the end before its history knows it."""
+    scene = Scene(outcome=30)
+    await scene.begun()
+    scene.say(base.ExecutionSuccess(PROMPT))
+    before = scene.engine.asked
+    await turn(lambda: scene.engine.asked >= before + 4)
+    took = asyncio.get_running_loop().time() - (scene.follow.ended_at or 0.0)
+    assert 0.07 <= took < 5, "10, 20 and 40 ms lie between the first four questions"
+    scene.engine.result = base.Succeeded((FILE,))
+    assert await scene.end() == (FILE,)
+
+
 async def test_a_stream_that_says_nothing_hides_no_end() -> None:
     scene = Scene(outcome=0.01)
     await scene.engine.submitted.wait()

@@ -2,7 +2,8 @@
 
 import pytest
 
-from kinora.agent.follow import Follow, Stage, View, silence_budget, stage_of
+from kinora.agent.follow import Follow, View, silence_budget
+from kinora.engine.stages import Stage, stage_of
 
 GRAPH = {
     "1": {"class_type": "UNETLoader"},

@@ -108,3 +108,35 @@ async def test_a_bad_input_is_permanent_and_named(
     assert caught.value.verdict.reason == "InvalidInput"
     assert words in caught.value.verdict.message
     assert str(settings.paths.input) not in caught.value.verdict.message
+
+
+async def test_under_a_hosted_name_a_clip_is_rendered_to_its_very_end(settings: Settings) -> None:
+    """2 s at 30 fps are 32 frames at 16 fps and the moment at which they end; a mask's frame is one of the clip's."""
+    with (settings.paths.claims / "films" / "hosted.mkv").open("w+b") as file:
+        write_lossless(
+            file, [np.full((HEIGHT, WIDTH, 3), 10 + 3 * at, np.uint8) for at in range(60)], WIDTH, HEIGHT, 30
+        )
+    model = load_catalogue().with_aliases({"wan2.1-vace-plus": "wan2.1-vace-14b"}).get("wan2.1-vace-plus")
+    assert model is not None
+    mask = {"source": _from("mask.png"), "frame": 31, "frameOf": "Source", "mode": "Tracking"}
+    spec = VideoJobSpec.model_validate(
+        {
+            "model": model.name,
+            "task": "Inpaint",
+            "prompt": "a cat",
+            "inputs": {"video": _from("hosted.mkv"), "mask": mask},
+            "output": {"fps": 30},
+        }
+    )
+    stager = Stager(settings, cast(Any, None), cast(Any, None), MediaChild())
+    staged = await stager.stage(named_inputs(spec), resolve(spec, model, "uid"), model, "job-2")
+    found = staged.resolved
+    assert (found.frames, found.last_held, found.mask_frame, found.mask_frame_of) == (33, True, 17, "Render")
+    assert (found.width, found.height, found.delivered_frames, found.delivered_fps) == (WIDTH, HEIGHT, 62, 30)
+    assert staged.finishing is not None
+    assert (staged.finishing["rendered"], staged.finishing["frames"]) == (33, 62)
+    told = {fact["name"]: fact["actions"] for fact in staged.facts}
+    assert told["video"] == ["the first 33 frames at 16 fps"]
+    assert any(words.startswith("moved along from frame 17 over 33 frames") for words in told["mask"])
+    with (settings.paths.input / staged.files["control"].file).open("rb") as file:
+        assert len(list(clip_frames(file, 33, 16))) == 33

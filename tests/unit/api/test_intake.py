@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kinora.api import intake
+from kinora.api.s3store import S3Store
 
 Object = dict[str, Any]
 CLAIM = {"claim": {"name": "films", "path": "a.mp4"}}
@@ -65,7 +66,7 @@ def test_a_job_awaits_its_stager_until_its_inputs_are_ready(status: str | None, 
 
 
 def test_the_store_is_the_one_that_status_names() -> None:
-    assert intake.store_of({"status": {"inputStore": "pvc://videos/"}}) == intake.claim_root("videos")
+    assert intake.store_of({"status": {"inputStore": "pvc://videos/"}}) == intake.claim_store("videos").root
     assert intake.store_of({"status": {"inputs": []}}) is None
     assert intake.store_of({}) is None
 
@@ -75,7 +76,11 @@ def server(name: str, claim: str | None, model: str = "m", **metadata: Any) -> O
     return {"metadata": {"name": name, **metadata}, "spec": {"model": model, "artifacts": artifacts}}
 
 
-def test_the_claims_are_those_of_the_servers_that_can_render_the_job() -> None:
+def stores(*claims: str) -> set[intake.Store]:
+    return {intake.claim_store(claim) for claim in claims}
+
+
+def test_the_stores_are_those_of_the_servers_that_can_render_the_job() -> None:
     servers = [
         server("a", "one"),
         server("b", "two"),
@@ -83,26 +88,44 @@ def test_the_claims_are_those_of_the_servers_that_can_render_the_job() -> None:
         server("d", None),
         server("e", "four", deletionTimestamp="2026-05-01T12:00:00Z"),
     ]
-    assert intake.claims_for("m", None, servers) == {"one", "two"}
-    assert intake.claims_for("m", "c", servers) == {"three"}
-    assert intake.claims_for("m", "none", servers) == frozenset()
+    assert intake.stores_for("m", None, servers) == stores("one", "two")
+    assert intake.stores_for("m", "c", servers) == stores("three")
+    assert intake.stores_for("m", "none", servers) == frozenset()
 
 
 def test_a_store_whose_server_has_no_pods_or_was_refused_is_the_last_choice_or_none() -> None:
     asleep, stalled = server("a", "one"), server("b", "two")
     asleep["spec"]["replicas"] = 0
     stalled["status"] = {"conditions": [{"type": "Stalled", "status": "True"}]}
-    assert intake.claims_for("m", None, [asleep, stalled, server("c", "three")]) == {"three"}
-    assert intake.claims_for("m", None, [asleep, stalled]) == {"one"}
+    assert intake.stores_for("m", None, [asleep, stalled, server("c", "three")]) == stores("three")
+    assert intake.stores_for("m", None, [asleep, stalled]) == stores("one")
     asleep["spec"]["autoscaling"] = {"maxReplicas": 2}
-    assert intake.claims_for("m", None, [asleep, server("c", "three")]) == {"one", "three"}
+    assert intake.stores_for("m", None, [asleep, server("c", "three")]) == stores("one", "three")
 
 
 @given(st.uuids(), st.sets(st.text("abc-", min_size=1, max_size=6), max_size=5), st.text("xyz", min_size=1, max_size=3))
-def test_one_claim_is_chosen_and_another_that_comes_moves_a_job_only_to_itself(
+def test_one_store_is_chosen_and_another_that_comes_moves_a_job_only_to_itself(
     uid: Any, claims: set[str], new: str
 ) -> None:
-    chosen = intake.choose_claim(str(uid), claims)
-    assert (chosen in claims) if claims else chosen is None
-    assert intake.choose_claim(str(uid), sorted(claims)) == chosen
-    assert intake.choose_claim(str(uid), {*claims, new}) in {chosen, new}
+    known, one = stores(*claims), intake.claim_store(new)
+    chosen = intake.choose_store(str(uid), known)
+    assert (chosen in known) if known else chosen is None
+    assert intake.choose_store(str(uid), sorted(known, key=lambda store: store.name)) == chosen
+    assert intake.choose_store(str(uid), {*known, one}) in {chosen, one}
+
+
+def test_a_bucket_is_a_store_by_its_name_and_prefix() -> None:
+    def of(**s3: str) -> intake.Store | None:
+        return intake.artifact_store({"spec": {"artifacts": {"s3": {"bucket": "films", **s3}}}})
+
+    plain = of()
+    assert plain is not None
+    assert plain.root == "s3://films/"
+    deeper = of(prefix="a/b", endpoint="http://minio:9000")
+    assert deeper == of(prefix="a/b/", endpoint="https://minio.example", secretName="s", region="eu")
+    assert deeper is not None
+    assert deeper.root == "s3://films/a/b/"
+    assert len({of(), deeper, of(prefix="a"), intake.claim_store("films")}) == 4
+    assert (deeper.name, intake.claim_store("films").name) == ("s3://films/a/b/", "films")
+    spec = S3Store.model_validate({"bucket": "films", "prefix": "a/b/", "endpoint": "http://minio:9000"})
+    assert intake.bucket_store(spec) == deeper

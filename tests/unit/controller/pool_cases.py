@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from kinora.api.intake import claim_store
 from kinora.api.modelserver import Capacity, ModelServerSpec, Provider
 from kinora.controller.modelserver.pod import desired_pod, pools_of
 from kinora.controller.modelserver.snapshot import ServerSnapshot
@@ -114,7 +115,7 @@ def weights_job(provider: str) -> Object:
 
 def stager(provider: str) -> Object:
     """The stager of an artifact claim there."""
-    return deployment("films", "videos", [server(**spec_of(provider, "Spot"))], SETTINGS)
+    return deployment("films", claim_store("videos"), [server(**spec_of(provider, "Spot"))], SETTINGS)
 
 
 #: Pods beside server pods: what a provider asks of every pod they have, and of a GPU nothing.

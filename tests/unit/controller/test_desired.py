@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from kinora.api.agentconfig import CONFIG_VARIABLE, AgentConfig
 from kinora.api.modelserver import ModelServerSpec
+from kinora.api.s3store import S3Store
 from kinora.controller.modelserver import desired
 from kinora.controller.modelserver.pod import desired_pod, pools_of, template_hash
 from kinora.controller.settings import Settings
@@ -66,6 +68,25 @@ def test_the_token_and_the_artifacts_are_the_agents_alone() -> None:
     volumes = {volume["name"]: volume for volume in body["spec"]["volumes"]}
     assert mounted["engine"] | mounted["agent"] <= set(volumes)
     assert volumes["token"]["projected"]["sources"][0]["serviceAccountToken"]["path"] == "token"
+
+
+def test_the_credentials_of_a_bucket_are_files_of_the_agents_container_alone() -> None:
+    ca = {"name": "trust", "key": "ca.crt"}
+    s3 = {"bucket": "films", "endpoint": "https://minio:9000", "secretName": "films-bucket", "caConfigMap": ca}
+    body = pod(artifacts={"s3": s3})
+    volumes = {volume["name"]: volume for volume in body["spec"]["volumes"]}
+    assert volumes["artifacts-secret"]["secret"] == {"secretName": "films-bucket", "defaultMode": 0o440}
+    assert volumes["artifacts-ca"]["configMap"]["items"] == [{"key": "ca.crt", "path": "ca.crt"}]
+    assert "artifacts" not in volumes
+    for found in containers(body):
+        mounted = {mount["name"] for mount in found["volumeMounts"]} & {"artifacts-secret", "artifacts-ca"}
+        assert mounted == ({"artifacts-secret", "artifacts-ca"} if found["name"] == "agent" else set())
+        assert "films-bucket" not in json.dumps(found.get("env") or []) or found["name"] == "agent"
+    told = next(entry["value"] for entry in container(body, "agent")["env"] if entry["name"] == CONFIG_VARIABLE)
+    config = AgentConfig.model_validate_json(told)
+    assert (config.artifact_claim, config.artifact_s3) == ("", S3Store.model_validate(s3))
+    plain = pod(artifacts={"s3": {"bucket": "films"}})
+    assert not [volume for volume in plain["spec"]["volumes"] if volume["name"].startswith("artifacts")]
 
 
 def test_volumes_that_are_only_read_are_mounted_read_only() -> None:

@@ -8,15 +8,17 @@ from typing import Any
 import pytest
 
 from kinora.api.videojob import VideoJobSpec
+from kinora.catalogue.load import Catalogue
 from kinora.controller.forecaster import worth_telling
 from kinora.controller.learning import COLD_START, PRIOR, Learning, video_seconds_of, work_of
 from kinora.controller.queues import QueuesError, queue_faults, read_queues
+from kinora.controller.scheduling.facts import Rate
 from kinora.controller.scheduling.forecast import Forecast
 from kinora.controller.scheduling.ledger import Ledger
 from kinora.controller.usage import UsageKeeper
 from kinora.kube.client import KubeClient
 from kinora.kube.config import Connection
-from unit.controller.builders import NOW, ago, assigned, catalogue, job, server
+from unit.controller.builders import NOW, VACE, ago, assigned, catalogue, job, server
 
 LARGE = {"width": 832, "height": 480, "frames": 81, "steps": 30}
 THEN = NOW.timestamp()
@@ -46,12 +48,63 @@ def test_three_jobs_are_enough_to_know_a_server_and_status_carries_it_over_a_res
         learning.ended(server(), ended(990))
     work = work_of(ended(990))
     assert learning.speed(server(), "main").rate.seconds(work) == pytest.approx(1000)
-    assert learning.speed(server(), "other").rate == PRIOR
+    elsewhere = {"metadata": {**server()["metadata"], "namespace": "elsewhere"}}
+    assert learning.speed({**server(), **elsewhere}, "main").rate == published(VACE, "RTX4090")
     assert learning.staging("films/vace") == 3
     told = learning.performance(server())
     assert told["main"]["samples"] == 4
     again = Learning(catalogue()).speed(server({"performance": told}), "main")
     assert again.rate.seconds(work) == pytest.approx(1000, rel=0.01)
+
+
+def published(model: str, card: str) -> Rate:
+    found = catalogue().get(model)
+    assert found is not None
+    assert found.cost is not None
+    speed = found.cost.cards[card]
+    return Rate(speed.overhead_seconds, speed.seconds_per_million_token_steps / 1e6)
+
+
+def on(card: str | None, model: str = VACE) -> dict[str, Any]:
+    """A ModelServer with one pool, called main, of that card."""
+    return server(model=model, gpu={"count": 1, "pools": [{"name": "main", "gpuModel": card}]})
+
+
+@pytest.mark.parametrize(
+    ("model", "card", "row"),
+    [
+        ("wan2.1-i2v-14b-480p", "H200", "H200"),
+        ("wan2.1-i2v-14b-480p", None, "H100"),
+        ("wan2.1-i2v-14b-480p", "PPU810E", "H100"),
+        (VACE, "H100", "H100"),
+        (VACE, "T4", "RTX4090"),
+    ],
+)
+def test_estimates_begin_with_what_is_published_of_the_model_on_the_pools_card(model: str, card: str, row: str) -> None:
+    assert Learning(catalogue()).speed(on(card, model), "main").rate == published(model, row)
+
+
+def test_a_model_that_tells_no_cost_begins_with_the_common_prior() -> None:
+    packaged = catalogue().get(VACE)
+    assert packaged is not None
+    own = packaged.model_copy(update={"name": "tuned", "cost": None})
+    learning = Learning(Catalogue([own]))
+    assert learning.speed(on("H100", "tuned"), "main").rate == PRIOR
+    assert learning.speed(on("H100", "unknown"), "main").rate == PRIOR
+    learning.use(Catalogue([own.model_copy(update={"cost": packaged.cost})]))
+    assert learning.speed(on("H100", "tuned"), "main").rate == published(VACE, "H100"), "its entry was changed"
+
+
+def test_what_one_card_takes_corrects_what_another_is_expected_to_take() -> None:
+    pools = [{"name": "main", "gpuModel": "H100"}, {"name": "other", "gpuModel": "RTX4090"}]
+    both = server(gpu={"count": 1, "pools": pools})
+    learning, work = Learning(catalogue()), work_of(ended(0))
+    before = learning.speed(both, "other").rate.seconds(work)
+    half = published(VACE, "H100").seconds(work) / 2
+    for _ in range(3):
+        learning.ended(both, ended(half - 10))  # loading took ten
+    assert learning.speed(both, "main").rate.seconds(work) == pytest.approx(half)
+    assert learning.speed(both, "other").rate.seconds(work) == pytest.approx(before / 2)
 
 
 def test_a_cold_start_is_the_median_of_those_seen() -> None:

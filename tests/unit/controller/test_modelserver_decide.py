@@ -215,7 +215,8 @@ def test_it_is_looked_at_again_when_a_terminating_pod_gives_its_slot_free() -> N
         ({"replicas": "many"}, "InvalidSpec", ["spec.replicas", "many"]),
         ({"warmup": True}, "NotImplemented", ["spec.warmup"]),
         ({"recycle": {"afterJobs": 5}}, "NotImplemented", ["spec.recycle"]),
-        ({"artifacts": {"s3": {"bucket": "films"}}}, "NotImplemented", ["spec.artifacts.s3"]),
+        ({"artifacts": {"s3": {"bucket": "F"}}}, "InvalidSpec", ["spec.artifacts.s3.bucket is F"]),
+        ({"artifacts": {"s3": {"bucket": "films", "endpoint": "x:1"}}}, "InvalidSpec", ["s3.endpoint is x:1; allowed"]),
         ({"weights": {"claimName": "w", "quantize": True}}, "InvalidSpec", ["spec.weights.quantize"]),
         (
             {"weights": {"claimName": "w", "sources": [{"name": "a", "url": "https://x"}]}},

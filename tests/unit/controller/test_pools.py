@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from kinora.api.intake import claim_store
 from kinora.api.modelserver import Capacity, ModelServerSpec, Pool, Provider
 from kinora.api.stagerconfig import StagerValues
 from kinora.catalogue.model import GpuNeeds
@@ -154,7 +155,9 @@ def test_what_the_chart_says_of_stagers_goes_before_what_a_provider_says() -> No
         resources={"limits": {"cpu": "4"}}, node_selector={"disk": "fast"}, tolerations=[{"operator": "Exists"}]
     )
     server_of_acs = server(**CASES["acs-spot"])
-    made = deployment("films", "videos", [server_of_acs], replace(SETTINGS, stager=values))["spec"]["template"]["spec"]
+    made = deployment("films", claim_store("videos"), [server_of_acs], replace(SETTINGS, stager=values))["spec"][
+        "template"
+    ]["spec"]
     assert made["containers"][0]["resources"]["requests"] == {
         "cpu": "4", "memory": "2Gi", "ephemeral-storage": "10Gi"}  # fmt: skip
     assert made["nodeSelector"] == {"disk": "fast"}

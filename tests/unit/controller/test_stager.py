@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from kinora.api.allow import Allow
+from kinora.api.intake import artifact_store, claim_store
 from kinora.api.names import stager_name
 from kinora.api.stagerconfig import CONFIG_VARIABLE, StagerConfig, StagerValues
 from kinora.controller.plan import Plan
@@ -40,7 +41,7 @@ def made(plan: Plan) -> list[str]:
     return [f"{entry.resource.kind}/{entry.body['metadata']['name']}" for entry in (*plan.create, *plan.apply)]
 
 
-def test_one_deployment_an_artifact_claim_owned_by_every_server_that_uses_it() -> None:
+def test_one_deployment_an_artifact_store_owned_by_every_server_that_uses_it() -> None:
     servers = [named("a"), named("b"), named("c", "other")]
     plan = decide("films", servers, [], SETTINGS)
     assert made(plan) == [
@@ -136,7 +137,7 @@ def test_the_pod_is_told_everything_that_it_reads() -> None:
             resources={"limits": {}},
         ),
     )
-    pod = desired.deployment("films", "videos", [named("a")], settings)["spec"]["template"]["spec"]
+    pod = desired.deployment("films", claim_store("videos"), [named("a")], settings)["spec"]["template"]["spec"]
     assert pod["imagePullSecrets"] == [{"name": "registry"}]
     assert (pod["nodeSelector"], pod["tolerations"]) == ({"a": "b"}, [{"key": "x"}])
     [container] = pod["containers"]
@@ -147,6 +148,44 @@ def test_the_pod_is_told_everything_that_it_reads() -> None:
     assert config.model_aliases == {"hosted": "wan2.1-vace-14b"}
     assert {"name": "artifacts", "persistentVolumeClaim": {"claimName": "videos"}} in pod["volumes"]
     assert {"livenessProbe", "readinessProbe"} < container.keys()
+
+
+BUCKET: Object = {
+    "bucket": "films", "endpoint": "https://minio.storage:9443", "secretName": "films-bucket",
+    "caConfigMap": {"name": "trust", "key": "ca.crt"},
+}  # fmt: skip
+
+
+def on_bucket(name: str, **s3: Any) -> Object:
+    made = named(name)
+    return {**made, "spec": {**made["spec"], "artifacts": {"s3": {**BUCKET, **s3}}}}
+
+
+def test_the_stager_of_a_bucket_has_its_credentials_as_files_and_no_claim() -> None:
+    servers = [on_bucket("b"), on_bucket("a", secretName="other"), on_bucket("c", prefix="c"), named("d")]
+    plan = decide("films", servers, [], SETTINGS)
+    bodies = [entry.body for entry in plan.apply if entry.resource is DEPLOYMENT]
+    assert len({body["metadata"]["name"] for body in bodies}) == 3
+    store = artifact_store(servers[0])
+    assert store is not None
+    [body] = [body for body in bodies if body["metadata"]["name"] == stager_name(store.name)]
+    assert body["metadata"]["annotations"]["kinora.dev/artifact-store"] == "s3://films/"
+    assert {owner["name"] for owner in body["metadata"]["ownerReferences"]} == {"a", "b"}
+    pod = body["spec"]["template"]["spec"]
+    secret = {"secretName": "other", "defaultMode": 0o440}  # of the first ModelServer by name
+    trust = {"name": "trust", "items": [{"key": "ca.crt", "path": "ca.crt"}]}
+    assert [one for one in pod["volumes"] if one["name"] != "tmp"] == [
+        {"name": "artifacts-secret", "secret": secret}, {"name": "artifacts-ca", "configMap": trust},
+    ]  # fmt: skip
+    [container] = pod["containers"]
+    assert {one["mountPath"] for one in container["volumeMounts"]} == {
+        "/tmp", "/kinora/store/secret", "/kinora/store/ca",
+    }  # fmt: skip
+    told = {entry["name"]: entry.get("value") for entry in container["env"]}
+    config = StagerConfig.model_validate_json(told[CONFIG_VARIABLE] or "")
+    assert config.store == store
+    policy = desired.network_policy("films", servers, SETTINGS.stager)["spec"]
+    assert 9443 in {port["port"] for port in policy["egress"][1]["ports"]}
 
 
 def egress(values: StagerValues) -> tuple[set[int], set[str]]:
@@ -176,8 +215,8 @@ def test_the_network_policy_shuts_metadata_services_and_opens_the_ports_that_are
 
 
 def test_the_service_leads_to_the_store_of_its_own_stager_alone() -> None:
-    service = desired.service("films", "videos", [named("a")])
-    [pod] = [desired.deployment("films", "videos", [named("a")], SETTINGS)["spec"]["template"]]
+    service = desired.service("films", claim_store("videos"), [named("a")])
+    [pod] = [desired.deployment("films", claim_store("videos"), [named("a")], SETTINGS)["spec"]["template"]]
     selector, labels = service["spec"]["selector"], pod["metadata"]["labels"]
     assert selector.items() <= labels.items()
     assert selector["kinora.dev/stager"] == service["metadata"]["name"] == stager_name("videos")
@@ -199,9 +238,9 @@ def test_a_deployment_is_available_when_a_pod_is(found: Object | None, ready: bo
     assert is_available(found) is ready
 
 
-def test_a_name_is_a_function_of_the_claim() -> None:
+def test_a_name_is_a_function_of_the_store() -> None:
     assert stager_name("videos") == stager_name("videos") != stager_name("video")
     assert len(stager_name("c" * 253)) == len("kinora-stager-") + 8
-    assert json.dumps(desired.deployment("films", "videos", [named("b"), named("a")], SETTINGS)) == json.dumps(
-        desired.deployment("films", "videos", [named("a"), named("b")], SETTINGS)
-    )
+    assert json.dumps(
+        desired.deployment("films", claim_store("videos"), [named("b"), named("a")], SETTINGS)
+    ) == json.dumps(desired.deployment("films", claim_store("videos"), [named("a"), named("b")], SETTINGS))

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from kinora.catalogue.load import load_catalogue
 from kinora.cli.main import main
 from kinora.controller.simulate.cluster import (
     SimulatedAutoscaling,
@@ -16,6 +17,7 @@ from kinora.controller.simulate.cluster import (
     SimulatedPool,
     SimulatedQueue,
     SimulatedServer,
+    with_speeds,
 )
 from kinora.controller.simulate.play import Played, Simulation
 from kinora.controller.simulate.report import summarise
@@ -135,3 +137,33 @@ def test_a_cluster_that_cannot_be_used_says_which_field(tmp_path: Path, cluster:
     )
     assert result.exit_code == 1
     assert told in result.output
+
+
+def test_a_cluster_may_leave_speeds_to_the_catalogue() -> None:
+    pools = (
+        SimulatedPool(name="large", gpu_model="H100"),
+        SimulatedPool(name="small", gpu_model="RTX4090"),
+        SimulatedPool(name="own", gpu_model="H100", seconds_per_million_token_steps=7),
+    )
+    server = SimulatedServer(name="wan", model="wan2.1-vace-14b", pools=pools)
+    made = with_speeds(SimulatedCluster(name="test", servers=(server,)), load_catalogue()).servers[0]
+    model = load_catalogue().get("wan2.1-vace-14b")
+    assert model is not None
+    assert model.cost is not None
+    known = model.cost.cards
+    assert [pool.seconds_per_million_token_steps for pool in made.pools] == [
+        known["H100"].seconds_per_million_token_steps,
+        known["RTX4090"].seconds_per_million_token_steps,
+        7,
+    ]
+    assert made.overhead_seconds == known["H100"].overhead_seconds
+
+
+def test_a_model_without_a_published_speed_is_refused_with_those_that_have_one(tmp_path: Path) -> None:
+    policy = tmp_path / "cluster.yaml"
+    policy.write_text("name: a\nservers: [{name: wan, model: sora, pools: [{name: main}]}]\n", encoding="utf-8")
+    trace = tmp_path / "day.csv"
+    trace.write_text(CliRunner().invoke(main, ["simulate", "--make-trace", "3"]).output, encoding="utf-8")
+    result = CliRunner().invoke(main, ["simulate", str(trace), "--cluster", str(policy)])
+    assert result.exit_code == 1
+    assert "document 1: servers: wan: model is sora; allowed: wan2.1-i2v-14b-480p" in result.output

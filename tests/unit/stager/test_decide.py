@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kinora.api.intake import choose_claim
+from kinora.api.intake import choose_store, claim_store
 from kinora.catalogue.load import load_catalogue
 from kinora.media.info import MediaInfo
 from kinora.stager.decide import Concluded, Found, Work, conclude, decide
@@ -27,7 +27,7 @@ def asked(**spec: Any) -> Object:
 
 
 def work_on(made: Object, servers: list[Object] | None = None, claim: str = "videos") -> Work | None:
-    return decide(made, SERVERS if servers is None else servers, load_catalogue(), claim)
+    return decide(made, SERVERS if servers is None else servers, load_catalogue(), claim_store(claim))
 
 
 def found(info: MediaInfo) -> Found:
@@ -82,8 +82,9 @@ def test_a_job_that_is_tried_again_or_suspended_is_work() -> None:
 def test_only_the_chosen_store_s_stager_takes_it() -> None:
     servers = [server(name="a", artifacts={"claimName": "one"}), server(name="b", artifacts={"claimName": "two"})]
     made = asked()
-    chosen = choose_claim(made["metadata"]["uid"], {"one", "two"})
-    assert [claim for claim in ("one", "two", "videos") if work_on(made, servers, claim)] == [chosen]
+    chosen = choose_store(made["metadata"]["uid"], {claim_store("one"), claim_store("two")})
+    assert chosen is not None
+    assert [claim for claim in ("one", "two", "videos") if work_on(made, servers, claim)] == [chosen.name]
     named = asked(model=None, modelServerName="b")
     assert [claim for claim in ("one", "two") if work_on(named, servers, claim)] == ["two"]
     assert work_on(made, []) is None
@@ -91,7 +92,7 @@ def test_only_the_chosen_store_s_stager_takes_it() -> None:
 
 def test_an_alias_is_the_model_that_it_stands_for() -> None:
     catalogue = load_catalogue().with_aliases({"hosted": VACE})
-    assert decide(asked(model="hosted"), SERVERS, catalogue, "videos") is not None
+    assert decide(asked(model="hosted"), SERVERS, catalogue, claim_store("videos")) is not None
 
 
 # --- conclusions

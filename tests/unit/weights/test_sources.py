@@ -10,9 +10,9 @@ import pytest
 from kinora.api.modelserver import WeightSource
 from kinora.catalogue.load import load_catalogue
 from kinora.catalogue.model import Role
+from kinora.s3.sigv4 import signed
 from kinora.weights.faults import Permanent
 from kinora.weights.secrets import read_secrets
-from kinora.weights.sigv4 import signed
 from kinora.weights.sources import (
     Credentials,
     Kind,

@@ -24,6 +24,7 @@ from kinora.api.agentconfig import (
 )
 from kinora.api.base import integral
 from kinora.api.modelserver import ModelServerSpec, Pool
+from kinora.controller import storevolumes
 from kinora.controller.modelserver.desired import child_metadata, downward, secured, token_sources, weights_claim
 from kinora.controller.modelserver.snapshot import Object
 from kinora.controller.modelserver.template import merge
@@ -227,12 +228,14 @@ def _agent(  # noqa: PLR0917 - all that an agent is told
         verify=spec.weights.verify,
         drain_seconds=spec.drain_seconds,
         artifact_claim=spec.artifacts.claim_name or "",
+        artifact_s3=spec.artifacts.s3,
         input_claims=[entry.name for entry in spec.input_claims],
         allowed_node_classes=spec.allowed_node_classes,
         pool=pool.name,
         model_entry=entry,
     )
-    without = None if entry else {"model_entry"}
+    given = {"model_entry": bool(entry), "artifact_s3": spec.artifacts.s3 is not None}
+    without = {name for name, is_given in given.items() if not is_given}
     return {
         "name": names.CONTAINER_AGENT,
         "image": settings.agent_image,
@@ -260,7 +263,7 @@ def _agent(  # noqa: PLR0917 - all that an agent is told
             {"name": "output", "mountPath": names.OUTPUT_DIR},
             {"name": "agent-tmp", "mountPath": "/tmp"},  # noqa: S108
             {"name": "models", "mountPath": names.MODELS_DIR, "readOnly": True},
-            {"name": "artifacts", "mountPath": names.ARTIFACTS_DIR},
+            *storevolumes.mounts(spec.artifacts),
             {"name": "token", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": True},
             *(
                 {
@@ -297,7 +300,7 @@ def _volumes(server: Object, spec: ModelServerSpec) -> list[Body]:
             "name": "models",
             "persistentVolumeClaim": {"claimName": weights_claim(server, spec), "readOnly": True},
         },
-        {"name": "artifacts", "persistentVolumeClaim": {"claimName": spec.artifacts.claim_name}},
+        *storevolumes.volumes(spec.artifacts),
         {"name": "token", "projected": {"defaultMode": 0o440, "sources": token_sources()}},
         *(
             {

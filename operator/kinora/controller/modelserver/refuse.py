@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from kinora.api import reasons
-from kinora.api.findings import shape_message
+from kinora.api.findings import findings, shape_message
 from kinora.api.modelserver import ModelServerSpec
+from kinora.api.s3store import S3Store
 from kinora.catalogue.load import Catalogue
 from kinora.catalogue.model import Model
 from kinora.controller.modelserver.pod import pools_of
@@ -62,6 +63,7 @@ def refusals(spec: ModelServerSpec, catalogue: Catalogue, settings: Settings) ->
         yield Refusal(reasons.UNKNOWN_MODEL, f"spec.model is {spec.model!r}; allowed: {known}{mend}")
     for missing in _not_implemented(spec):
         yield Refusal(reasons.NOT_IMPLEMENTED, f"{missing} is not implemented in this release; remove it")
+    yield from _wrong_store(spec)
     yield from _wrong_weights(spec, catalogue.get(spec.model), settings.weights_rules)
     for word in spec.engine.args:
         if word.partition("=")[0] in _OWNED_ARGUMENTS:
@@ -77,6 +79,14 @@ def refusals(spec: ModelServerSpec, catalogue: Catalogue, settings: Settings) ->
             reasons.INVALID_SPEC,
             "spec.engine.image is not set, and the operator has no default; set it, or the chart value engine.image",
         )
+
+
+def _wrong_store(spec: ModelServerSpec) -> Iterator[Refusal]:
+    """What the API server refuses too, but for what it had stored before it knew the rules."""
+    if spec.artifacts.s3 is not None:
+        told = spec.artifacts.s3.model_dump(mode="json", by_alias=True, exclude_none=True)
+        for finding in findings(S3Store, told, "spec.artifacts.s3"):
+            yield Refusal(reasons.INVALID_SPEC, str(finding))
 
 
 def _wrong_weights(spec: ModelServerSpec, model: Model | None, rules: Rules) -> Iterator[Refusal]:
@@ -116,6 +126,5 @@ def _not_implemented(spec: ModelServerSpec) -> list[str]:
     given = {
         "spec.warmup": spec.warmup,
         "spec.recycle": spec.recycle is not None,
-        "spec.artifacts.s3": spec.artifacts.s3 is not None,
     }
     return [field for field, is_given in given.items() if is_given]

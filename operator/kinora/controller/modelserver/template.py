@@ -16,6 +16,7 @@ from typing import Any
 
 from kinora.api import names
 from kinora.api.base import Finding
+from kinora.controller import storevolumes
 
 Body = dict[str, Any]
 ROOT = "spec.podTemplate"
@@ -60,8 +61,8 @@ _ENGINE_FIELDS: Mapping[str, str] = {
 }
 _OWN_CONTAINERS = frozenset({names.CONTAINER_AGENT, names.CONTAINER_INSTALL})
 # Volumes that stay as they are, and of those the ones that no container but the agent may mount.
-_FIXED_VOLUMES = frozenset({"run", "models", "artifacts", "token"})
-_AGENT_VOLUMES = frozenset({"artifacts", "token", "agent-tmp"})
+_FIXED_VOLUMES = frozenset({"run", "models", "token"}) | storevolumes.VOLUMES
+_AGENT_VOLUMES = frozenset({"token", "agent-tmp"}) | storevolumes.VOLUMES
 _ENGINE_PATHS = frozenset(
     {names.RUN_DIR, names.INPUT_DIR, names.OUTPUT_DIR, names.TEMP_DIR, names.MODELS_DIR, "/tmp", "/dev/shm"}  # noqa: S108
 )

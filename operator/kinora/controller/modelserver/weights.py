@@ -99,7 +99,7 @@ def sources_hash(config: WeightsConfig) -> str:
 def _config(server: Object, spec: ModelServerSpec, model: Model, settings: Settings) -> WeightsConfig:
     return WeightsConfig(
         claim=desired.weights_claim(server, spec),
-        entry=model.model_dump(mode="json", by_alias=True),
+        entry=model.model_dump(mode="json", by_alias=True, exclude={"cost"}),  # another estimate fetches nothing anew
         sources=spec.weights.sources,
         verify=spec.weights.verify,
         quantize=spec.weights.quantize,

@@ -1,7 +1,7 @@
 """How long a job will take: seconds = overhead + per_unit x (tokens x steps), learnt from jobs that ended. Pure.
 
-One model for each ModelServer and pool. It starts from a prior (the catalogue's, scaled by what was measured of the
-model elsewhere) and is fitted by Theil and Sen's estimator: the median of the slopes between pairs of samples, which
+One model for each ModelServer and pool. It starts from a prior (the catalogue's, scaled by what was measured in another
+pool of the server) and is fitted by Theil and Sen's estimator: the median of the slopes between pairs of samples, which
 does not move while fewer than 29 % of the samples are outliers (a cold engine, a slow volume, a shared card).
 """
 

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from kinora.catalogue.load import Catalogue
 from kinora.controller.scheduling.facts import AGING_SECONDS
 
 _Positive = Annotated[float, Field(gt=0)]
@@ -20,12 +21,15 @@ class SimulatedPool(_Part):
     """A pool: `capacity` pods are there at most, whatever is asked; spot pods live `meanLifeSeconds` (exponential)."""
 
     name: str
+    gpu_model: str | None = None
+    "The card whose speed the catalogue knows of the server's model."
     price_per_hour: float = Field(1.0, ge=0)
     capacity: int = Field(1000, ge=0)
     max_replicas: int | None = Field(None, ge=0)
     mean_life_seconds: _Positive | None = None
     "Set: the pool is spot, and its pods are taken away after that long on average."
     seconds_per_million_token_steps: _Positive = 20.0
+    "Not given, and the server names a model: the catalogue's, on that card."
     start_seconds: _Positive = 240.0
     "From a pod's creation to its first job: node, image, weights, load."
 
@@ -43,6 +47,8 @@ class SimulatedServer(_Part):
     """One ModelServer, with its pools in order."""
 
     name: str
+    model: str | None = None
+    "A model of the catalogue, whose published speeds stand where none are given."
     replicas: int = Field(1, ge=0)
     autoscaling: SimulatedAutoscaling | None = None
     pools: tuple[SimulatedPool, ...] = Field(min_length=1)
@@ -72,3 +78,29 @@ class SimulatedCluster(_Part):
     staging_seconds: float = Field(2.0, ge=0)
     bind_ahead: bool = True
     seed: int = 1
+
+
+def with_speeds(cluster: SimulatedCluster, catalogue: Catalogue) -> SimulatedCluster:
+    """The cluster with the catalogue's speeds where it gives none. Raises ValueError for a model without."""
+    servers = tuple(_with_speeds(server, catalogue) for server in cluster.servers)
+    return cluster.model_copy(update={"servers": servers})
+
+
+def _with_speeds(server: SimulatedServer, catalogue: Catalogue) -> SimulatedServer:
+    if server.model is None:
+        return server
+    model = catalogue.get(server.model)
+    if model is None or model.cost is None:
+        known = ", ".join(one.name for one in catalogue if one.cost is not None)
+        raise ValueError(
+            f"servers: {server.name}: model is {server.model}; allowed: {known}, or speeds without a model"
+        )
+    pools = []
+    for pool in server.pools:
+        speed = model.cost.speed(pool.gpu_model).seconds_per_million_token_steps
+        given = "seconds_per_million_token_steps" in pool.model_fields_set
+        pools.append(pool if given else pool.model_copy(update={"seconds_per_million_token_steps": speed}))
+    change: dict[str, object] = {"pools": tuple(pools)}
+    if "overhead_seconds" not in server.model_fields_set:
+        change["overhead_seconds"] = model.cost.speed(server.pools[0].gpu_model).overhead_seconds
+    return server.model_copy(update=change)

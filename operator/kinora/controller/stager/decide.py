@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kinora.api import names
-from kinora.api.intake import artifact_claim
+from kinora.api.intake import Store, artifact_store
 from kinora.controller.plan import Create, Delete, Plan
 from kinora.controller.settings import Settings
 from kinora.controller.stager import desired
@@ -31,10 +31,12 @@ def decide(
     ``entries``: the administrator's own models, as text, by name. A stager is told of those that its ModelServers
     serve, so that another's does not start it anew.
     """
-    using = _by_claim(servers) if settings.stager.enabled else {}
+    using = _by_store(servers) if settings.stager.enabled else {}
     wanted = {
-        names.stager_name(claim): desired.deployment(namespace, claim, those, settings, _served(those, entries or {}))
-        for claim, those in using.items()
+        names.stager_name(store.name): desired.deployment(
+            namespace, store, those, settings, _served(those, entries or {})
+        )
+        for store, those in using.items()
     }
     policy = _policy(namespace, using, settings)
     for body in wanted.values():
@@ -42,7 +44,9 @@ def decide(
     known = {entry["metadata"]["name"]: entry for entry in deployments}
     changed = {name for name, body in wanted.items() if name not in known or _differs(known[name], body)}
     apply = [Create(DEPLOYMENT, body) for name, body in wanted.items() if name in changed]
-    services = {names.stager_name(claim): desired.service(namespace, claim, those) for claim, those in using.items()}
+    services = {
+        names.stager_name(store.name): desired.service(namespace, store, those) for store, those in using.items()
+    }
     apply += [Create(SERVICE, body) for name, body in services.items() if name in changed]
     create = []
     if wanted and not children_made:
@@ -60,7 +64,7 @@ def decide(
     return Plan(create=tuple(create), apply=tuple(apply), delete=tuple(delete))
 
 
-def _policy(namespace: str, using: Mapping[str, list[Object]], settings: Settings) -> dict[str, Any] | None:
+def _policy(namespace: str, using: Mapping[Store, list[Object]], settings: Settings) -> dict[str, Any] | None:
     """The network policy of all stagers of the namespace; None where none is wanted."""
     if not using or not settings.stager.network_policy:
         return None
@@ -75,13 +79,13 @@ def _digest(policy: Mapping[str, Any] | None) -> str:
     return hashlib.sha256(json.dumps(policy["spec"], sort_keys=True).encode()).hexdigest()[:8]
 
 
-def _by_claim(servers: Iterable[Object]) -> dict[str, list[Object]]:
-    """The ModelServers that use each artifact claim; those that are going do not count."""
-    found: dict[str, list[Object]] = {}
+def _by_store(servers: Iterable[Object]) -> dict[Store, list[Object]]:
+    """The ModelServers that use each artifact store; those that are going do not count."""
+    found: dict[Store, list[Object]] = {}
     for server in servers:
-        claim = artifact_claim(server)
-        if claim and not server["metadata"].get("deletionTimestamp"):
-            found.setdefault(claim, []).append(server)
+        store = artifact_store(server)
+        if store is not None and not server["metadata"].get("deletionTimestamp"):
+            found.setdefault(store, []).append(server)
     return found
 
 

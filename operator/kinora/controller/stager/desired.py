@@ -1,7 +1,7 @@
 """What a stager consists of: Deployment, Service, account, role binding, network policy. Pure functions.
 
-One Deployment an artifact claim, since a stager writes to one store; it belongs to every ModelServer that uses the
-claim, so that garbage collection removes it with the last of them.
+One Deployment an artifact store, since a stager writes to one; it belongs to every ModelServer that uses the store, so
+that garbage collection removes it with the last of them.
 """
 
 from __future__ import annotations
@@ -10,10 +10,14 @@ import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from kinora.api import names
 from kinora.api.agentconfig import NAMESPACE_VARIABLE
+from kinora.api.intake import Store
+from kinora.api.modelserver import ArtifactStoreSpec
 from kinora.api.stagerconfig import CONFIG_VARIABLE, StagerValues
+from kinora.controller import storevolumes
 from kinora.controller.pools.shape import Shape, cpu_shape_of, fitted, own_resources, provider_of
 from kinora.controller.settings import Settings
 
@@ -84,14 +88,17 @@ def role_binding(namespace: str) -> Body:
 
 
 def deployment(
-    namespace: str, claim: str, servers: Collection[Object], settings: Settings, entries: Sequence[str] = ()
+    namespace: str, store: Store, servers: Collection[Object], settings: Settings, entries: Sequence[str] = ()
 ) -> Body:
-    """The stager of an artifact claim, which these ModelServers use. Its template hash is an annotation.
+    """The stager of an artifact store, which these ModelServers use. Its template hash is an annotation.
 
-    ``entries``: the administrator's own models, as text.
+    Where they tell of one bucket differently, the first by name is followed. ``entries``: the administrator's own
+    models, as text.
     """
-    name = names.stager_name(claim)
-    template = _template(claim, settings, _shape(servers, settings), entries)
+    name = names.stager_name(store.name)
+    told = min(servers, key=lambda server: str(server["metadata"]["name"]))
+    artifacts = ArtifactStoreSpec.model_validate(told["spec"]["artifacts"])
+    template = _template(artifacts, settings, _shape(servers, settings), entries)
     text = json.dumps(template, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     selector = {names.LABEL_COMPONENT: names.COMPONENT_STAGER, names.LABEL_STAGER: name}
@@ -103,7 +110,7 @@ def deployment(
             "name": name,
             "namespace": namespace,
             "labels": {**_labels(), names.LABEL_STAGER: name},
-            "annotations": {names.ANNOTATION_TEMPLATE_HASH: digest, names.ANNOTATION_CLAIM: claim},
+            "annotations": {names.ANNOTATION_TEMPLATE_HASH: digest, **_told_of(store)},
             "ownerReferences": owners(servers),
         },
         "spec": {
@@ -117,9 +124,9 @@ def deployment(
     }
 
 
-def service(namespace: str, claim: str, servers: Collection[Object]) -> Body:
-    """Where gateways reach the store on an artifact claim; requests are signed, so that it is nobody else's."""
-    name = names.stager_name(claim)
+def service(namespace: str, store: Store, servers: Collection[Object]) -> Body:
+    """Where gateways reach an artifact store; requests are signed, so that it is nobody else's."""
+    name = names.stager_name(store.name)
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -127,7 +134,7 @@ def service(namespace: str, claim: str, servers: Collection[Object]) -> Body:
             "name": name,
             "namespace": namespace,
             "labels": {**_labels(), names.LABEL_STAGER: name},
-            "annotations": {names.ANNOTATION_CLAIM: claim},
+            "annotations": _told_of(store),
             "ownerReferences": owners(servers),
         },
         "spec": {
@@ -147,7 +154,11 @@ def _shape(servers: Iterable[Object], settings: Settings) -> Shape:
     return cpu_shape_of(settings.providers[provider_of(pools)])
 
 
-def _template(claim: str, settings: Settings, shape: Shape, entries: Sequence[str]) -> Body:
+def _told_of(store: Store) -> dict[str, str]:
+    return {names.ANNOTATION_CLAIM: store.name} if store.is_claim else {names.ANNOTATION_STORE: store.root}
+
+
+def _template(artifacts: ArtifactStoreSpec, settings: Settings, shape: Shape, entries: Sequence[str]) -> Body:
     values = settings.stager
     pod: Body = {
         "serviceAccountName": names.STAGER_SERVICE_ACCOUNT,
@@ -162,11 +173,8 @@ def _template(claim: str, settings: Settings, shape: Shape, entries: Sequence[st
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(claim, settings, shape, entries)],
-        "volumes": [
-            {"name": "artifacts", "persistentVolumeClaim": {"claimName": claim}},
-            {"name": "tmp", "emptyDir": {}},
-        ],
+        "containers": [_container(artifacts, settings, shape, entries)],
+        "volumes": [*storevolumes.volumes(artifacts), {"name": "tmp", "emptyDir": {}}],
     }
     if settings.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
@@ -182,16 +190,18 @@ def _template(claim: str, settings: Settings, shape: Shape, entries: Sequence[st
     return {"metadata": metadata, "spec": pod}
 
 
-def _container(claim: str, settings: Settings, shape: Shape, entries: Sequence[str]) -> Body:
+def _container(artifacts: ArtifactStoreSpec, settings: Settings, shape: Shape, entries: Sequence[str]) -> Body:
     own = own_resources(CONTAINER, shape, requests=_REQUESTS, limits=_LIMITS)
-    config = settings.stager.config(claim, dict(settings.model_aliases), list(entries))
+    config = settings.stager.config(artifacts, dict(settings.model_aliases), list(entries))
+    without = {"artifact_claim"} if artifacts.s3 is not None else {"artifact_s3"}
+    told = config.model_dump(mode="json", by_alias=True, exclude=without)
     return {
         "name": CONTAINER,
         "image": settings.agent_image,
         "imagePullPolicy": settings.image_pull_policy,
         "command": ["kinora", "stager"],
         "env": [
-            {"name": CONFIG_VARIABLE, "value": json.dumps(config.model_dump(mode="json", by_alias=True))},
+            {"name": CONFIG_VARIABLE, "value": json.dumps(told)},
             {"name": NAMESPACE_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
             {"name": "HOME", "value": "/tmp"},  # noqa: S108 - the pod's own emptyDir
         ],
@@ -208,7 +218,7 @@ def _container(claim: str, settings: Settings, shape: Shape, entries: Sequence[s
         },
         "resources": fitted(CONTAINER, settings.stager.resources or own, shape),
         "volumeMounts": [
-            {"name": "artifacts", "mountPath": names.ARTIFACTS_DIR},
+            *storevolumes.mounts(artifacts),
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
         ],
     }
@@ -224,11 +234,13 @@ def _probe(path: str, *, period: int, failures: int) -> Body:
 
 
 def network_policy(namespace: str, servers: Collection[Object], values: StagerValues) -> Body:
-    """Into a stager: its metrics; gateways. Out of it: names, the API server, and the ports that may be fetched from.
+    """Into a stager: its metrics; gateways. Out of it: names, the API server, its bucket, and what is fetched from.
 
     Coarse, since host names have no place in a policy; what is fetched from is the fetcher's to decide.
     """
-    ports = sorted({*values.allow.ports, *_API_PORTS, *_host_ports(values.allow.hosts)})
+    stores = (((server.get("spec") or {}).get("artifacts") or {}).get("s3") for server in servers)
+    endpoints = {_endpoint_port(str(s3.get("endpoint") or "")) for s3 in stores if s3}
+    ports = sorted({*values.allow.ports, *_API_PORTS, *_host_ports(values.allow.hosts), *endpoints})
     opened = frozenset(values.allow.networks)
     anywhere = [
         {"ipBlock": {"cidr": cidr, "except": [shut for shut in all_shut if shut not in opened]}}
@@ -260,3 +272,8 @@ def network_policy(namespace: str, servers: Collection[Object], values: StagerVa
 
 def _host_ports(hosts: Iterable[str]) -> set[int]:
     return {int(port) for _, colon, port in (host.partition(":") for host in hosts) if colon and port.isdigit()}
+
+
+def _endpoint_port(endpoint: str) -> int:
+    parts = urlsplit(endpoint)
+    return parts.port or (80 if parts.scheme == "http" else 443)

@@ -8,9 +8,10 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from kinora.engine import wire
 from kinora.engine.contract import is_link, node_specs
 from kinora.engine.standin.folders import Folders
 from kinora.engine.standin.order import Plan, signatures
@@ -29,27 +30,6 @@ Send = Callable[[str, dict[str, Any], str | None], None]
 class _Cached:
     values: list[list[Any]]  # one list an output, usually of one value
     ui: dict[str, Any] | None
-
-
-@dataclass
-class _Progress:
-    """ComfyUI's progress_state: every node that has started, in order."""
-
-    prompt_id: str
-    nodes: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def set(self, node_id: str, value: float, maximum: float, state: str) -> dict[str, Any]:
-        self.nodes[node_id] = {
-            "value": value,
-            "max": maximum,
-            "state": state,
-            "node_id": node_id,
-            "prompt_id": self.prompt_id,
-            "display_node_id": node_id,
-            "parent_node_id": None,
-            "real_node_id": node_id,
-        }
-        return {"prompt_id": self.prompt_id, "nodes": {key: dict(node) for key, node in self.nodes.items()}}
 
 
 class Executor:
@@ -81,7 +61,7 @@ class Executor:
     def finished(self, prompt: QueuedPrompt) -> None:
         """Tells the client that nothing runs any more; comes after the queue has announced its change."""
         if self.client_id is not None:
-            self._send("executing", {"node": None, "prompt_id": prompt.prompt_id}, self.client_id)
+            self._send(*wire.executing(prompt.prompt_id, None), self.client_id)
         self.client_id = None
 
     def send(self, kind: str, data: dict[str, Any]) -> None:
@@ -109,37 +89,32 @@ class _Run:
         self._folders = folders
         self._pace = pace
         self._metadata = metadata
-        self._progress = _Progress(prompt.prompt_id)
-        self._messages: list[tuple[str, dict[str, Any]]] = []
+        self._id = prompt.prompt_id
+        self._progress = wire.ProgressState(prompt.prompt_id)
+        self._messages: list[wire.Message] = []
         self._executed: list[str] = []
         self._shown: dict[str, dict[str, Any]] = {}
         self._keys: dict[str, str] = {}
 
     def execute(self) -> Result:
-        self._message("execution_start", {})
+        self._note(wire.execution_start(self._id, _now()))
         self._keys = signatures(self._graph, self._fingerprint)
         self._executor.keep_only(set(self._keys.values()))
         cached = [node_id for node_id in self._graph if self._cached(node_id) is not None]
-        self._message("execution_cached", {"nodes": cached}, first=True)
+        self._note(wire.execution_cached(self._id, cached, _now()))
         plan = Plan(self._graph, self._prompt.outputs, cached)
         success = True
         while success and (node_id := plan.next()) is not None:
             success = self._node(node_id)
             plan.done(node_id)
         if success:
-            self._message("execution_success", {})
-        meta = {
-            node_id: {"node_id": node_id, "display_node": node_id, "parent_node": None, "real_node_id": node_id}
-            for node_id in self._shown
-        }
-        return Result(dict(self._shown), meta, self._messages, success)
+            self._note(wire.execution_success(self._id, _now()))
+        return Result(dict(self._shown), self._messages, success)
 
-    def _message(self, kind: str, data: dict[str, Any], first: bool = False) -> None:
-        identity = {"prompt_id": self._prompt.prompt_id}
-        full = {**data, **identity} if first else {**identity, **data}
-        full["timestamp"] = int(time.time() * 1000)
-        self._messages.append((kind, full))
-        self._executor.send(kind, full)
+    def _note(self, message: wire.Message) -> None:
+        """Tell it, and keep it for the history."""
+        self._messages.append(message)
+        self._executor.send(*message)
 
     def _cached(self, node_id: str) -> _Cached | None:
         return self._executor.cached(self._keys[node_id])
@@ -157,8 +132,7 @@ class _Run:
         try:
             result = self._results(node_id)
         except Interrupted:
-            data = {"node_id": node_id, "node_type": self._class(node_id), "executed": list(self._executed)}
-            self._message("execution_interrupted", data)
+            self._note(wire.execution_interrupted(self._id, node_id, self._class(node_id), self._executed, _now()))
             return False
         except Exception as exc:  # noqa: BLE001 - whatever a node does, the next prompt must run
             self._failed(node_id, exc)
@@ -167,30 +141,27 @@ class _Run:
         self._executor.remember(self._keys[node_id], result)
         self._executed.append(node_id)
         self._show(node_id, result.ui)
-        self._state(node_id, self._progress.nodes[node_id]["max"], self._progress.nodes[node_id]["max"], "finished")
+        self._executor.send(*self._progress.finish(node_id))
         return True
 
     def _executing(self, node_id: str) -> None:
         if self._executor.client_id is not None:
-            data = {"node": node_id, "display_node": node_id, "prompt_id": self._prompt.prompt_id}
-            self._executor.send("executing", data)
+            self._executor.send(*wire.executing(self._id, node_id))
 
     def _show(self, node_id: str, ui: dict[str, Any] | None) -> None:
         if ui is None:
             return
         self._shown[node_id] = ui
         if self._executor.client_id is not None:
-            identity = {"node": node_id, "display_node": node_id}
-            self._executor.send("executed", {**identity, "output": ui, "prompt_id": self._prompt.prompt_id})
+            self._executor.send(*wire.executed(self._id, node_id, ui))
 
     def _state(self, node_id: str, value: float, maximum: float, state: str) -> None:
-        self._executor.send("progress_state", self._progress.set(node_id, value, maximum, state))
+        self._executor.send(*self._progress.set(node_id, value, maximum, state))
 
     def _step(self, node_id: str, value: int, maximum: int) -> None:
         self._pace.boundary()
         self._state(node_id, value, maximum, "running")
-        identity = {"prompt_id": self._prompt.prompt_id, "node": node_id}
-        self._executor.send("progress", {"value": value, "max": maximum, **identity})
+        self._executor.send(*wire.progress(self._id, node_id, value, maximum))
 
     def _class(self, node_id: str) -> str:
         return str(self._graph[node_id]["class_type"])
@@ -244,17 +215,24 @@ class _Run:
     def _failed(self, node_id: str, exc: Exception) -> None:
         kind = exc.kind if isinstance(exc, NodeError) else type(exc).__name__
         log.warning("node %s (%s) failed: %s: %s", node_id, self._class(node_id), kind, exc)
-        data = {
-            "node_id": node_id,
-            "node_type": self._class(node_id),
-            "executed": list(self._executed),
-            "exception_message": f"{exc}\n",
-            "exception_type": kind,
-            "traceback": traceback.format_tb(exc.__traceback__),
-            "current_inputs": {key: [_shown(value) for value in given] for key, given in self._inputs(node_id).items()},
-            "current_outputs": list(self._graph),
-        }
-        self._message("execution_error", data)
+        self._note(
+            wire.execution_error(
+                self._id,
+                node_id,
+                self._class(node_id),
+                executed=self._executed,
+                message=f"{exc}\n",
+                kind=kind,
+                traceback=traceback.format_tb(exc.__traceback__),
+                inputs={key: [_shown(value) for value in given] for key, given in self._inputs(node_id).items()},
+                outputs=self._graph,
+                at=_now(),
+            )
+        )
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
 
 
 def _collected(outputs: list[Output], lists: bool) -> _Cached:

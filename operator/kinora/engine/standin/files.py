@@ -11,6 +11,7 @@ from typing import Any
 from aiohttp.web import FileField
 
 from kinora.engine.contract import node_specs
+from kinora.engine.filenames import numbered
 from kinora.engine.standin.folders import BadName, Folders, beneath
 
 
@@ -51,11 +52,10 @@ def store_upload(folders: Folders, upload: FileField, *, kind: str, subfolder: s
     """Stores an upload and answers {name, subfolder, type}. A taken name gets " (1)", unless `overwrite`."""
     folder = beneath(folders.of_kind(kind), subfolder)
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = beneath(folder, Path(upload.filename).name)
-    path, number = wanted, 1
+    names = numbered(Path(upload.filename).name)
+    path = beneath(folder, next(names))
     while not overwrite and path.exists() and not _same(upload, path):
-        path = wanted.with_name(f"{wanted.stem} ({number}){wanted.suffix}")
-        number += 1
+        path = beneath(folder, next(names))
     upload.file.seek(0)
     with path.open("wb") as target:
         shutil.copyfileobj(upload.file, target)

@@ -8,10 +8,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from kinora.engine.filenames import annotated
+
 ALIASES = {"diffusion_models": ("diffusion_models", "unet"), "text_encoders": ("text_encoders", "clip")}
 MODEL_FOLDERS = ("diffusion_models", "text_encoders", "vae", "clip_vision", "loras")
 MODEL_SUFFIXES = {".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".bin", ".pth", ".pkl"}
-_ANNOTATION = re.compile(r"^(?P<name>.*) \[(?P<kind>input|output|temp)\]$")
 
 
 class BadName(ValueError):  # noqa: N818
@@ -49,11 +50,10 @@ class Folders:
         found = {folder: self._models(folder) for folder in MODEL_FOLDERS}
         return found | {"input": _names(self.input)}
 
-    def upload(self, annotated: str) -> Path:
+    def upload(self, text: str) -> Path:
         """The path of a name as a loader node gets it: "a.png", "job/a.png" or "a.png [output]"."""
-        match = _ANNOTATION.match(annotated)
-        name, kind = (match["name"], match["kind"]) if match else (annotated, "input")
-        return beneath(self.of_kind(kind), name)
+        name, kind = annotated(text)
+        return beneath(self.of_kind(kind or "input"), name)
 
     def model(self, folder: str, name: str) -> Path | None:
         """The path of a weight file, or None when no such file is there."""

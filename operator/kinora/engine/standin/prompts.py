@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from kinora.engine import wire
+
 MAXIMUM_HISTORY = 10_000
 
 
@@ -29,7 +31,7 @@ class QueuedPrompt:
 
     def listed(self) -> list[Any]:
         """As /queue and /history show it."""
-        return copy.deepcopy([self.number, self.prompt_id, self.graph, self.extra_data, self.outputs])
+        return copy.deepcopy(wire.queue_item(self.number, self.prompt_id, self.graph, self.extra_data, self.outputs))
 
 
 @dataclass
@@ -37,8 +39,7 @@ class Result:
     """What became of a prompt, as /history shows it."""
 
     outputs: dict[str, Any]
-    meta: dict[str, Any]
-    messages: list[tuple[str, dict[str, Any]]]
+    messages: list[wire.Message]
     success: bool
 
 
@@ -80,12 +81,7 @@ class PromptQueue:
             self._running = None
             if len(self._history) > MAXIMUM_HISTORY:
                 self._history.pop(next(iter(self._history)))
-            status = {
-                "status_str": "success" if result.success else "error",
-                "completed": result.success,
-                "messages": [list(message) for message in result.messages],
-            }
-            entry = {"prompt": prompt.listed(), "outputs": result.outputs, "status": status, "meta": result.meta}
+            entry = wire.history_entry(prompt.listed(), result.outputs, result.messages, success=result.success)
             self._history[prompt.prompt_id] = entry
             self._announce()
 

@@ -16,13 +16,15 @@ from typing import Any
 
 from aiohttp import web
 
+from kinora.engine import wire
 from kinora.engine.contract import validate
+from kinora.engine.objectinfo import object_info
 from kinora.engine.standin import STANDIN_NAME, files, nodes
 from kinora.engine.standin.executor import Executor
 from kinora.engine.standin.folders import BadName, Folders
-from kinora.engine.standin.objectinfo import object_info
 from kinora.engine.standin.pace import Pace
 from kinora.engine.standin.prompts import PromptQueue, QueuedPrompt
+from kinora.engine.standin.registry import NODES
 from kinora.engine.standin.sockets import Sockets
 
 log = logging.getLogger("kinora.standin")
@@ -87,22 +89,21 @@ class Server:
                 self._executor.reset()
 
     def _announce(self, remaining: int) -> None:
-        self._sockets.send("status", {"status": {"exec_info": {"queue_remaining": remaining}}}, None)
+        self._sockets.send(*wire.status(remaining), None)
 
     async def _ws(self, request: web.Request) -> web.WebSocketResponse:
         client_id = request.query.get("clientId") or uuid.uuid4().hex
         return await self._sockets.serve(request, client_id, self._greeting)
 
-    def _greeting(self, client_id: str) -> list[tuple[str, dict[str, Any]]]:
-        status = {"status": {"exec_info": {"queue_remaining": self._queue.remaining()}}, "sid": client_id}
-        messages: list[tuple[str, dict[str, Any]]] = [("status", status)]
+    def _greeting(self, client_id: str) -> list[wire.Message]:
+        messages = [wire.status(self._queue.remaining(), client_id)]
         node = self._executor.current_node
         if node is not None and self._executor.client_id == client_id:
-            messages.append(("executing", {"node": node}))
+            messages.append(wire.executing_now(node))
         return messages
 
     async def _get_prompt(self, _request: web.Request) -> web.Response:
-        return web.json_response({"exec_info": {"queue_remaining": self._queue.remaining()}})
+        return web.json_response(wire.queue_info(self._queue.remaining()))
 
     async def _post_prompt(self, request: web.Request) -> web.Response:
         body = await request.json()
@@ -171,7 +172,8 @@ class Server:
         return web.Response(status=200)
 
     async def _object_info(self, request: web.Request) -> web.Response:
-        return web.json_response(object_info(self._folders.files(), request.match_info.get("name")))
+        only = request.match_info.get("name")
+        return web.json_response(object_info(NODES, self._folders.files(), only, category="stand-in"))
 
     async def _system_stats(self, _request: web.Request) -> web.Response:
         page = os.sysconf("SC_PAGE_SIZE")

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
 from kinora.gateway.dashscope.errors import failure
+from kinora.gateway.dashscope.spec import fields_of, retold
 from kinora.gateway.dashscope.words import WORDS
 from kinora.gateway.errors import InvalidInput
 from kinora.gateway.jobs import Artifact, Job, State
@@ -62,13 +63,14 @@ def unknown(id_: str) -> Answer:
 def task(job: Job, *, video_url: str | None = None, whole: Whole | None = None) -> Answer:
     """The answer about a task. `whole`: of a finished one, None where it could not be read."""
     output: Answer = {"task_id": job.id, "task_status": STATUSES[job.state], **_times(job)}
+    note = job.note if job.dialect == NAME else {}
     if job.state is State.FAILED:
-        output["code"], output["message"] = failure(job.reason, job.message)
+        message = retold(job.message, fields_of(note)) if note else job.message
+        output["code"], output["message"] = failure(job.reason, message)
     if job.state is not State.SUCCEEDED:
         return {"output": output}
     if video_url is not None:
         output["video_url"] = video_url
-    note = job.note if job.dialect == NAME else {}
     if whole is not None:
         output["orig_prompt"] = str(note.get("prompt") or whole.prompt)
         if "extend" in note:

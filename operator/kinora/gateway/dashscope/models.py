@@ -120,3 +120,21 @@ class PolicyAnswer(_Answer):
     """The answer to action=getPolicy."""
 
     data: Policy
+
+
+def inline_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """A model's JSON schema without references: a body that is read by hand has no place among the components."""
+    schema = model.model_json_schema()
+    known = schema.pop("$defs", {})
+
+    def inlined(value: Any) -> Any:
+        if isinstance(value, list):
+            return [inlined(one) for one in value]
+        if not isinstance(value, dict):
+            return value
+        if "$ref" in value:
+            return inlined(known[value["$ref"].rpartition("/")[2]])
+        return {name: inlined(one) for name, one in value.items()}
+
+    result: dict[str, Any] = inlined(schema)
+    return result

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from kinora.gateway.dashscope.inline import is_inline
 from kinora.gateway.errors import InvalidInput
 
 MAX_REFERENCES: Final = 3  # of wan2.1-vace-plus: of more, the first three are used
@@ -22,6 +23,7 @@ MAX_SEED: Final = 2**31 - 1
 SECONDS: Final = 5  # of every video of wan2.1-vace-plus that is not as long as its source
 MAX_PIXELS: Final = 1280 * 720
 _MIN_SIDE, _MAX_ASPECT = 128, 8  # of a size
+_MAX_ADDRESS: Final = 2048  # characters, as a VideoJob's Source has it
 
 
 class Function(StrEnum):
@@ -52,7 +54,7 @@ class _Fields(BaseModel):
 
 
 Address = Annotated[
-    Annotated[str, StringConstraints(min_length=1, max_length=2048)] | None, BeforeValidator(_none_if_empty)
+    Annotated[str, StringConstraints(min_length=1, max_length=_MAX_ADDRESS)] | None, BeforeValidator(_none_if_empty)
 ]
 Scale = Annotated[float | None, Field(ge=1, le=2)]
 
@@ -61,7 +63,9 @@ class Media(_Fields):
     """One of the media of wan2.7-videoedit."""
 
     type: Literal["video", "reference_image"]
-    url: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
+    url: Annotated[str, StringConstraints(min_length=1)] = Field(
+        description="an address of at most 2,048 characters; of an image also data:image/TYPE;base64,..."
+    )
 
 
 class Input(_Fields):
@@ -231,6 +235,10 @@ def _check_edit(request: VideoSynthesis) -> None:
     if len(media) - videos > MAX_EDIT_REFERENCES:
         found = f"a list with {len(media) - videos} of type reference_image"
         raise _fault("input.media", found, f"at most {MAX_EDIT_REFERENCES} of them")
+    for index, one in enumerate(media):
+        inline = is_inline(one.url) and one.type == "reference_image"
+        if len(one.url) > _MAX_ADDRESS and not inline:
+            raise _fault(f"input.media[{index}].url", f"a text of {len(one.url)}", f"{_MAX_ADDRESS} characters at most")
     if request.asked.duration == 1:
         raise _fault("parameters.duration", 1, "0 (all of the video), or 2 to 10 seconds")
 

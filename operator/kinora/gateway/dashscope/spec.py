@@ -249,9 +249,37 @@ async def settled(made: Draft, source: SourceOf) -> Spec:
     return {**made.spec, "inputs": inputs}
 
 
+_ENDS: Final = {
+    f"spec.inputs.{side}{kind}": f"input.{side}_{kind.lower()}_url"
+    for side in ("first", "last")
+    for kind in ("Clip", "Frame")
+}
+_OF_VACE: Mapping[str, str] = MappingProxyType(
+    {
+        **_ENDS,
+        "spec.inputs.video": "input.video_url",
+        "spec.inputs.references": "input.ref_images_url",
+        "spec.inputs.mask": "the mask of input.mask_image_url or input.mask_video_url",
+        "spec.inputs.mask.frame": "input.mask_frame_id",
+    }
+)
+_OF_EDIT: Mapping[str, str] = MappingProxyType(
+    {
+        "spec.inputs.video": "the video of input.media",
+        "spec.inputs.references": "reference_image of input.media",
+        "spec.parameters.durationSeconds": "parameters.duration",
+    }
+)
+
+
+def fields_of(note: Mapping[str, Any]) -> Mapping[str, str]:
+    """What the fields of a job's spec were in its request, as far as its note tells."""
+    return _OF_VACE if "function" in note else _OF_EDIT
+
+
 def retold(text: str, fields: Mapping[str, str]) -> str:
     """A message about a VideoJob's fields, in those of the request."""
     for field in sorted(fields, key=len, reverse=True):
-        place = rf"(?<![\w.]){re.escape(field)}(?![\w\[])(?:\.source)?(?:\.(?:url|upload|artifact)\b)?"
+        place = rf"(?<![\w.]){re.escape(field)}(?!\w)(?:\.source)?(?:\.(?:url|upload|artifact)\b)?"
         text = re.sub(place, fields[field].replace("\\", ""), text)
     return text

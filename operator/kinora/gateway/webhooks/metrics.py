@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from kinora.kube.metrics import Book
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60)
 _AGES = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200, 18000, 36000, 86400)
@@ -10,33 +10,30 @@ OUTCOMES = ("Delivered", "Retried", "Blocked", "GivenUp")
 
 
 class Metrics:
-    """The webhooks' part of the gateway's metrics."""
+    """The webhooks' part of the gateway's metrics; ``book``: the gateway's."""
 
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        self.registry = registry or CollectorRegistry()
-        self.deliveries = Counter(
-            "kinora_webhook_deliveries",
-            "Attempts by what came of them: Delivered, Retried, GivenUp; Blocked: not sent for want of a key.",
+    def __init__(self, book: Book | None = None) -> None:
+        book = book or Book("gateway")
+        self.registry = book.registry
+        self.deliveries = book.counter(
+            "kinora_webhook_deliveries_total",
+            "Attempts by what came of them: Delivered, Retried, GivenUp; Blocked: not sent for want of a key",
             ["outcome"],
-            registry=self.registry,
         )
-        self.answer_seconds = Histogram(
+        self.answer_seconds = book.histogram(
             "kinora_webhook_answer_seconds",
-            "Seconds of each attempt, to the head of the answer or to giving up on it.",
+            "Each attempt, to the head of the answer or to giving up on it",
             buckets=_SECONDS,
-            registry=self.registry,
         )
-        self.delay_seconds = Histogram(
-            "kinora_webhook_delay_seconds",
-            "Seconds from the job's end to the delivery, of delivered webhooks.",
-            buckets=_AGES,
-            registry=self.registry,
+        self.delay_seconds = book.histogram(
+            "kinora_webhook_delay_seconds", "From the job's end to the delivery, of delivered webhooks", buckets=_AGES
         )
-        self.pending = Gauge(
+        self.pending = book.gauge(
             "kinora_webhook_pending",
-            "Webhooks that this replica has to deliver; the sum over replicas is that of the cluster.",
-            registry=self.registry,
+            "Undelivered webhooks of the shards that this replica holds: sum over the replicas",
         )
-        self.shards = Gauge("kinora_webhook_shards", "Shards that this replica delivers.", registry=self.registry)
+        self.shards = book.gauge(
+            "kinora_webhook_shards", "Shards that this replica holds; the sum is gateway.webhooks.shards"
+        )
         for outcome in OUTCOMES:
             self.deliveries.labels(outcome)

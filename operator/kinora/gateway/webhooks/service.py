@@ -13,9 +13,8 @@ from kinora.gateway.webhooks.dispatcher import Dispatcher, Parts
 from kinora.gateway.webhooks.metrics import Metrics
 from kinora.gateway.webhooks.secrets import Secrets
 from kinora.gateway.webhooks.send import Sender, policy_of
-from kinora.gateway.webhooks.shards import TERMS, TURN_SECONDS, Shards
+from kinora.gateway.webhooks.shards import TURN_SECONDS, Shards
 from kinora.kube.client import KubeClient
-from kinora.kube.election import Terms
 from kinora.kube.resources import VIDEOJOB
 from kinora.kube.watch import Reflector
 from kinora.storage.guard.connect import GuardedClient, Resolve, resolve_by_system
@@ -38,7 +37,6 @@ class Wiring:
         values: the chart's.
         metrics: where it is counted.
         resolve: names to addresses.
-        terms: of the shards' Leases.
         turn_seconds: see shards.py.
         landing_seconds: for writing what came of the last deliveries, after they have ended.
     """
@@ -51,7 +49,6 @@ class Wiring:
     values: WebhookValues = field(default_factory=WebhookValues)
     metrics: Metrics = field(default_factory=Metrics)
     resolve: Resolve = resolve_by_system
-    terms: Terms = TERMS
     turn_seconds: float = TURN_SECONDS
     landing_seconds: float = 5.0
 
@@ -66,7 +63,6 @@ class Webhooks:
             wiring.namespace,
             wiring.values.shards,
             wiring.instance,
-            terms=wiring.terms,
             turn_seconds=wiring.turn_seconds,
         )
         guarded = GuardedClient(policy_of(wiring.values.allow), resolve=wiring.resolve, agent=f"kinora/{__version__}")

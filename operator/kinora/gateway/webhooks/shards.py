@@ -40,12 +40,11 @@ class Shards:
         count: int,
         identity: str,
         *,
-        terms: Terms = TERMS,
         turn_seconds: float = TURN_SECONDS,
     ) -> None:
         """`identity`: of this process alone (its pod's name)."""
         self._client, self._namespace, self._count = client, namespace, count
-        self._identity, self._terms, self._turn = identity, terms, turn_seconds
+        self._identity, self._turn = identity, turn_seconds
         self._leases: dict[int, LeaseHolder] = {}
         self._closing: set[int] = set()
 
@@ -86,7 +85,7 @@ class Shards:
                 self._namespace,
                 lease_name(shard),
                 self._identity,
-                terms=self._terms,
+                terms=TERMS,
                 courtesy=lambda: _COURTESY * len(self.held),
             )
             self._closing.discard(shard)

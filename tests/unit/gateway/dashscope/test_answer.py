@@ -283,3 +283,20 @@ def test_a_failed_task_in_a_list_is_data() -> None:
     job = _job("Failed", reason="NodeError", message="no")
     [entry] = listed([job], Query(), "ann", job.submit_time)["tasks"]
     assert (entry["task_status"], entry["code"], entry["model_name"]) == ("FAILED", "InternalError", "wan2.1-vace-plus")
+
+
+@pytest.mark.parametrize(
+    ("note", "said"),
+    [
+        (
+            {"function": "video_edit"},
+            "input.video_url is short; input.ref_images_url[1] is a file; input.mask_frame_id is 9",
+        ),
+        ({"sr": 720}, "the video of input.media is short; reference_image of input.media[1] is a file; "),
+        ({}, "spec.inputs.video is short; "),
+    ],
+)
+def test_a_failure_speaks_of_the_request_s_fields(note: dict[str, Any], said: str) -> None:
+    message = "spec.inputs.video is short; spec.inputs.references[1] is a file; spec.inputs.mask.frame is 9"
+    found = task(_job("Failed", note=note, reason="InvalidInput", message=message))
+    assert found["output"]["message"].startswith(said)

@@ -1,0 +1,1 @@
+"""The ComfyUI dialect: ComfyUI's own routes and websocket, of which each prompt is a VideoJob."""
