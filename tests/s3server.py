@@ -48,9 +48,11 @@ class S3Server:
 
     def objects(self) -> list[str]:
         """The keys in the bucket, sorted."""
-        root = self.folder / BUCKET
-        files = (path for path in root.rglob("*") if path.is_file())
-        return sorted(str(path.relative_to(root)) for path in files if ".sgwtmp" not in path.parts)
+        root, found = self.folder / BUCKET, []
+        for folder, _, names in os.walk(root):  # which minds no folder that the server removes meanwhile
+            inner = Path(folder).relative_to(root)
+            found += [str(inner / name) for name in names if ".sgwtmp" not in inner.parts]
+        return sorted(found)
 
     def path(self, key: str) -> Path:
         """The file that is the object."""

@@ -250,3 +250,27 @@ async def test_a_holder_ends_when_it_is_told_to_whatever_it_hears_in_that_moment
     task.cancel()
     await asyncio.wait({task}, timeout=2)
     assert task.done()
+
+
+async def test_a_second_word_to_end_cuts_the_work_short_and_the_lease_is_not_renewed_any_more(
+    kube: KubeClient, namespace: str
+) -> None:
+    begun, landing = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            landing.set()
+            await asyncio.Event().wait()  # what it has under way does not end
+
+    lease = LeaseHolder(kube, namespace, NAME, "one")
+    task = asyncio.create_task(lease.hold(work))
+    await asyncio.wait_for(begun.wait(), DEADLINE)
+    others = asyncio.all_tasks()
+    task.cancel()
+    await asyncio.wait_for(landing.wait(), DEADLINE)
+    task.cancel()
+    await asyncio.wait_for(asyncio.gather(task, return_exceptions=True), DEADLINE)
+    assert not [one for one in others if one.get_coro().__name__ == "run" and not one.done()]  # type: ignore[union-attr]

@@ -72,6 +72,11 @@ class Afterwards:
             self.ends[key(job)] = job
             self._queue.add(("finished", key(job)))
 
+    def changed(self, job: Object) -> None:
+        """A job that had ended changed: its time may be over sooner."""
+        if job["spec"].get("ttlSecondsAfterFinished") is not None:
+            self._queue.add(("expire", key(job)))
+
     def left(self, job: Object) -> None:
         """A job left the selection of unfinished ones: it ended, or it was deleted."""
         self._gatherer.forget(job)

@@ -29,10 +29,17 @@ _AGAIN: Final = 1.0
 class Ends:
     """Watches one scope (a namespace; None: all) for jobs that end from now on; there is no list to begin with."""
 
-    def __init__(self, client: KubeClient, scope: str | None, ended: Callable[[Object], None]) -> None:
+    def __init__(
+        self,
+        client: KubeClient,
+        scope: str | None,
+        ended: Callable[[Object], None],
+        changed: Callable[[Object], None],
+    ) -> None:
+        """``changed`` is told of a job that had ended before."""
         self._client = client
         self._scope = scope
-        self._ended = ended
+        self._told = {"ADDED": ended, "MODIFIED": changed}
         self._version = ""
 
     async def run(self) -> None:
@@ -56,8 +63,9 @@ class Ends:
             VIDEOJOB, self._scope, resource_version=self._version, field_selector=FINISHED
         ):
             self._version = event["object"]["metadata"]["resourceVersion"]
-            if event["type"] == "ADDED":
-                self._ended(event["object"])
+            told = self._told.get(event["type"])
+            if told is not None:
+                told(event["object"])
 
 
 async def search(

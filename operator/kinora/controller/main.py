@@ -129,7 +129,10 @@ def _parts(
         leader.lead(),
         _resync(operator, client, settings, resync),
         _expire(operator, client, settings, leader),
-        *(_after(leader.leading, Ends(client, scope, operator.deliver_end).run) for scope in scopes),
+        *(
+            _after(leader.leading, Ends(client, scope, operator.deliver_end, operator.afterwards.changed).run)
+            for scope in scopes
+        ),
         *(reflector.run() for reflector in reflectors),
     ]
 

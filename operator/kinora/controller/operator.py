@@ -45,6 +45,7 @@ Object = dict[str, Any]
 Key = tuple[str, str]
 
 _WRITTEN = {"job": VIDEOJOBS, "server": MODELSERVERS}  # kinds whose own writes come back by the watch
+SERVER_DELAY_LIMIT = 2.0
 SERVER_DELAY = 0.2  # seconds: many pods and jobs change together; a ModelServer is looked at once for all of them
 WORKFLOW_SECONDS = 5.0  # between two looks for a ConfigMap that is not there
 HEAD_START = 0.5  # seconds that a new leader's binds have before everything else
@@ -94,6 +95,7 @@ class Operator:
         # Servers whose children beside pods were made by this process: UID and generation at that time.
         self._children: dict[str, tuple[str, int]] = {}
         self._pace = Pace()
+        self._server_delay = SERVER_DELAY  # seconds until a ModelServer is looked at for its jobs
         self._staged: dict[str, frozenset[str]] = {}  # namespace -> ModelServers whose stagers' children were made
         self._fast: dict[str, str] = {}  # what pods (by UID) said last of preset Fast
         self.caches: dict[str, Cache] = {
@@ -220,7 +222,7 @@ class Operator:
     def _servers_of(self, namespace: str) -> None:
         for name in self.store.servers.entries:
             if name.startswith(f"{namespace}/"):
-                self._queue.add(("server", name), SERVER_DELAY)
+                self._queue.add(("server", name), self._server_delay)
 
     def _jobs_of(self, namespace: str, *, assigned: bool = False) -> None:
         """The jobs of a namespace that wait; with ``assigned`` those whose pod is not in the store any more."""
@@ -403,7 +405,10 @@ class Operator:
         if not made:
             self._executor.refusals.pop(name, None)  # of another spec, or of long ago
         refusals = dict(self._executor.refusals.get(name, {}))
+        began = time.thread_time()
         plan = self._planner.plan(server, refusals, made=made)
+        # However many jobs come and go, looking at their ModelServer takes a twentieth of the processor.
+        self._server_delay = min(max(SERVER_DELAY, 20 * (time.thread_time() - began)), SERVER_DELAY_LIMIT)
         plan = self._paced(name, server, plan)
         written = await self._executor.run(MODELSERVER, server, plan)
         if any(create.resource != POD for create in plan.create):  # a refused spec has made none

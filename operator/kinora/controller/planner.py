@@ -95,7 +95,7 @@ class Planner:
             cold_start=measured,
             performance=learning.performance(server),
             backlog_seconds=scheduling.backlog(world, name).seconds,
-            look_again=LOOK_AGAIN if scaled is not None or waits else None,
+            look_again=_look_again(spec) if scaled is not None or waits else None,
             volume=self._volume(snapshot, spec),
         )
 
@@ -168,3 +168,8 @@ class Planner:
             for clock in (self._idle, self._pending):
                 for uid in [uid for uid in clock if uid not in known]:
                     del clock[uid]
+
+
+def _look_again(spec: ModelServerSpec) -> float:
+    """Where pods may go after less idle time than LOOK_AGAIN, they are looked at when that is over."""
+    return min(LOOK_AGAIN, spec.autoscaling.idle_seconds + 0.1) if spec.autoscaling else LOOK_AGAIN

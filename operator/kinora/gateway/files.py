@@ -20,7 +20,7 @@ from starlette.responses import Response
 from kinora.gateway import links
 from kinora.gateway.delivery import Place, Shown, delivered, safe_name
 from kinora.gateway.errors import InvalidInput, NotFound, TooLarge, Unavailable
-from kinora.gateway.jobs import Job
+from kinora.gateway.jobs import Artifact, Job
 from kinora.gateway.links import Grant, Kind
 from kinora.gateway.service import Service
 from kinora.gateway.settings import Retention
@@ -93,8 +93,8 @@ class Files:
     def link(
         self, request: HTTPConnection, tenant: Tenant, job: Job, index: int, *, seconds: float | None = None
     ) -> str:
-        """An absolute URL that opens an artifact without a key, for `seconds` (default: the setting)."""
-        artifact = next(one for one in job.artifacts if one.index == index)
+        """An absolute URL that opens an artifact without a key, for `seconds` (default: the setting). NotFound."""
+        artifact = _artifact_of(job, index)
         lasts = self._retention.link_seconds if seconds is None else seconds
         token = self._token(Kind.ARTIFACT, tenant, (job.id, index), lasts)
         return f"{self._base_url(request)}{PATH}/artifacts/{quote(safe_name(artifact.filename))}?token={token}"
@@ -370,9 +370,7 @@ class Files:
         self, request: Request, tenant: Tenant, job: Job, index: int, *, filename: str | None = None
     ) -> Response:
         """An artifact of a job of the tenant: whole, a range, or a redirect to its store's own URL. NotFound."""
-        artifact = next((one for one in job.artifacts if one.index == index), None)
-        if artifact is None:
-            raise NotFound(f"no artifact {index} of job {job.id}")
+        artifact = _artifact_of(job, index)
         root, key = self.stores.place(tenant, artifact.uri)
         shown = Shown(filename or artifact.filename, artifact.content_type, artifact.sha256, redirect=True)
         return await delivered(self.stores, request, Place(tenant.namespace, root, key), shown)
@@ -388,6 +386,13 @@ class Files:
 def tenant_of(grant: Grant) -> Tenant:
     """The tenant that a link was given to; of its limits, those that matter stand in the link."""
     return Tenant(grant.tenant, grant.namespace)
+
+
+def _artifact_of(job: Job, index: int) -> Artifact:
+    found = next((one for one in job.artifacts if one.index == index), None)
+    if found is None:
+        raise NotFound(f"no artifact {index} of job {job.id}")
+    return found
 
 
 def _upload(tenant: Tenant, name: Name) -> Upload:

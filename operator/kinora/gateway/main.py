@@ -116,7 +116,8 @@ async def serve(
             return
         if settings.values.webhooks.enabled:
             renewals = await stack.enter_async_context(KubeClient(connection, user_agent="kinora-gateway"))
-            stack.push_async_callback(_ended, asyncio.ensure_future(_until(stop, parts.webhooks(renewals).run())))
+            delivering = asyncio.ensure_future(_until(stop, parts.webhooks(renewals).run()))
+            stack.push_async_callback(_landed, stop, delivering)
         await _serve_http(settings, parts, stop, started)
 
 
@@ -127,13 +128,14 @@ async def _until(stop: asyncio.Event, part: Coroutine[Any, Any, None]) -> None:
         await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopping.cancel()
-        await _ended(running)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
-async def _ended(task: asyncio.Future[None]) -> None:
-    """End a part, and wait for its end."""
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+async def _landed(stop: asyncio.Event, part: asyncio.Future[None]) -> None:
+    """Wait until a part has finished: a second word to end would cut that short."""
+    stop.set()
+    await asyncio.gather(part, return_exceptions=True)
 
 
 async def _signing(files: Files) -> None:

@@ -153,11 +153,14 @@ class LeaseHolder:
             await running
             raise AssertionError("a Lease is contended for without an end")
         finally:
-            # The work ends first: nothing of it may go on when another holds.
-            for task in (working, running, held):
-                if task is not None:
-                    task.cancel()
-                    await asyncio.gather(task, return_exceptions=True)
+            try:  # the work ends first: nothing of it may go on when another holds
+                if working is not None:
+                    working.cancel()
+                    await asyncio.gather(working, return_exceptions=True)
+            finally:  # also when whoever waits for that is told to stop waiting
+                running.cancel()
+                held.cancel()
+                await asyncio.gather(running, held, return_exceptions=True)
             await self.release()
 
     async def release(self, within: float = 1.0) -> bool:

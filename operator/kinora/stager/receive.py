@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 from collections import defaultdict
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from typing import BinaryIO, Final
 
 from kinora.storage.service.model import SMALLEST_CHARGE, FileStore, OverLimit, Upload
@@ -17,19 +19,34 @@ _BLOCK: Final = 1 << 20  # bytes that go to the volume at once, and what an uplo
 _TRUSTED_SECONDS: Final = 30.0  # for which the use of a tenant that was looked up is added to, not looked up again
 
 
+@dataclass
+class _Use:
+    """What a tenant's uploads take, as far as is known: never less than they do."""
+
+    looked: float = -math.inf  # when the store was asked
+    there: int = 0  # what it said
+    added: int = 0  # what has become an upload since it was asked
+    coming: int = 0  # what is no upload yet
+    looking: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.there + self.added + self.coming
+
+
 class Receiver:
     """The uploads that are coming in, and what each tenant's take."""
 
     def __init__(self, store: FileStore) -> None:
         self._store = store
-        self._coming: defaultdict[str, int] = defaultdict(int)  # bytes of a tenant that are no upload yet
-        self._known: dict[str, tuple[float, int]] = {}  # a tenant's use, and when it was looked up
+        self._uses: defaultdict[str, _Use] = defaultdict(_Use)
 
     async def take(self, tenant: str, chunks: AsyncIterator[bytes], *, max_bytes: int, quota: int) -> Upload:
         """The upload, whole. OverLimit, StoreError; whatever `chunks` raises. None of them leaves anything."""
-        used = await self._used(tenant)
+        use = await self._use(tenant)
         async with self._store.draft(tenant) as draft:
-            counted = _Counted(self, tenant, max_bytes, quota, used)
+            counted = _Counted(use, max_bytes, quota)
             try:
                 async for block in _blocks(chunks):
                     counted.add(len(block))
@@ -39,41 +56,31 @@ class Receiver:
                 if there is None:
                     counted.charge_whole()
                     await draft.keep(sha256)
-                    self._add(tenant, max(counted.size, SMALLEST_CHARGE))
+                    use.added += max(counted.size, SMALLEST_CHARGE)
             finally:
                 counted.done()
         return Upload(tenant, sha256, counted.size, created=there is None)
 
     def forget(self, tenant: str) -> None:
-        """Look the tenant's use up again: something was removed."""
-        self._known.pop(tenant, None)
+        """Ask the store again before the next upload: something was removed."""
+        self._uses[tenant].looked = -math.inf
 
-    async def _used(self, tenant: str) -> int:
-        now = asyncio.get_running_loop().time()
-        found = self._known.get(tenant)
-        if found is None or now - found[0] > _TRUSTED_SECONDS:
-            found = self._known[tenant] = (now, (await self._store.usage(tenant)).bytes)
-        return found[1]
-
-    def _add(self, tenant: str, size: int) -> None:
-        if tenant in self._known:
-            looked, used = self._known[tenant]
-            self._known[tenant] = (looked, used + size)
-
-    def coming(self, tenant: str, size: int) -> int:
-        """Count bytes that are coming in for the tenant (or, below 0, have come); all of them now."""
-        self._coming[tenant] += size
-        total = self._coming[tenant]
-        if not total:
-            del self._coming[tenant]
-        return total
+    async def _use(self, tenant: str) -> _Use:
+        use, now = self._uses[tenant], asyncio.get_running_loop().time()
+        async with use.looking:
+            if now - use.looked > _TRUSTED_SECONDS:
+                before = use.added
+                there = (await self._store.usage(tenant)).bytes
+                # What became an upload meanwhile may be counted twice until the next look, and is never forgotten.
+                use.looked, use.there, use.added = now, there, use.added - before
+        return use
 
 
 class _Counted:
     """The bytes of one upload: hashed, and refused once there are too many."""
 
-    def __init__(self, receiver: Receiver, tenant: str, max_bytes: int, quota: int, used: int) -> None:
-        self._receiver, self._tenant, self._max, self._quota, self._used = receiver, tenant, max_bytes, quota, used
+    def __init__(self, use: _Use, max_bytes: int, quota: int) -> None:
+        self._use, self._max, self._quota = use, max_bytes, quota
         self.size, self._charged, self.digest = 0, 0, hashlib.sha256()
 
     def add(self, size: int) -> None:
@@ -89,7 +96,8 @@ class _Counted:
 
     def _charge(self, size: int) -> None:
         self._charged += size
-        if self._used + self._receiver.coming(self._tenant, size) > self._quota:
+        self._use.coming += size
+        if self._use.total > self._quota:
             raise OverLimit("quota", self._quota)
 
     def write(self, file: BinaryIO, block: bytes) -> None:
@@ -99,7 +107,7 @@ class _Counted:
 
     def done(self) -> None:
         """Nothing of it is coming any more."""
-        self._receiver.coming(self._tenant, -self._charged)
+        self._use.coming -= self._charged
 
 
 async def _blocks(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

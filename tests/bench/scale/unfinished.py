@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from bench.scale.etcd import Etcd
-from bench.scale.load import Load
+from bench.scale.load import Load, job_body
 from bench.scale.measure import cpu_seconds, operator_requests, server_requests
 from bench.scale.settle import counting, first_bind, settling, until_calm, until_idle, version
 from bench.scale.world import World
@@ -92,12 +92,9 @@ async def finished_memory(world: World, sample: Object, count: int, seconds: flo
     """The operator's memory beside many finished jobs, after a fresh start."""
     began = time.monotonic()
     await world.operator.stop()
-    world.progress = lambda: "filling etcd with finished jobs"
     try:
-        async with asyncio.timeout(seconds), Etcd(world.state) as etcd:
-            made = await etcd.put(_copies(sample, world.namespace, count))
+        made = await fill(world, sample, count, began + seconds)
         filled = time.monotonic() - began
-        await _until_listed(world, count, began + seconds)
         world.progress = lambda: "the operator starts"
         await world.operator.start(world.client)
         await world.operator.until_ready()
@@ -131,9 +128,26 @@ def _copies(sample: Object, namespace: str, count: int) -> Iterator[Object]:
         yield job
 
 
-async def _until_listed(world: World, count: int, deadline: float) -> None:
-    """The API server's watch cache has taken them all in: nothing that is measured waits for it."""
-    page = await world.client.list_page(VIDEOJOB, world.namespace, limit=1)
-    while 1 + int(page["metadata"].get("remainingItemCount") or 0) < count and time.monotonic() < deadline:
-        await asyncio.sleep(0.5)
-        page = await world.client.list_page(VIDEOJOB, world.namespace, limit=1)
+async def fill(world: World, sample: Object, count: int, deadline: float) -> int:
+    """So many copies of a job into etcd, and into the API server's watch cache, for which every list waits."""
+    world.progress = lambda: f"{count} jobs go into etcd"
+    async with asyncio.timeout_at(asyncio.get_running_loop().time() + deadline - time.monotonic()):
+        async with Etcd(world.state) as etcd:
+            made = await etcd.put(_copies(sample, world.namespace, count))
+        await _until_watched(world)
+    return made
+
+
+async def _until_watched(world: World) -> None:
+    """Whatever was written until now is in the watch cache: it has passed on what is written after that."""
+    world.progress = lambda: "the API server takes in what is in etcd"
+    body = job_body("after-all-others")
+    body["spec"]["suspend"] = True
+    namespace = world.plain_namespace
+    since = (await world.client.list_page(VIDEOJOB, namespace, limit=1))["metadata"]["resourceVersion"]
+    made = await world.client.create(VIDEOJOB, namespace, body)
+    selector = f"metadata.name={made['metadata']['name']}"
+    async for event in world.client.stream(VIDEOJOB, namespace, resource_version=since, field_selector=selector):
+        if event["type"] == "ADDED":
+            break
+    await world.client.delete(VIDEOJOB, namespace, made["metadata"]["name"])

@@ -14,9 +14,9 @@ import pytest
 
 from integration.stager.bench import CLIP, PHOTO, StagerBench
 from integration.tokens import as_token
-from kinora.api.names import STORE_PORT, STORE_SECRET, stager_name
+from kinora.api.names import SIGNING_SECRET_TYPE, STORE_PORT, STORE_SECRET, stager_name
 from kinora.kube.client import ApiError, KubeClient
-from kinora.kube.resources import DEPLOYMENT, MODELSERVER, SECRET, SERVICE
+from kinora.kube.resources import DEPLOYMENT, MODELSERVER, SECRET, SERVICE, Resource
 from kinora.kube.secret_keys import keys_in, secret_body
 from kinora.storage.service.client import StoreAway, StoreClient, StoreRefused
 from kinora.storage.service.model import Name
@@ -143,6 +143,24 @@ async def test_a_stager_makes_the_secret_of_its_key_and_no_other_one(bench: Stag
         with pytest.raises(ApiError) as unseen:
             await stager.get(SECRET, bench.namespace, "another")
         assert unseen.value.status == 403
+
+
+async def test_a_gateway_makes_the_secret_of_its_links_and_no_other_one(bench: StagerBench) -> None:
+    namespace, name = "kinora-system", "kinora-gateway"
+    asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 600}}
+    tokens = Resource("", "v1", f"serviceaccounts/{name}/token", "TokenRequest")
+    made = await bench.kube.create(tokens, namespace, asked)
+    good = secret_body(namespace, bytes(32), name=name, kind=SIGNING_SECRET_TYPE)
+    wrong = [
+        secret_body(namespace, bytes(32), name="another", kind=SIGNING_SECRET_TYPE),
+        secret_body(namespace, bytes(32), name=name, kind="Opaque"),
+        secret_body(namespace, bytes(32)),
+    ]
+    async with KubeClient(as_token(bench.connection, made["status"]["token"])) as gateway:
+        for body in wrong:
+            with pytest.raises(ApiError, match="Secret of its own key"):
+                await gateway.create(SECRET, namespace, body, dry_run=True)
+        assert (await gateway.create(SECRET, namespace, good, dry_run=True))["type"] == SIGNING_SECRET_TYPE
 
 
 @pytest.mark.usefixtures("operator", "claims")

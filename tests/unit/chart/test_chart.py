@@ -19,6 +19,8 @@ from kinora.api.modelserver import ModelServerSpec
 from kinora.api.names import (
     AGENT_CLUSTER_ROLE,
     AGENT_SERVICE_ACCOUNT,
+    COMPONENT_SERVER,
+    COMPONENT_STAGER,
     CONDITION_ENGINE_READY,
     LABEL_CATALOGUE,
     STAGER_CLUSTER_ROLE,
@@ -496,6 +498,21 @@ def test_each_value_gives_objects_that_have_a_name_and_a_namespace(arguments: tu
         cluster_scoped = found["kind"] in CLUSTER_SCOPED or found["kind"] == "CustomResourceDefinition"
         assert ("namespace" in found["metadata"]) is not cluster_scoped, found["kind"]
         assert None not in found["metadata"].get("labels", {}).values()
+
+
+def test_alerts_dashboard_and_pod_monitor_come_when_they_are_asked_for() -> None:
+    plain = {(found["kind"], found["metadata"]["name"]) for found in objects()}
+    asked = ("podMonitor", "prometheusRule", "dashboard")
+    told = objects("--set", ",".join(f"metrics.{name}.enabled=true" for name in asked))
+    new = {one["kind"]: one for one in told if (one["kind"], one["metadata"]["name"]) not in plain}
+    assert new.keys() == {"PodMonitor", "PrometheusRule", "ConfigMap"}
+    alerts = yaml.safe_load((ROOT / "docs/monitoring/alerts.yaml").read_text(encoding="utf-8"))
+    assert new["PrometheusRule"]["spec"] == alerts, "templates in its texts are Prometheus' own"
+    board = new["ConfigMap"]
+    assert board["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert json.loads(board["data"]["kinora.json"])["title"] == "Kinora"
+    chosen = new["PodMonitor"]["spec"]["selector"]["matchExpressions"][0]["values"]
+    assert chosen == [COMPONENT_SERVER, COMPONENT_STAGER]
 
 
 def test_an_older_kubernetes_is_refused() -> None:

@@ -6,7 +6,7 @@ import datetime as dt
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kinora.api.modelserver import ModelServerSpec
@@ -140,8 +140,13 @@ FACTS = st.fixed_dictionaries(
 )
 
 
+_FAULT = {"busy": False, "engine_ready": True, "template_hash": "old", "terminating": False, "phase": "Running"}
+_FAULT |= {"slot": 0, "engine_reason": "CudaFault", "notice": "", "is_ending": False}
+
+
 @settings(deadline=None)
 @given(st.lists(FACTS, max_size=6), st.integers(0, 4), st.integers(1, 3))
+@example([_FAULT, _FAULT], 3, 1)  # pods with a fault go for it, whatever they said of themselves before
 def test_whatever_the_fleet(facts: list[dict[str, Any]], replicas: int, max_unavailable: int) -> None:
     fleet = [server_pod(uid=f"p{number}", **fact) for number, fact in enumerate(facts)]
     found = arranged(server_snapshot(server(), *fleet), spec(replicas, max_unavailable))

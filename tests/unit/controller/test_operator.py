@@ -66,3 +66,14 @@ async def test_a_standby_keeps_no_ends(operator: Operator) -> None:
     operator.stand_by()
     operator.deliver_end(job({"phase": "Succeeded", "completionTime": ago(1)}))
     assert operator.afterwards.ends == {}
+
+
+async def test_a_job_that_left_is_read_unless_its_end_was_seen(operator: Operator) -> None:
+    ended = job({"phase": "Succeeded", "completionTime": ago(1)})
+    operator.afterwards.observe(ended)
+    operator.deliver("job", "DELETED", ended)
+    assert len(operator._queue) == 0
+    unseen = job({"phase": "Running"})
+    unseen["metadata"]["uid"] = "another"
+    operator.deliver("job", "DELETED", unseen)
+    assert len(operator._queue) == 1

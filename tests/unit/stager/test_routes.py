@@ -15,11 +15,13 @@ import pytest
 from yarl import URL
 
 from integration.gateway.storehouse import KEY, StoreHouse, storehouse
+from kinora.stager.receive import Receiver
 from kinora.storage.keys import KeyRefused
 from kinora.storage.service import signing
 from kinora.storage.service.client import StoreAway, StoreClient, StoreRefused
 from kinora.storage.service.model import Name, NameTaken, OverLimit, Usage
 from kinora.storage.store import NotStoredError
+from kinora.storage.uploads import PvcFiles
 
 TENANT, OTHER = "0123456789", "abcdef0123"
 CONTENT = bytes(range(256)) * 4000  # about a MB
@@ -133,6 +135,23 @@ async def test_the_quota_counts_what_is_there_and_what_is_coming(house: StoreHou
         assert await house.client.remove(TENANT, one.sha256)
     assert await house.client.usage(TENANT) == Usage(0, 0)
     await house.client.upload(TENANT, sent(bytes(1_400_000)), max_bytes=1 << 30, quota=quota)
+
+
+async def test_an_upload_counts_what_became_one_after_it_began(tmp_path: Path) -> None:
+    receiver, began, other = Receiver(PvcFiles(tmp_path, "artifacts", "films")), asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield bytes(1_100_000)
+        began.set()
+        await other.wait()
+        yield bytes(300_000)
+
+    first = asyncio.create_task(receiver.take(TENANT, slow(), max_bytes=1 << 30, quota=2_000_000))
+    await asyncio.wait_for(began.wait(), 20)
+    await receiver.take(TENANT, sent(b"x" * 800_000), max_bytes=1 << 30, quota=2_000_000)
+    other.set()
+    with pytest.raises(OverLimit, match="2000000 bytes in all"):
+        await first
 
 
 async def test_a_length_that_is_announced_too_large_is_refused_before_a_byte_is_taken(house: StoreHouse) -> None:

@@ -69,18 +69,18 @@ def _place(pool: Pool, snapshot: ServerSnapshot) -> fleet.Place:
 
 def member(pod: ServerPod, hashes: Mapping[str, str], ages: Ages, snapshot: ServerSnapshot) -> fleet.Member:
     """One pod as the decision sees it."""
-    left = pod.overdue_in(snapshot.now)
+    left, broken = pod.overdue_in(snapshot.now), pod.engine_reason in _REPLACE_POD
     return fleet.Member(
         uid=pod.uid,
         name=pod.name,
         slot=pod.slot,
         pool=pod.pool,
         current=pod.template_hash == hashes.get(pod.pool),
-        serves=pod.serves,
+        serves=pod.serves and not broken,
         busy=pod.busy,
         terminating=pod.terminating,
         lost=pod.is_lost,
-        broken=pod.engine_reason in _REPLACE_POD,
+        broken=broken,
         overdue=left is not None and left <= 0,
         notice=pod.notice,
         ending=pod.is_ending,

@@ -45,7 +45,9 @@ def router(gateway: Gateway) -> APIRouter:
     videos, api = APIRouter(prefix=PREFIX), APIRouter()
     shell = _Shell(gateway)
     _creates(videos, shell)
+    _extends(videos, shell)
     _reads(videos, shell)
+    _content(videos, shell)
     api.include_router(videos)
     _models(api, gateway)
     return api
@@ -125,6 +127,21 @@ def _creates(api: APIRouter, shell: _Shell) -> None:
         made = edit_draft(asked, shell.model(asked, tenant, "Edit"), source)
         return await shell.make(request, tenant, made, form.body)
 
+    @api.post("/{video_id}/remix", openapi_extra=documented(RemixVideo), response_model=answer.Video)
+    async def remix(video_id: str, request: Request) -> Response:
+        """Make the same video again with another prompt."""
+        tenant = await gateway.tenant(request, NAME)
+        body = await read_bytes(request, gateway.settings.values.max_body_bytes)
+        asked = parse(RemixVideo, json_of(body))
+        job = await shell.completed(tenant, video_id, "video_id")
+        stored = (await gateway.service.whole(tenant, video_id))["spec"]
+        made = Draft(remix_spec(stored, asked.prompt, job.resolved.get("seed")))
+        return await shell.make(request, tenant, made, body, remixedFrom=video_id)
+
+
+def _extends(api: APIRouter, shell: _Shell) -> None:
+    gateway = shell.gateway
+
     @api.post("/extensions", openapi_extra=documented(ExtendVideo, form=True), response_model=answer.Video)
     async def extend(request: Request) -> Response:
         """Make a longer video: another one whole, and what follows it."""
@@ -141,17 +158,6 @@ def _creates(api: APIRouter, shell: _Shell) -> None:
         frames = extension_frames(asked.seconds, fps, clip, model.frames_of("Extend").maximum)
         whole = None if clip is None else f"{(clip + generated_frames(frames, clip)) / fps:g}"
         return await shell.make(request, tenant, extend_draft(asked, name, source, frames), form.body, seconds=whole)
-
-    @api.post("/{video_id}/remix", openapi_extra=documented(RemixVideo), response_model=answer.Video)
-    async def remix(video_id: str, request: Request) -> Response:
-        """Make the same video again with another prompt."""
-        tenant = await gateway.tenant(request, NAME)
-        body = await read_bytes(request, gateway.settings.values.max_body_bytes)
-        asked = parse(RemixVideo, json_of(body))
-        job = await shell.completed(tenant, video_id, "video_id")
-        stored = (await gateway.service.whole(tenant, video_id))["spec"]
-        made = Draft(remix_spec(stored, asked.prompt, job.resolved.get("seed")))
-        return await shell.make(request, tenant, made, body, remixedFrom=video_id)
 
 
 def _with_file(form: Form) -> dict[str, Any]:
@@ -193,6 +199,10 @@ def _reads(api: APIRouter, shell: _Shell) -> None:
         tenant = await gateway.tenant(request, NAME)
         await gateway.service.delete(tenant, video_id)
         return told(answer.VideoDeleted(id=video_id))
+
+
+def _content(api: APIRouter, shell: _Shell) -> None:
+    gateway = shell.gateway
 
     @api.head("/{video_id}/content", include_in_schema=False)
     @api.get("/{video_id}/content", response_class=Response)

@@ -33,9 +33,11 @@ _LOOK: Final = 0.25  # seconds between two looks of a request that is kept open
 def router(gateway: Gateway) -> APIRouter:
     """The routes over this gateway."""
     api = APIRouter(prefix=PREFIX)
-    _predictions(api, _Shell(gateway))
+    shell = _Shell(gateway)
+    _predictions(api, shell)
+    _lists(api, shell)
     _uploads(api, gateway)
-    _submit(api, _Shell(gateway))
+    _submit(api, shell)  # last: its path takes any
     return api
 
 
@@ -134,6 +136,17 @@ def _predictions(api: APIRouter, shell: _Shell) -> None:
             count += 1
         return told(listing.DeletedMany(data=listing.DeletedCount(deleted_count=count)))
 
+    async def _end(tenant: Tenant, prediction_id: str) -> None:
+        job = await gateway.service.job(tenant, prediction_id)
+        if job.state.finished:
+            await gateway.service.delete(tenant, job.id)
+        else:
+            await gateway.service.cancel(tenant, job.id)
+
+
+def _lists(api: APIRouter, shell: _Shell) -> None:
+    gateway = shell.gateway
+
     @api.post("/predictions", openapi_extra=documented(listing.Query), response_model=listing.Listed)
     @api.get("/predictions", response_model=listing.Listed)
     async def listed(request: Request) -> Response:
@@ -143,13 +156,6 @@ def _predictions(api: APIRouter, shell: _Shell) -> None:
         found = listing.select(gateway.service.jobs(tenant), asked)
         items = [shell.prediction(request, tenant, job) for job in found.jobs]
         return told(listing.Listed(data=listing.Page(page=asked.page, total=found.total, items=items)))
-
-    async def _end(tenant: Tenant, prediction_id: str) -> None:
-        job = await gateway.service.job(tenant, prediction_id)
-        if job.state.finished:
-            await gateway.service.delete(tenant, job.id)
-        else:
-            await gateway.service.cancel(tenant, job.id)
 
 
 def _uploads(api: APIRouter, gateway: Gateway) -> None:

@@ -5,12 +5,15 @@ Bounded by what is undelivered, not by what has finished: the API server leaves 
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from kinora.api.names import key as key_of
+from kinora.gateway.webhooks.decide import due_time
 from kinora.gateway.webhooks.lanes import Place
 from kinora.storage.guard.urls import UrlRefused, parse_url
 
@@ -24,7 +27,7 @@ def shard_of(uid: str, count: int) -> int:
 
 
 def trim(job: Object) -> Object:
-    """What is kept of a job."""
+    """What is kept of a job while a list of them is read."""
     metadata, status = job["metadata"], job.get("status") or {}
     return {
         "metadata": {name: metadata[name] for name in ("namespace", "name", "uid", "resourceVersion")},
@@ -35,9 +38,12 @@ def trim(job: Object) -> Object:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An undelivered webhook. `job` is trimmed."""
+    """An undelivered webhook: whose it is, and when it is `due` (None: at once). The rest is read when it is sent."""
 
-    job: Object
+    namespace: str
+    name: str
+    uid: str
+    due: dt.datetime | None
     shard: int
     place: Place
     version: int
@@ -70,17 +76,25 @@ class Backlog:
         known = self._entries.get(key)
         if self._gone.get(uid, -1) >= version:
             return None
-        if known is not None and known.job["metadata"]["uid"] == uid and known.version >= version:
+        if known is not None and known.uid == uid and known.version >= version:
             return None
-        place = Place(job["metadata"]["namespace"], _host(job))
-        self._entries[key] = Entry(trim(job), shard_of(uid, self.shards), place, version)
+        namespace = sys.intern(job["metadata"]["namespace"])  # one text for all jobs of a namespace, or a host
+        place = Place(namespace, sys.intern(_host(job)))
+        shard = shard_of(uid, self.shards)
+        self._entries[key] = Entry(namespace, job["metadata"]["name"], uid, due_time(job), shard, place, version)
         return key
+
+    def forget(self, key: str, uid: str) -> None:
+        """Forget one whose job is not there any more."""
+        known = self._entries.get(key)
+        if known is not None and known.uid == uid:
+            del self._entries[key]
 
     def remove(self, job: Object) -> None:
         """Forget one that was settled or deleted."""
         uid, key = job["metadata"]["uid"], key_of(job)
         known = self._entries.get(key)
-        if known is not None and known.job["metadata"]["uid"] == uid:
+        if known is not None and known.uid == uid:
             del self._entries[key]
         self._gone[uid] = max(_version(job), known.version if known else 0)
         while len(self._gone) > _GONE:
@@ -95,7 +109,7 @@ class Backlog:
             if key is not None:
                 news.append(key)
         for key, entry in list(self._entries.items()):
-            within = scope is None or entry.job["metadata"]["namespace"] == scope
+            within = scope is None or entry.namespace == scope
             if within and key not in listed and entry.version <= version:
                 del self._entries[key]
         return news

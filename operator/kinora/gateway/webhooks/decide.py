@@ -103,14 +103,19 @@ def decide(job: Object, now: dt.datetime) -> Decision:
     """What to do about the job's webhook now."""
     if not is_undelivered(job):
         return Done()
-    told = _told(job)
-    after = told.get("nextAttemptTime")
-    if after:
-        # Whatever a clock that was wrong has written, nobody waits longer than a day.
-        until = min(_moment(after, now), now + _DAY)
-        if until > now:
-            return Wait(until)
-    return Deliver(_attempts(told) + 1)
+    until = not_before(due_time(job), now)
+    return Deliver(_attempts(_told(job)) + 1) if until is None else Wait(until)
+
+
+def due_time(job: Object) -> dt.datetime | None:
+    """When the next attempt of an undelivered webhook is due, as it is written; None: at once."""
+    after = _told(job).get("nextAttemptTime")
+    return _moment(after) if after else None
+
+
+def not_before(due: dt.datetime | None, now: dt.datetime) -> dt.datetime | None:
+    """Until when to wait for it; None: it is due. Whatever a clock that was wrong has written: no longer than a day."""
+    return None if due is None or due <= now else min(due, now + _DAY)
 
 
 @dataclass(frozen=True)
@@ -160,7 +165,8 @@ def pause(uid: str, attempts: int) -> float | None:
 def _unsigned(job: Object, told: Object, outcome: Unsigned, now: dt.datetime) -> Verdict:
     ended = (job.get("status") or {}).get("completionTime")
     attempts, code = _attempts(told), told.get("responseCode")
-    if ended and now - _moment(ended, now) >= _DAY:
+    end = _moment(ended) if ended else None
+    if end is not None and now - end >= _DAY:
         return _failed(attempts, _Miss(outcome.reason, outcome.message, code))
     status = _status(WebhookState.PENDING, attempts, code, outcome.reason, outcome.message)
     again = now + dt.timedelta(seconds=SECRET_SECONDS)
@@ -210,10 +216,10 @@ def _attempts(told: Object) -> int:
     return attempts if isinstance(attempts, int) and attempts > 0 else 0
 
 
-def _moment(text: object, otherwise: dt.datetime) -> dt.datetime:
-    """A stored time; one that cannot be read stands for now."""
+def _moment(text: object) -> dt.datetime | None:
+    """A stored time; None: it cannot be read."""
     try:
         found = parse_time(str(text))
     except ValueError:
-        return otherwise
+        return None
     return found if found.tzinfo else found.replace(tzinfo=dt.UTC)

@@ -117,11 +117,8 @@ class Dispatcher:
         if entry is None or not self._parts.holds(entry.shard):
             return
         now = self._parts.now()
-        decision = decide(entry.job, now)
-        if isinstance(decision, rules.Wait):
-            self._queue.add(key, (decision.until - now).total_seconds())
-        elif isinstance(decision, Deliver):
-            self._queue.add(key)
+        until = rules.not_before(entry.due, now)
+        self._queue.add(key, 0.0 if until is None else (until - now).total_seconds())
 
     def _fill(self) -> None:
         while (key := self._lanes.next()) is not None:
@@ -150,13 +147,12 @@ class Dispatcher:
 
     async def _look(self, key: str, entry: Entry) -> bool | None:
         """Deliver one, if it still is to be delivered; whether its host answered (None: it was not asked)."""
-        metadata = entry.job["metadata"]
-        job = await self._parts.client.find(VIDEOJOB, metadata["namespace"], metadata["name"])
-        if job is None or job["metadata"]["uid"] != metadata["uid"]:
-            self._forget(entry.job)
+        job = await self._parts.client.find(VIDEOJOB, entry.namespace, entry.name)
+        if job is None or job["metadata"]["uid"] != entry.uid:
+            self._forget(key, entry.uid)
             return None
         answered = None
-        outcome = self._unwritten.get(metadata["uid"])
+        outcome = self._unwritten.get(entry.uid)
         if outcome is None:
             decision = decide(job, self._parts.now())
             if not isinstance(decision, Deliver):
@@ -164,7 +160,7 @@ class Dispatcher:
                 return None
             outcome = await self._send(job)
             if not isinstance(outcome, Unsigned):
-                self._unwritten[metadata["uid"]] = outcome
+                self._unwritten[entry.uid] = outcome
                 answered = isinstance(outcome, Answered)
         await self._tell(key, job, outcome)
         return answered
@@ -200,7 +196,7 @@ class Dispatcher:
                 return
             found = await self._parts.client.find(VIDEOJOB, metadata["namespace"], metadata["name"])
             if found is None or found["metadata"]["uid"] != metadata["uid"]:
-                self._forget(job)
+                self._forget(key, metadata["uid"])
                 return
             job = found
         raise UnreachableError(f"{_CONFLICTS} stale writes of its status in a row")
@@ -252,9 +248,9 @@ class Dispatcher:
         if verdict.again is not None:
             self._queue.add(key, (verdict.again - self._parts.now()).total_seconds())
 
-    def _forget(self, job: Object) -> None:
-        self._unwritten.pop(job["metadata"]["uid"], None)
-        self.backlog.remove(job)
+    def _forget(self, key: str, uid: str) -> None:
+        self._unwritten.pop(uid, None)
+        self.backlog.forget(key, uid)
 
     async def _event(self, job: Object, reason: str) -> None:
         told = job["status"]["webhook"]
