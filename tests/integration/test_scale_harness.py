@@ -58,7 +58,7 @@ async def test_a_restart_with_a_queue_writes_nothing_needless_and_finished_jobs_
 
 
 async def test_a_phase_whose_time_is_over_is_told_and_the_others_are_shown(cluster: Cluster) -> None:
-    arguments = given(cluster, "burst,restart", "--phase-seconds", "1")
+    arguments = given(cluster, "burst,restart", "--phase-seconds", "0.2")
     results = await measure(arguments, state_of(cluster.name), say=lambda _text: None)
     assert not results["burst"]["inTime"]
     assert not results["restart"]["settled"]

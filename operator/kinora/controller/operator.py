@@ -405,8 +405,10 @@ class Operator:
         if not made:
             self._executor.refusals.pop(name, None)  # of another spec, or of long ago
         refusals = dict(self._executor.refusals.get(name, {}))
-        began = time.thread_time()
+        began, cordoned = time.thread_time(), self._binder.cordoned.get(name)
         plan = self._planner.plan(server, refusals, made=made)
+        if self._binder.cordoned.get(name) != cordoned:
+            self._queue.add(("bind", server["metadata"]["namespace"]))  # what is staged there goes elsewhere
         # However many jobs come and go, looking at their ModelServer takes a twentieth of the processor.
         self._server_delay = min(max(SERVER_DELAY, 20 * (time.thread_time() - began)), SERVER_DELAY_LIMIT)
         plan = self._paced(name, server, plan)
