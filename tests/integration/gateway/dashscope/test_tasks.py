@@ -21,7 +21,7 @@ from integration.gateway.house import House
 from kinora.kube.client import ApiError, KubeClient
 from kinora.kube.resources import VIDEOJOB, Resource
 from unit.gateway.dashscope.asked import ONE_OF_EACH
-from waiting import DEADLINE
+from waiting import DEADLINE, video_job
 
 pytestmark = pytest.mark.integration
 
@@ -153,7 +153,7 @@ async def refusing(kube: KubeClient, namespace: str, prompt: str) -> AsyncIterat
 async def _taken(kube: KubeClient, namespace: str, prompt: str) -> bool:
     spec = {"model": "wan2.1-vace-14b", "task": "TextToVideo", "prompt": prompt}
     try:
-        await kube.create(VIDEOJOB, namespace, {"metadata": {"name": "probe"}, "spec": spec}, dry_run=True)
+        await kube.create(VIDEOJOB, namespace, {**video_job("probe"), "spec": spec}, dry_run=True)
     except ApiError as error:
         return "nobody renders that" not in error.message  # a refusal of another kind says nothing of the policy
     return True
