@@ -154,8 +154,7 @@ async def test_a_photograph_uploaded_by_ticket_becomes_a_video_whose_link_needs_
         done = await ended(kube, namespace, made["id"])
         assert done["status"]["phase"] == "Succeeded", done["status"]
         assert done["status"]["inputs"][0]["width"] == 600, "the stager looked at the upload"
-        seen = (await http.get(f"/v1/videos/{made['id']}")).json()
-        assert seen["status"] == "completed"
+        await answered(http, f"/v1/videos/{made['id']}", lambda answer: answer.json()["status"] == "completed")
         task = (await http.get(f"/api/v1/tasks/{made['id']}")).json()
         assert task["output"]["task_status"] == "SUCCEEDED", "a job of one API is seen in all"
         async with httpx.AsyncClient(timeout=30) as anybody:
