@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import strategies as st
 
+from kinora.api.videojob import VideoJobSpec
 from kinora.catalogue.load import Catalogue, load_catalogue
-from kinora.gateway.dashscope.request import Function
+from kinora.gateway.admit import admit
+from kinora.gateway.dashscope.request import Function, VideoSynthesis, check, function_of
+from kinora.gateway.dashscope.spec import Draft, draft
+from kinora.gateway.errors import InvalidInput
+from kinora.recipes.resolve import resolve
+from kinora.recipes.resolved import Resolved
 
 Object = dict[str, Any]
 VACE, EDIT, LOCAL = "wan2.1-vace-plus", "wan2.7-videoedit", "wan2.1-vace-14b"
@@ -183,3 +191,41 @@ def _body(draw: st.DrawFn, function: Function, given: Object, parameters: Object
 VALID: st.SearchStrategy[Object] = st.one_of(
     _references(), _repainting(), _local_edit(), _extension(), _outpainting(), _edit()
 )
+
+
+def function_in(body: Object) -> tuple[VideoSynthesis, Function]:
+    """What a body asks for, as a route reads it."""
+    request = VideoSynthesis.model_validate(body)
+    function = function_of(request, edits_only=request.model == EDIT)
+    check(request, function)
+    return request, function
+
+
+def draft_of(body: Object) -> Draft:
+    """The VideoJob that a body becomes."""
+    return draft(*function_in(body))
+
+
+def resolved_of(body: Object) -> Resolved:
+    """What a body renders, admitted and resolved."""
+    spec = draft_of(body).spec
+    model = admit(spec, catalogue(), SERVERS)
+    return resolve(VideoJobSpec.model_validate(spec), model, "uid")
+
+
+def changed(function: Function, **more: Any) -> Object:
+    """One request of the function with `input` and `parameters` changed; None takes a field out."""
+    body = copy.deepcopy(ONE_OF_EACH[function])
+    for place in ("input", "parameters"):
+        for name, value in (more.get(place) or {}).items():
+            body[place].pop(name, None)
+            if value is not None:
+                body[place][name] = value
+    return body
+
+
+def refusal_of(body: Object) -> InvalidInput:
+    """Why a body is refused."""
+    with pytest.raises(InvalidInput) as caught:
+        draft_of(body)
+    return caught.value

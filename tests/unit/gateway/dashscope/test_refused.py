@@ -2,65 +2,23 @@
 
 from __future__ import annotations
 
-import copy
-from typing import Any
-
 import pytest
 from pydantic import ValidationError
 
-from kinora.api.videojob import VideoJobSpec
-from kinora.gateway.admit import admit
 from kinora.gateway.dashscope.inline import decoded, is_inline
-from kinora.gateway.dashscope.request import Function, VideoSynthesis, check, function_of, ignored
-from kinora.gateway.dashscope.spec import Draft, draft
+from kinora.gateway.dashscope.request import Function, VideoSynthesis, function_of, ignored
 from kinora.gateway.errors import InvalidInput
-from kinora.recipes.resolve import resolve
-from kinora.recipes.resolved import Resolved
 from unit.gateway.dashscope.asked import (
-    EDIT,
     LOCAL,
     ONE_OF_EACH,
-    SERVERS,
     VACE,
     Object,
     address,
-    catalogue,
+    changed,
+    draft_of,
+    function_in,
+    refusal_of,
 )
-
-
-def _function(body: Object) -> tuple[VideoSynthesis, Function]:
-    request = VideoSynthesis.model_validate(body)
-    function = function_of(request, edits_only=request.model == EDIT)
-    check(request, function)
-    return request, function
-
-
-def _draft(body: Object) -> Draft:
-    return draft(*_function(body))
-
-
-def _resolved(body: Object) -> Resolved:
-    spec = _draft(body).spec
-    model = admit(spec, catalogue(), SERVERS)
-    return resolve(VideoJobSpec.model_validate(spec), model, "uid")
-
-
-def _with(function: Function, **more: Any) -> Object:
-    """One request of the function with `input` and `parameters` changed; None takes a field out."""
-    body = copy.deepcopy(ONE_OF_EACH[function])
-    for place in ("input", "parameters"):
-        for name, value in (more.get(place) or {}).items():
-            body[place].pop(name, None)
-            if value is not None:
-                body[place][name] = value
-    return body
-
-
-def _refused(body: Object) -> InvalidInput:
-    with pytest.raises(InvalidInput) as caught:
-        _draft(body)
-    return caught.value
-
 
 # --- what is refused --------------------------------------------------------------------------------------------------
 
@@ -99,7 +57,7 @@ REFERENCE, REPAINT, MASKED, EXTEND, OUTPAINT, EDITED = list(Function)
     ],
 )
 def test_what_does_not_fit_is_refused_with_its_field(function: Function, more: Object, field: str) -> None:
-    refused = _refused(_with(function, **more))
+    refused = refusal_of(changed(function, **more))
     assert refused.field == field
     assert refused.message.startswith(field)
     assert "; allowed: " in refused.message
@@ -107,7 +65,7 @@ def test_what_does_not_fit_is_refused_with_its_field(function: Function, more: O
 
 def test_five_references_are_one_too_many_for_an_edit() -> None:
     media = ONE_OF_EACH[EDITED]["input"]["media"][:1] + [{"type": "reference_image", "url": "https://a.b/c"}] * 5
-    assert "at most 4" in _refused(_with(EDITED, input={"media": media})).message
+    assert "at most 4" in refusal_of(changed(EDITED, input={"media": media})).message
 
 
 @pytest.mark.parametrize(
@@ -153,11 +111,13 @@ def test_the_ends_of_a_range_are_in_it(name: str, values: tuple[float, float]) -
 def test_a_picture_may_be_in_the_request_itself_and_a_video_may_not() -> None:
     picture = "data:image/png;base64," + "A" * 4000
     media = [ONE_OF_EACH[EDITED]["input"]["media"][0], {"type": "reference_image", "url": picture}]
-    assert _draft(_with(EDITED, input={"media": media})).spec["inputs"]["references"][0]["source"] == {"url": picture}
+    assert draft_of(changed(EDITED, input={"media": media})).spec["inputs"]["references"][0]["source"] == {
+        "url": picture
+    }
     for url, kind in ((picture, "video"), ("https://a.b/" + "x" * 2048, "reference_image")):
         other = "reference_image" if kind == "video" else "video"
         wrong = [{"type": kind, "url": url}, {"type": other, "url": "https://a.b/c"}]
-        assert _refused(_with(EDITED, input={"media": wrong})).field == "input.media[0].url"
+        assert refusal_of(changed(EDITED, input={"media": wrong})).field == "input.media[0].url"
 
 
 def test_a_picture_in_a_request_is_base64_of_a_known_type() -> None:
@@ -177,18 +137,18 @@ def test_a_picture_in_a_request_is_base64_of_a_known_type() -> None:
 
 
 def test_keys_that_are_not_known_are_ignored_and_named() -> None:
-    body = _with(
+    body = changed(
         Function.VIDEO_OUTPAINTING, input={"audio_url": "x"}, parameters={"size": "1280*720", "shot_type": "m"}
     )
     body["resources"] = []
-    assert ignored(*_function(body)) == ("input.audio_url", "parameters.shot_type", "parameters.size", "resources")
-    assert _draft(body).spec == _draft(ONE_OF_EACH[Function.VIDEO_OUTPAINTING]).spec
+    assert ignored(*function_in(body)) == ("input.audio_url", "parameters.shot_type", "parameters.size", "resources")
+    assert draft_of(body).spec == draft_of(ONE_OF_EACH[Function.VIDEO_OUTPAINTING]).spec
 
 
 def test_what_the_1_x_client_always_sends_is_not_even_named() -> None:
-    body = _with(Function.EDIT, input={"extend_prompt": True, "function": "video-synthesis"})
-    assert ignored(*_function(body)) == ()
-    assert _function(body)[1] is Function.EDIT
+    body = changed(Function.EDIT, input={"extend_prompt": True, "function": "video-synthesis"})
+    assert ignored(*function_in(body)) == ()
+    assert function_in(body)[1] is Function.EDIT
 
 
 def test_a_model_that_does_everything_is_told_apart_by_function_and_media() -> None:
@@ -198,7 +158,7 @@ def test_a_model_that_does_everything_is_told_apart_by_function_and_media() -> N
 
 
 def test_null_is_as_left_out() -> None:
-    body = _with(Function.VIDEO_REPAINTING)
+    body = changed(Function.VIDEO_REPAINTING)
     body["parameters"] = {"strength": None, "seed": None, "size": None, "control_condition": None, "duration": None}
     body["input"] |= {"ref_images_url": None, "media": None}
-    assert _draft(body).spec["parameters"] == {"control": "Depth", "controlStrength": 1}
+    assert draft_of(body).spec["parameters"] == {"control": "Depth", "controlStrength": 1}
