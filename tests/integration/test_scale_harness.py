@@ -25,8 +25,7 @@ async def test_a_small_run_loses_nothing_and_leaves_nothing(cluster: Cluster, ku
     assert not faulty(results), results
     assert burst["ended"] == 20
     assert burst["conflicts"] == 0, "no write lost against another one"
-    # An agent reads a job whose event comes before the answer to its own last write; nobody else reads one that ended.
-    assert sum(burst["reads"].values()) <= 20
+    assert sum(burst["reads"].values()) <= 4, "an ended job is not read again, by operator or agent"
     assert burst["writes"].get("PATCH modelservers/status", 0) <= 6, "counts are written every few seconds"
     assert 3 <= burst["statusWritesPerJob"] <= 4.5
     assert burst["createToPrompt"]["p50"] >= burst["createToBound"]["p50"] > 0

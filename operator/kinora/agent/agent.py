@@ -171,7 +171,7 @@ class Agent:
         elif self._store.knows(job):
             pass  # our own last write took it out of the selection: its answer said so
         else:  # it left the selection, or it is gone: the old object does not tell which
-            self._spawn(self._look(job["metadata"]["uid"]))
+            self._spawn(self._look(job))
 
     def _note_readiness(self, readiness: Readiness) -> None:
         self._condition.want(readiness)
@@ -255,9 +255,9 @@ class Agent:
             self._close(attempt.key.uid)
             self._wake.set()
 
-    async def _look(self, uid: str) -> None:
-        await self._writer.look(uid)
-        self._close(uid)
+    async def _look(self, left: Object) -> None:
+        await self._writer.look(left["metadata"]["uid"], left)
+        self._close(left["metadata"]["uid"])
 
     def _close(self, uid: str) -> None:
         """Keep no job that this pod is done with: an agent lives for weeks."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from kinora.agent.jobs import Key, is_ours, key_of
@@ -89,6 +90,7 @@ class StatusWriter:
         self._identity = identity
         self._times = times
         self._metrics = metrics
+        self._flights: dict[str, set[asyncio.Event]] = {}  # by job UID: own writes that are not answered yet
         self.store = store
 
     async def write(self, key: Key, kind: str, build: Build, *, persist: bool = True) -> bool:
@@ -124,10 +126,16 @@ class StatusWriter:
             await asyncio.sleep(delay)
             delay = min(delay * 2, self._times.write_retry_limit)
 
-    async def look(self, uid: str) -> None:
-        """Read a job that left the selection, and keep or drop it (DELETED in a watch may mean either)."""
+    async def look(self, uid: str, event: Object | None = None) -> None:
+        """Read a job that left the selection, and keep or drop it (DELETED in a watch may mean either).
+
+        The `event` that told of it often overtakes the answer to the very write that caused it, which says all that a
+        read would.
+        """
+        for flight in tuple(self._flights.get(uid, ())):
+            await flight.wait()
         known = self.store.get(uid)
-        if known is None:
+        if known is None or (event is not None and self.store.knows(event)):
             return
         delay = self._times.write_retry
         while True:
@@ -166,4 +174,19 @@ class StatusWriter:
     async def _patch(self, job: Object, status: Object) -> Object:
         metadata = job["metadata"]
         body = {"metadata": {"resourceVersion": metadata["resourceVersion"], "uid": metadata["uid"]}, "status": status}
-        return await self._client.patch(VIDEOJOB, metadata["namespace"], metadata["name"], body, subresource="status")
+        with self._under_way(metadata["uid"]):
+            return await self._client.patch(
+                VIDEOJOB, metadata["namespace"], metadata["name"], body, subresource="status"
+            )
+
+    @contextmanager
+    def _under_way(self, uid: str) -> Iterator[None]:
+        flight = asyncio.Event()
+        self._flights.setdefault(uid, set()).add(flight)
+        try:
+            yield
+        finally:
+            flight.set()
+            self._flights[uid].discard(flight)
+            if not self._flights[uid]:
+                del self._flights[uid]

@@ -16,6 +16,7 @@ from kinora.api.names import VIDEOJOBS, key
 from kinora.api.reasons import Phase
 from kinora.api.transitions import is_finished, parse_time, phase_of
 from kinora.api.webhooks import keeps_job
+from kinora.controller.compact import compact
 from kinora.controller.ended import SEARCH_SECONDS
 from kinora.controller.executor import Executor
 from kinora.controller.gather import Gatherer, server_of
@@ -69,7 +70,7 @@ class Afterwards:
     def ended(self, job: Object) -> None:
         """A job as it ended. A standby keeps none."""
         if self._queue.is_open:
-            self.ends[key(job)] = job
+            self.ends[key(job)] = compact(job)
             self._queue.add(("finished", key(job)))
 
     def changed(self, job: Object) -> None:

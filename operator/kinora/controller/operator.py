@@ -51,6 +51,14 @@ WORKFLOW_SECONDS = 5.0  # between two looks for a ConfigMap that is not there
 HEAD_START = 0.5  # seconds that a new leader's binds have before everything else
 
 
+def is_urgent(item: Key) -> bool:
+    """What goes before a long queue of new jobs, which are looked at one by one and mostly written.
+
+    An idle pod must not wait for that; nor may jobs that have ended, each of which is kept whole until it is looked at.
+    """
+    return item[0] in {"bind", "finished"}
+
+
 class Operator:
     """One operator process's brain. ``deliver`` takes events in; ``work`` runs until cancelled."""
 
@@ -69,8 +77,7 @@ class Operator:
             self._models_read.set()
         self._executor = Executor(client, settings)
         self._executor.wrote = lambda plural, obj: self.metrics.api.wrote(plural, obj, loop.time())
-        # A pod that is idle must not wait until ten thousand new jobs have been looked at one by one.
-        self._queue: WorkQueue[Key] = WorkQueue(urgent=lambda item: item[0] == "bind")
+        self._queue: WorkQueue[Key] = WorkQueue(urgent=is_urgent)
         self._binder = Binder(
             self.store,
             self._gatherer,

@@ -136,6 +136,43 @@ async def test_a_job_that_was_deleted_or_made_anew_is_lost() -> None:
         await writer.write(key_of(job()), "Succeeded", tell("a"))
 
 
+class SlowAnswers(Server):
+    """The write is done and told to all watches; its answer comes later."""
+
+    def __init__(self, stored: Object) -> None:
+        super().__init__(stored)
+        self.answer = asyncio.Event()
+        self.reads = 0
+
+    async def patch(self, *arguments: Any, **options: Any) -> Object:
+        written = await super().patch(*arguments, **options)
+        await self.answer.wait()
+        return written
+
+    async def find(self, *arguments: Any) -> Object | None:
+        self.reads += 1
+        return await super().find(*arguments)
+
+
+@pytest.mark.parametrize(("since", "reads"), [(None, 0), ({"reason": "SomebodyElse"}, 1)])
+async def test_an_event_that_overtakes_the_answer_to_an_own_write_waits_for_it(
+    since: Object | None, reads: int
+) -> None:
+    server = SlowAnswers(job())
+    writer, uid = writer_on(server), job()["metadata"]["uid"]
+    writing = asyncio.create_task(writer.write(key_of(job()), "Succeeded", lambda _job: {"phase": "Succeeded"}))
+    await server.wrote.wait()
+    if since is not None:
+        server.change(since)  # what left the selection is newer than the own write: it has to be read
+    looking = asyncio.create_task(writer.look(uid, copy.deepcopy(server.stored)))
+    server.answer.set()
+    await asyncio.gather(writing, looking)
+    found = writer.store.get(uid)
+    assert found is not None
+    assert found["metadata"]["resourceVersion"] == server.stored["metadata"]["resourceVersion"]  # type: ignore[index]
+    assert server.reads == reads
+
+
 async def test_leaving_the_selection_is_looked_into() -> None:
     server = Server(job())
     writer = writer_on(server)

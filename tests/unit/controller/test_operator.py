@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from kinora.api.names import LABEL_MODEL_SERVER
 from kinora.controller.afterwards import OBSERVED_LIMIT
-from kinora.controller.operator import Operator
+from kinora.controller.operator import Key, Operator
 from kinora.kube.client import KubeClient
 from kinora.kube.config import Connection
-from unit.controller.builders import SETTINGS, VACE, ago, catalogue, job
+from unit.controller.builders import SETTINGS, VACE, ago, catalogue, job, server
 
 
 @pytest.fixture
@@ -77,3 +78,39 @@ async def test_a_job_that_left_is_read_unless_its_end_was_seen(operator: Operato
     unseen["metadata"]["uid"] = "another"
     operator.deliver("job", "DELETED", unseen)
     assert len(operator._queue) == 1
+
+
+async def due(operator: Operator) -> list[Key]:
+    """All that is due, in the order in which workers get it."""
+    keys: list[Key] = []
+    while len(operator._queue):
+        keys.append(await operator._queue.get())
+        operator._queue.done(keys[-1])
+    return keys
+
+
+async def test_a_long_queue_of_new_jobs_holds_up_neither_binds_nor_ended_jobs(operator: Operator) -> None:
+    """A job that ended is kept until it is looked at: behind ten thousand writes that would be thousands of them."""
+    for number in range(1000):
+        operator._queue.add(("job", f"films/new-{number}"))
+    operator._queue.add(("bind", "films"))
+    ended = job({"phase": "Succeeded", "completionTime": ago(1)})
+    ended["metadata"]["managedFields"] = [{"manager": "kinora-agent"}]
+    operator.deliver_end(ended)
+    assert (await due(operator))[:3] == [("bind", "films"), ("finished", "films/cat"), ("job", "films/new-0")]
+    assert "managedFields" not in operator.afterwards.ends["films/cat"]["metadata"]
+
+
+async def test_what_is_staged_on_pods_that_get_no_job_any_more_is_looked_at_at_once(operator: Operator) -> None:
+    """However late their ModelServer is looked at: the bind pass that its pods asked for may be long over."""
+    going = server()
+    pod = {"metadata": {"namespace": "films", "name": "vace-0-1", "uid": "p1", "labels": {LABEL_MODEL_SERVER: "vace"}}}
+    operator.deliver("server", "ADDED", going)
+    operator.deliver("pod", "ADDED", {**pod, "spec": {}, "status": {}})
+    going = {**going, "metadata": {**going["metadata"], "deletionTimestamp": ago(0), "resourceVersion": "9"}}
+    operator.deliver("server", "MODIFIED", going)
+    await due(operator)
+    await operator._handle("server", "films/vace")
+    assert ("bind", "films") in await due(operator)
+    await operator._handle("server", "films/vace")
+    assert ("bind", "films") not in await due(operator)
