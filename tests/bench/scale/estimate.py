@@ -19,7 +19,7 @@ def seconds(arguments: argparse.Namespace, chosen: list[str]) -> dict[str, float
         "bare": (bare + 5 * trial(bare)) / 40 + 15,
         "plain": plain / 25 + 10,
         "restart": (jobs + pods) / 70 + 45,
-        "finished": arguments.finished_jobs / 2500 + 45,
+        "finished": arguments.finished_jobs / 600 + 45,
     }
     return {SETUP: 15 + pods / 8, **{name: all_of_them[name] for name in PHASES if name in chosen}}
 
