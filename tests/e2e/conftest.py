@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from demo.install import DevCluster, install_chart, prepare
+from e2e import hooks
 from kinora.kube.client import KubeClient
 from kinora.kube.config import connect
 from kinora.kube.resources import MODELSERVER
@@ -23,7 +24,12 @@ MODELS = ["wan2.1-vace-1.3b", "wan2.1-i2v-14b-480p"]
 NAMESPACE = "kinora-e2e"
 
 
-VALUES = ("--set", "weights.allowHTTP=true")  # of every installation here: files are served without TLS
+#: Of every installation here: weights are served without TLS, and so are webhooks taken, inside the cluster.
+VALUES = (
+    *("--set", "weights.allowHTTP=true", "--set", "gateway.webhooks.allow.http=true"),
+    *("--set", f"gateway.webhooks.allow.hosts={{{hooks.host(NAMESPACE)}}}"),
+    *("--set", r"modelAliases.wan-2\.1-14b-vace=wan2.1-vace-1.3b"),  # what is served here for WaveSpeed's model
+)
 
 
 @pytest.fixture(scope="session")

@@ -17,14 +17,15 @@ import pytest
 from openai import AsyncOpenAI
 
 from demo.install import EXAMPLES, SYSTEM_NAMESPACE, DevCluster
-from e2e import pixels
+from e2e import hooks, pixels
 from e2e.test_disruptions import slow_server
+from integration.gateway.receivers import KEY, WHSEC
 from kinora.api.names import stager_name
 from kinora.gateway.names import job_name
 from kinora.gateway.tenants import Tenant
 from kinora.kube.client import KubeClient
 from kinora.kube.resources import POD, VIDEOJOB
-from waiting import phase, wait_for
+from waiting import phase, video_job, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.filterwarnings("ignore:The Sora API:DeprecationWarning")]
 Object = dict[str, Any]
@@ -184,6 +185,61 @@ async def test_a_graph_by_comfyuis_api_runs_and_its_file_is_fetched_by_its_name(
         target = tmp_path / "graph.mp4"
         target.write_bytes(video.content)
     assert pixels.luma(target).shape == (9, 128, 128)
+
+
+@pytest.fixture
+def receiver(cluster: DevCluster, namespace: str) -> Iterator[None]:
+    """A receiver in a pod that refuses the first webhook; the Secret, and the right to read it, as the docs say."""
+    hooks.start(cluster, namespace, refusals=1)
+    cluster.kube("create", "secret", "generic", "hooks", "-n", namespace, f"--from-literal=key={WHSEC}")
+    cluster.kube("label", "secret", "hooks", "-n", namespace, "kinora.dev/webhook-secret=true")
+    role = ("--clusterrole=kinora-gateway-webhook-secrets", f"--serviceaccount={SYSTEM_NAMESPACE}:kinora-gateway")
+    cluster.kube("create", "rolebinding", "kinora-webhook-secrets", "-n", namespace, *role)
+    yield
+    cluster.kube("delete", "rolebinding/kinora-webhook-secrets", "secret/hooks", "-n", namespace)
+    hooks.stop(cluster, namespace)
+
+
+@pytest.mark.usefixtures("served", "receiver")
+async def test_webhooks_reach_a_receiver_in_the_cluster_signed_and_again_after_a_refusal(
+    cluster: DevCluster, kube: KubeClient, namespace: str, key: str
+) -> None:
+    url = hooks.url(namespace)
+    wanted = video_job("hooked", webhook={"url": url, "secretName": "hooks"})
+    made = await kube.create(VIDEOJOB, namespace, wanted)
+    told = (await delivered(kube, namespace, "hooked"))["status"]["webhook"]
+    assert (told["state"], told["attempts"], told["responseCode"]) == ("Delivered", 2, 204), told
+    first, second = hooks.came(cluster, namespace)
+    assert first.path == second.path == "/kinora"
+    assert first.is_signed_with(KEY)
+    assert second.is_signed_with(KEY)
+    assert not second.is_signed_with(bytes(32))
+    assert first.headers["webhook-id"] == second.headers["webhook-id"] == f"msg_{made['metadata']['uid']}"
+    assert first.body == second.body
+    assert int(second.headers["webhook-timestamp"]) - int(first.headers["webhook-timestamp"]) >= 4
+    assert (second.told["type"], second.told["data"]["name"]) == ("video_job.succeeded", "hooked")
+    assert second.told["data"]["artifacts"][0]["sha256"]
+    pod = (await gateways(kube))[0]
+    async with forwarded(cluster, pod) as address, client_of(address, key) as http:
+        body = {"prompt": "a lighthouse", "size": "832*480", "num_inference_steps": 1, "duration": 5}
+        route = "/api/v3/wavespeed-ai/wan-2.1-14b-vace"
+        answer = (await http.post(route, params={"webhook": url}, json=body)).json()
+        assert answer["code"] == 200, answer
+    id_ = answer["data"]["id"]
+    await delivered(kube, namespace, job_name(Tenant(TENANT, namespace), id_))
+    third = hooks.came(cluster, namespace)[2]
+    assert third.told["data"]["id"] == id_
+    assert "webhook-signature" not in third.headers, "WaveSpeed's parameter names no secret"
+
+
+async def delivered(kube: KubeClient, namespace: str, name: str) -> Object:
+    """The VideoJob once its webhook was taken or given up."""
+
+    def holds(job: Object | None) -> bool:
+        told = ((job or {}).get("status") or {}).get("webhook") or {}
+        return told.get("state") in ("Delivered", "Failed")
+
+    return await wait_for(kube, VIDEOJOB, namespace, name, holds, deadline=120)
 
 
 async def ended(kube: KubeClient, namespace: str, id_: str) -> Object:
