@@ -7,6 +7,7 @@ twice is a conflict and not a second child (design, section 7).
 from __future__ import annotations
 
 import hashlib
+import re
 import uuid
 from typing import Any, Final
 
@@ -78,6 +79,9 @@ AGENT_PORT: Final = 8780
 STAGER_PORT: Final = 8782
 STORE_PORT: Final = 8783  # of a stager: the store service
 
+#: What the gateway calls its VideoJobs: gw-<tenant's digest>-<id>. Their artifacts are known by it when they are gone.
+GATEWAY_JOB: Final = re.compile(r"gw-[0-9a-f]{10}-(?P<id>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
+
 
 def key(obj: dict[str, Any]) -> str:
     """The one spelling of an object's key: ``namespace/name``."""
@@ -95,6 +99,11 @@ def pod_name(model_server: str, uid: str, template_hash: str, slot: int, incarna
     digest = hashlib.sha256(f"{uid}/{template_hash}/{slot}/{incarnation}".encode()).hexdigest()[:8]
     suffix = f"-{slot}-{digest}"
     return model_server[: 63 - len(suffix)].rstrip("-.") + suffix
+
+
+def is_gateway_job(name: str) -> bool:
+    """Whether the gateway gave a VideoJob this name."""
+    return GATEWAY_JOB.fullmatch(name) is not None
 
 
 def stager_name(store_name: str) -> str:

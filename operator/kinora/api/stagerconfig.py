@@ -17,6 +17,8 @@ CHART_VARIABLE: Final = "KINORA_STAGER"  # of the operator: the chart's values
 
 MAX_INPUT_BYTES: Final = 2 * 1024**3  # of one input, fetched or not
 UPLOAD_SECONDS: Final = 48 * 3600
+ARTIFACT_SECONDS: Final = 7 * 24 * 3600
+INPUT_SECONDS: Final = 14 * 24 * 3600
 
 
 class Limits(ApiModel):
@@ -38,7 +40,10 @@ class StagerConfig(ApiModel):
     allow: Allow = Field(default_factory=Allow)
     limits: Limits = Field(default_factory=Limits)
     parallel: int = Field(4, ge=1, le=64)
-    upload_seconds: int = Field(UPLOAD_SECONDS, ge=0)  # that an upload stays which no job uses; 0: for ever
+    # How long what nobody uses stays; 0: for ever. Artifacts: of the gateway's jobs that are gone.
+    upload_seconds: int = Field(UPLOAD_SECONDS, ge=0)
+    artifact_seconds: int = Field(ARTIFACT_SECONDS, ge=0)
+    input_seconds: int = Field(INPUT_SECONDS, ge=0)
 
     @model_validator(mode="after")
     def _one_store(self) -> Self:
@@ -60,6 +65,8 @@ class StagerValues(ApiModel):
     limits: Limits = Field(default_factory=Limits)
     parallel: int = Field(4, ge=1, le=64)
     upload_seconds: int = Field(UPLOAD_SECONDS, ge=0)
+    artifact_seconds: int = Field(ARTIFACT_SECONDS, ge=0)
+    input_seconds: int = Field(INPUT_SECONDS, ge=0)
     network_policy: bool = True
     resources: FreeForm = Field(default_factory=dict)
     node_selector: dict[str, str] = Field(default_factory=dict)
@@ -76,4 +83,6 @@ class StagerValues(ApiModel):
             limits=self.limits,
             parallel=self.parallel,
             upload_seconds=self.upload_seconds,
+            artifact_seconds=self.artifact_seconds,
+            input_seconds=self.input_seconds,
         )

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import secrets
 import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -24,12 +23,12 @@ from kubernetes.config import ConfigException
 
 from kinora.api import names
 from kinora.cli import fetch_s3
+from kinora.cli.pods import PodError, agent_image, claim_pod, proxied, running
 from kinora.kube.client import ApiError, KubeClient, UnreachableError
 from kinora.kube.config import connect
-from kinora.kube.resources import POD, VIDEOJOB
+from kinora.kube.resources import VIDEOJOB
 from kinora.media.files import open_beneath
 
-PORT = 8781
 _CHUNK = 1024 * 1024
 
 
@@ -80,21 +79,14 @@ async def fetch(request: Request) -> Written:
             return await _from_bucket(client, namespace, artifact, request)
         if uri.scheme != "pvc":
             raise FetchError(f"{artifact['uri']} is neither on a claim nor in a bucket; use the tools of its store")
-        image = request.image or await _agent_image(client, namespace)
-        pod = reader_pod(namespace, claim=uri.netloc, path=uri.path.lstrip("/"), image=image)
-        name = pod["metadata"]["name"]
-        await client.create(POD, namespace, pod)
+        command = ["kinora", "serve-file", names.ARTIFACTS_DIR, uri.path.lstrip("/")]
         try:
-            async with asyncio.timeout(request.timeout_seconds):
-                await _wait_ready(client, namespace, name)
-            return await _download(client, namespace, name, artifact, request.output)
-        except TimeoutError as error:
-            raise FetchError(
-                f"reader pod {namespace}/{name} was not ready within {request.timeout_seconds:.0f} s;"
-                f" see `kubectl describe pod`, or raise --timeout"
-            ) from error
-        finally:
-            await client.delete(POD, namespace, name, grace_seconds=0)
+            image = request.image or await agent_image(client, namespace)
+            pod = claim_pod(namespace, uri.netloc, command, image=image)
+            async with running(client, pod, request.timeout_seconds) as name:
+                return await _download(client, namespace, name, artifact, request.output)
+        except PodError as error:
+            raise FetchError(str(error)) from None
 
 
 async def _from_bucket(client: KubeClient, namespace: str, artifact: dict[str, Any], request: Request) -> Written:
@@ -121,84 +113,8 @@ async def _artifact(client: KubeClient, namespace: str, request: Request) -> dic
     return found
 
 
-async def _agent_image(client: KubeClient, namespace: str) -> str:
-    pods, _ = await client.list(POD, namespace, label_selector=f"{names.LABEL_COMPONENT}={names.COMPONENT_SERVER}")
-    for pod in pods:
-        for container in pod["spec"]["containers"]:
-            if container["name"] == names.CONTAINER_AGENT:
-                return str(container["image"])
-    raise FetchError(f"no server pod in namespace {namespace!r} tells the image of the reader; give it by --image")
-
-
-def reader_pod(namespace: str, *, claim: str, path: str, image: str) -> dict[str, Any]:
-    """A pod that serves one file of a claim, and ends by itself within 10 minutes."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {
-            "name": f"kinora-fetch-{secrets.token_hex(4)}",
-            "namespace": namespace,
-            "labels": {names.LABEL_NAME: "kinora", names.LABEL_COMPONENT: "reader"},
-        },
-        "spec": {
-            "restartPolicy": "Never",
-            "activeDeadlineSeconds": 600,
-            "automountServiceAccountToken": False,
-            "enableServiceLinks": False,
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": names.AGENT_UID,
-                "runAsGroup": names.SHARED_GID,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
-            "containers": [
-                {
-                    "name": "reader",
-                    "image": image,
-                    "command": ["kinora", "serve-file", names.ARTIFACTS_DIR, path],
-                    "ports": [{"containerPort": PORT}],
-                    "readinessProbe": {"httpGet": {"path": "/", "port": PORT, "scheme": "HTTP"}, "periodSeconds": 1},
-                    "securityContext": {
-                        "allowPrivilegeEscalation": False,
-                        "readOnlyRootFilesystem": True,
-                        "capabilities": {"drop": ["ALL"]},
-                    },
-                    "volumeMounts": [{"name": "artifacts", "mountPath": names.ARTIFACTS_DIR, "readOnly": True}],
-                    "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
-                }
-            ],
-            "volumes": [
-                {"name": "artifacts", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}},
-            ],
-        },
-    }
-
-
-async def _wait_ready(client: KubeClient, namespace: str, name: str) -> None:
-    pods, version = await client.list(POD, namespace, field_selector=f"metadata.name={name}")
-    if any(_is_ready(pod) for pod in pods):
-        return
-    while True:
-        async for event in client.stream(
-            POD, namespace, resource_version=version, field_selector=f"metadata.name={name}"
-        ):
-            pod = event["object"]
-            version = pod["metadata"]["resourceVersion"]
-            if event["type"] == "BOOKMARK":
-                continue
-            if _is_ready(pod):
-                return
-            if event["type"] == "DELETED" or (pod.get("status") or {}).get("phase") in {"Failed", "Succeeded"}:
-                raise FetchError(f"reader pod {namespace}/{name} ended: the file is not on the claim, or unreadable")
-
-
-def _is_ready(pod: dict[str, Any]) -> bool:
-    conditions = (pod.get("status") or {}).get("conditions") or []
-    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
-
-
 async def _download(client: KubeClient, namespace: str, pod: str, artifact: dict[str, Any], output: Path) -> Written:
-    path = f"/api/v1/namespaces/{namespace}/pods/{pod}:{PORT}/proxy/file"
+    path = proxied(namespace, pod, "file")
 
     async def bring(write: Callable[[bytes], None]) -> None:
         async for chunk in client.download(path):

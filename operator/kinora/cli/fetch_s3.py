@@ -1,4 +1,4 @@
-"""The bucket's side of `kinora fetch`: where the bucket is, as the ModelServers tell, and whose keys are used.
+"""The bucket's side of `kinora fetch` and `kinora artifacts`: where it is by the ModelServers, and whose keys are used.
 
 The user's own: what is in the environment. The Secret of the ModelServer is not read: whoever may read VideoJobs need
 not be one who may read Secrets.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from kinora.api.intake import artifact_store
@@ -28,28 +28,48 @@ class BucketError(Exception):
     """Why the object could not be read, and what to do."""
 
 
+@dataclass(frozen=True)
+class Reached:
+    """A bucket as it is reached from here, with the user's own keys."""
+
+    client: S3Client
+    credentials: Credentials
+
+    def words(self, error: S3Error, uri: str) -> str:
+        """What to tell of a refusal."""
+        return _words(error, uri, self.credentials, self.client.bucket)
+
+
 @asynccontextmanager
-async def opened(
+async def reached(
     client: KubeClient, namespace: str, uri: str, environment: Mapping[str, str], endpoint: str | None
-) -> AsyncIterator[Bring]:
-    """What brings the object of an `s3://` uri. Raises BucketError, here and when it is called; ApiError.
+) -> AsyncIterator[Reached]:
+    """The bucket of an `s3://` uri. Raises BucketError, ApiError.
 
     `endpoint`: where the bucket is reached from here; else the store's public one, or its own.
     """
     spec = await _spec(client, namespace, uri, environment)
-    reached = endpoint or environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
-    bucket = _reached(Bucket.of(spec), reached or spec.public_endpoint)
+    told = endpoint or environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
+    bucket = _reached(Bucket.of(spec), told or spec.public_endpoint)
     tls = await _tls(client, namespace, spec, environment)
     credentials = Credentials(**access_key_from(environment))
-    key = urlsplit(uri).path.lstrip("/")
-
-    async def bring(write: Callable[[bytes], None]) -> None:
-        try:
-            await s3.read(key, write)
-        except S3Error as error:
-            raise BucketError(_words(error, uri, credentials, bucket)) from None
-
     async with S3Client(bucket, lambda: credentials, tls=tls, pace=Pace(tries=4)) as s3:
+        yield Reached(s3, credentials)
+
+
+@asynccontextmanager
+async def opened(
+    client: KubeClient, namespace: str, uri: str, environment: Mapping[str, str], endpoint: str | None
+) -> AsyncIterator[Bring]:
+    """What brings the object of an `s3://` uri. Raises BucketError, here and when it is called; ApiError."""
+    async with reached(client, namespace, uri, environment, endpoint) as bucket:
+
+        async def bring(write: Callable[[bytes], None]) -> None:
+            try:
+                await bucket.client.read(urlsplit(uri).path.lstrip("/"), write)
+            except S3Error as error:
+                raise BucketError(bucket.words(error, uri)) from None
+
         yield bring
 
 

@@ -402,6 +402,36 @@ def weights_job() -> None:
     sys.exit(run())
 
 
+@main.group()
+def artifacts() -> None:
+    """Tidy up artifact stores."""
+
+
+@artifacts.command("gc")
+@click.option("-n", "--namespace", help="Namespace (default: the kubeconfig's).")
+@click.option("--context", help="Context of the kubeconfig (default: its current one).")
+@click.option("--modelserver", "model_server", metavar="NAME", help="Its store alone (default: all of the namespace).")
+@click.option("--older-than", default="1d", show_default=True, metavar="AGE", help="As 90m, 12h, 7d; at least 1h.")
+@click.option("--gone", is_flag=True, help="The videos of VideoJobs that are gone too.")
+@click.option("--delete", is_flag=True, help="Remove them (default: show them only).")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option("--image", help="Image of the pod that reads a claim (default: the image of the namespace's agents).")
+@click.option("--endpoint", metavar="URL", help="Where the bucket is reached from here (default: as its store says).")
+@click.option("--timeout", "timeout_seconds", default=120.0, show_default=True, help="Seconds to wait for the pod.")
+def artifacts_gc(output: str, **options: object) -> None:
+    """Show, or --delete, what nobody will ask for: bytes of lost attempts, inputs that no unfinished job names.
+
+    Never what a VideoJob's status names, and nothing of an unfinished one. Claims are read through a short-lived pod,
+    buckets with your own AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN.
+    """
+    from kinora.cli import artifacts as command
+
+    try:
+        command.run(command.Asked(**options, as_json=output == "json"), click.echo)  # type: ignore[arg-type]
+    except command.GcError as error:
+        _fail("artifacts gc", error)
+
+
 @main.command("install-supervisor", hidden=True)
 @click.argument("destination", type=click.Path(path_type=Path))
 def install_supervisor(destination: Path) -> None:
@@ -420,3 +450,17 @@ def serve_file(root: Path, name: str, port: int) -> None:
     from kinora.cli import fetch as command
 
     command.serve(root, name, port)
+
+
+@main.command("serve-claim", hidden=True)
+@click.argument("root", type=click.Path(path_type=Path))
+@click.option("--port", default=8781)
+def serve_claim(root: Path, port: int) -> None:
+    """List and remove the objects of a volume over HTTP (in the pod of `kinora artifacts gc`)."""
+    import os
+
+    from aiohttp import web
+
+    from kinora.cli.artifacts_pod import HASH_VARIABLE, application
+
+    web.run_app(application(root, os.environ[HASH_VARIABLE]), port=port, print=None)

@@ -6,11 +6,10 @@ An object's name is made of the tenant and the id, so that another tenant's id l
 from __future__ import annotations
 
 import hashlib
-import re
 import uuid
 from typing import Final
 
-from kinora.api.names import GROUP
+from kinora.api.names import GATEWAY_JOB, GROUP
 from kinora.gateway.tenants import Tenant
 
 LABEL_TENANT: Final = f"{GROUP}/tenant"
@@ -19,7 +18,6 @@ LABEL_REQUEST: Final = f"{GROUP}/request"
 ANNOTATION_NOTE: Final = f"{GROUP}/gateway"
 
 _PREFIX: Final = "gw"
-_NAME = re.compile(r"gw-[0-9a-f]{10}-(?P<id>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
 _IDEMPOTENT: Final = uuid.UUID("5f9f4bb2-8f5c-5f0e-9d0c-3b1a3f6f2c11")  # of our own; its value has no meaning
 
 
@@ -38,7 +36,7 @@ def job_name(tenant: Tenant, id_: str) -> str:
 
 def id_of(name: str) -> str | None:
     """The id in an object's name; None where the gateway did not give the name."""
-    found = _NAME.fullmatch(name)
+    found = GATEWAY_JOB.fullmatch(name)
     return found["id"] if found else None
 
 

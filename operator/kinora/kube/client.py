@@ -288,11 +288,14 @@ class KubeClient:
                     raise ApiError(int(status.get("code", 500)), status.get("reason", ""), status.get("message", ""))
                 yield event
 
-    async def download(self, path: str) -> AsyncIterator[bytes]:
-        """The body of a GET of any path (a pod's proxy), in chunks. Raises ApiError."""
+    async def download(
+        self, path: str, *, headers: Mapping[str, str] | None = None, body: bytes | None = None
+    ) -> AsyncIterator[bytes]:
+        """The answer of any path (a pod's proxy) in chunks: to GET, or to POST of `body`. Raises ApiError."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
-        url = self.connection.host + path
-        async with self._open().get(url, headers=self._headers() | {"Accept": "*/*"}, timeout=timeout) as response:
+        url, all_headers = self.connection.host + path, self._headers() | {"Accept": "*/*"} | dict(headers or {})
+        method = "GET" if body is None else "POST"
+        async with self._open().request(method, url, headers=all_headers, data=body, timeout=timeout) as response:
             self.observe("proxy", "pods", response.status, 0.0)
             if response.status != 200:
                 raise await _error(response)

@@ -14,6 +14,7 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -99,12 +100,16 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An object as its headers tell of it. `sha256`: as its writer said; empty where it did not."""
+    """An object as its headers tell of it. `sha256`: as its writer said; empty where it did not.
+
+    `modified`: seconds since the epoch; 0 where the server does not tell.
+    """
 
     bytes: int
     etag: str
     sha256: str
     content_type: str
+    modified: float = 0.0
 
 
 class S3Client:
@@ -404,7 +409,11 @@ def _found(headers: Mapping[str, str]) -> Found:
     if not length.isdigit():
         raise S3Error("the store does not tell how long an object is")
     kind = headers.get("content-type", "application/octet-stream")
-    return Found(int(length), headers.get("etag", ""), headers.get(META_SHA256, ""), kind)
+    try:
+        modified = parsedate_to_datetime(headers.get("last-modified", "")).timestamp()
+    except ValueError:
+        modified = 0.0
+    return Found(int(length), headers.get("etag", ""), headers.get(META_SHA256, ""), kind, modified)
 
 
 def _refusal(call: Call, status: int, headers: Mapping[str, str], content: bytes) -> S3Error:

@@ -108,7 +108,7 @@ class Intake:
             if note is None or note["source"] != _source_hash(one):
                 return None
             found = Found(note["sha256"], int(note["bytes"]), MediaInfo.from_dict(note["info"]))
-            return found if await self._store.size(found.sha256) == found.bytes else None
+            return found if await self._store.renew(found.sha256) == found.bytes else None
         except (KeyError, TypeError, ValueError, StoreError):
             return None
 

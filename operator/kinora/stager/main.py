@@ -22,9 +22,10 @@ from kinora.stager.metrics import Metrics
 from kinora.stager.routes import service
 from kinora.stager.settings import Settings, SettingsError, settings_from
 from kinora.stager.stager import Parts, Stager
-from kinora.stager.upkeep import Upkeep
+from kinora.stager.upkeep import Retention, Upkeep
 from kinora.storage.guard.fetch import GuardedFetcher
 from kinora.storage.inputs import PvcInputs
+from kinora.storage.objects import Objects, PvcObjects, S3Objects
 from kinora.storage.opened import opened_bucket
 from kinora.storage.s3_files import S3Files
 from kinora.storage.s3_inputs import S3Inputs
@@ -61,7 +62,7 @@ async def stage(settings: Settings, connection: Connection) -> None:
     config, metrics = settings.config, Metrics()
     async with (
         KubeClient(connection, user_agent="kinora-stager") as client,
-        stores_of(settings) as (store, files),
+        stores_of(settings) as (store, files, objects),
     ):
         client.observe = metrics.api.request
         fetcher = GuardedFetcher(settings.policy, agent=f"kinora/{__version__}")
@@ -75,7 +76,8 @@ async def stage(settings: Settings, connection: Connection) -> None:
                 metrics=metrics,
             )
         )
-        upkeep = Upkeep(client, files, keep_seconds=config.upload_seconds, every_seconds=settings.times.sweep)
+        retention = Retention(config.upload_seconds, config.artifact_seconds, config.input_seconds)
+        upkeep = Upkeep(client, files, objects, retention, every_seconds=settings.times.sweep)
         async with AsyncExitStack() as stack:
             for app, port in (
                 (application(metrics.registry, stager.obstacle), settings.listen_port),
@@ -89,16 +91,17 @@ async def stage(settings: Settings, connection: Connection) -> None:
 
 
 @asynccontextmanager
-async def stores_of(settings: Settings) -> AsyncIterator[tuple[StagedInputs, FileStore]]:
-    """The store that this stager serves: as it stores inputs there, and as gateways have files there."""
+async def stores_of(settings: Settings) -> AsyncIterator[tuple[StagedInputs, FileStore, Objects]]:
+    """The store that this stager serves: as it stores inputs there, as gateways have files there, and all of it."""
     config, namespace = settings.config, settings.namespace
     if config.artifact_s3 is None:
         folder, claim = settings.artifacts, config.artifact_claim
-        yield PvcInputs(folder, claim, namespace), PvcFiles(folder, claim, namespace)
+        yield PvcInputs(folder, claim, namespace), PvcFiles(folder, claim, namespace), PvcObjects(folder, claim)
         return
     async with opened_bucket(config.artifact_s3, settings.mounts) as store:
         scratch = settings.mounts.scratch
-        yield S3Inputs(store, namespace, scratch=scratch), S3Files(store, namespace, scratch=scratch)
+        files = S3Files(store, namespace, scratch=scratch)
+        yield S3Inputs(store, namespace, scratch=scratch), files, S3Objects(store)
 
 
 def catalogue_of(config: StagerConfig) -> Catalogue:

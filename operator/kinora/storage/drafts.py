@@ -11,9 +11,10 @@ import errno
 import fcntl
 import os
 import secrets
+import stat
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -51,14 +52,22 @@ class Draft:
         with as_store_error(key):
             self.file.flush()
             os.fsync(self.file.fileno())
-            try:
-                os.link(self.name, sha256, src_dir_fd=self.folder, dst_dir_fd=self.folder, follow_symlinks=False)
-            except FileExistsError:
-                there = os.stat(sha256, dir_fd=self.folder, follow_symlinks=False).st_size
-                if there != os.fstat(self.file.fileno()).st_size:
-                    raise StoreError(f"{key}: is there and has {there} bytes, which are not its own") from None
+            while not self._linked(key, sha256):
+                pass  # it was removed in the moment in which it was found
             os.fsync(self.folder)
         return key
+
+    def _linked(self, key: str, sha256: str) -> bool:
+        try:
+            os.link(self.name, sha256, src_dir_fd=self.folder, dst_dir_fd=self.folder, follow_symlinks=False)
+        except FileExistsError:
+            there = used_now(self.folder, sha256)
+            if there is not None and there != os.fstat(self.file.fileno()).st_size:
+                raise StoreError(f"{key}: is there and has {there} bytes, which are not its own") from None
+            return there is not None
+        with suppress(OSError):  # from now on the lock is that of an object: held for moments
+            fcntl.flock(self.file.fileno(), fcntl.LOCK_UN)
+        return True
 
     def close(self) -> None:
         """Remove the draft itself; an object that was made of it stays."""
@@ -103,6 +112,54 @@ def lock(descriptor: int) -> bool | None:
             return None
         raise
     return True
+
+
+@contextmanager
+def locked(descriptor: int) -> Iterator[None]:
+    """With the file's lock, waiting for it (it is held for moments); without one where the volume has none."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    yield
+
+
+def used_now(folder: int, name: str) -> int | None:
+    """Count an object as used now, so that no sweep takes it for old; its bytes, None where it is not there."""
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except FileNotFoundError:
+        return None
+    try:
+        with locked(descriptor):
+            found = os.fstat(descriptor)
+            if not found.st_nlink:
+                return None
+            with suppress(PermissionError):  # put there by somebody else
+                os.utime(descriptor)
+            return found.st_size
+    finally:
+        os.close(descriptor)
+
+
+def remove_unused(folder: int, name: str, before: float) -> bool:
+    """Remove an object that was last used before that time, with its lock held; whether it went."""
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except OSError:
+        return False
+    try:
+        with locked(descriptor):
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode) or found.st_mtime >= before:
+                return False
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=folder)
+                return True
+            return False
+    finally:
+        os.close(descriptor)
 
 
 def is_draft(name: str) -> bool:

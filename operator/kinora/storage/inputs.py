@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from kinora.media.files import FileNotThere, FileRefused, open_beneath
-from kinora.storage.drafts import Draft, drafting, is_draft, remove_left_behind
+from kinora.storage.drafts import Draft, drafting, is_draft, remove_left_behind, used_now
 from kinora.storage.keys import checked_key, input_key, intake_key, upload_key
 from kinora.storage.pvc import as_store_error, folder_beneath
 from kinora.storage.store import NotStoredError, StoreError
@@ -41,9 +41,9 @@ class PvcInputs:
         """A new file. StoreError."""
         return drafting(self._root, _FOLDER)
 
-    async def size(self, sha256: str) -> int | None:
-        """Bytes of the object of that content; None where there is none."""
-        return await asyncio.to_thread(self._size, sha256)
+    async def renew(self, sha256: str) -> int | None:
+        """See StagedInputs."""
+        return await asyncio.to_thread(self._renew, sha256)
 
     async def open_upload(self, upload: str) -> BinaryIO:
         """What a user has uploaded to the namespace. NotStoredError, StoreError, KeyRefused."""
@@ -76,12 +76,10 @@ class PvcInputs:
         except FileRefused:
             raise StoreError(f"{shown}: not a regular file in the store") from None
 
-    def _size(self, sha256: str) -> int | None:
-        try:
-            with self._open(input_key(sha256), sha256) as file:
-                return os.fstat(file.fileno()).st_size
-        except NotStoredError:
-            return None
+    def _renew(self, sha256: str) -> int | None:
+        key = input_key(sha256)
+        with as_store_error(key), folder_beneath(self._root, [_FOLDER]) as folder:
+            return used_now(folder, sha256)
 
     def _note(self, key: str, found: Mapping[str, Any]) -> None:
         *folders, name = key.split("/")

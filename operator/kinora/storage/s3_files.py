@@ -20,14 +20,13 @@ from kinora.s3.answers import Entry
 from kinora.s3.client import Body, Call, Found
 from kinora.storage.keys import KeyRefused, checked_key, readable, upload_key
 from kinora.storage.s3 import S3Store, as_store_error
-from kinora.storage.s3_inputs import S3Draft, drafting
+from kinora.storage.s3_inputs import USED, S3Draft, drafting, mark_used
 from kinora.storage.service import model
 from kinora.storage.service.model import Elsewhere, Name, NameTaken, OverLimit, Usage
 from kinora.storage.sniff import HEAD_BYTES
 from kinora.storage.store import NotStoredError
 
 LINK_SECONDS: Final = 900  # of a presigned URL that a request is sent to
-_USED: Final = ".used"
 _RENEWED_SECONDS: Final = 600.0  # an upload that was renewed so lately is not renewed again
 _REMEMBERED: Final = 10_000  # uploads
 _SIDE_BY_SIDE: Final = 16  # names that are read at a time
@@ -97,7 +96,7 @@ class S3Files:
             return None
         now = time.monotonic()
         if now - self._renewed.get(key, -_RENEWED_SECONDS) >= _RENEWED_SECONDS:
-            await self._write(f"{key}{_USED}", b"")
+            await mark_used(self._store, key)
             if len(self._renewed) >= _REMEMBERED:
                 self._renewed.clear()
             self._renewed[key] = now
@@ -107,13 +106,13 @@ class S3Files:
         """See FileStore."""
         key = f"{self._uploads(tenant)}/{model.checked_digest(sha256)}"
         there = await self._store.look(key) is not None
-        await self._delete(key, f"{key}{_USED}")
+        await self._delete(key, f"{key}{USED}")
         self._renewed.pop(key, None)
         return there
 
     async def usage(self, tenant: str) -> Usage:
         """See FileStore."""
-        found = [entry for entry in await self._list(self._uploads(tenant)) if not entry.key.endswith(_USED)]
+        found = [entry for entry in await self._list(self._uploads(tenant)) if not entry.key.endswith(USED)]
         return Usage(sum(max(entry.bytes, model.SMALLEST_CHARGE) for entry in found), len(found))
 
     # --- names --------------------------------------------------------------------------------------------------------
@@ -183,7 +182,7 @@ class S3Files:
                 there.add(source)
         for source, used in last.items():
             if used < before and not is_used(source) and not await self._used_again(f"{place}{source}", before):
-                await self._delete(f"{place}{source}", f"{place}{source}{_USED}")
+                await self._delete(f"{place}{source}", f"{place}{source}{USED}")
                 removed += source in there
                 there.discard(source)
         await self._sweep_names(before, there)

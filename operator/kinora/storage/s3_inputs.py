@@ -6,17 +6,20 @@ import asyncio
 import json
 import os
 import tempfile
+import time
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
-from kinora.s3.client import Body, Call
+from kinora.s3.client import Body, Call, Found
 from kinora.storage.keys import checked_key, input_key, intake_key, upload_key
 from kinora.storage.s3 import S3Store, as_store_error
 from kinora.storage.store import NotStoredError, StoreError
 
+USED: Final = ".used"  # ends the name of the object that tells when another was used last
+_YOUNG_SECONDS: Final = 600.0  # no sweep looks at what is so young
 _MAX_NOTE: Final = 64 * 1024
 
 
@@ -44,10 +47,24 @@ class S3Draft:
             if made is not None:
                 return key
             found = await self.store.look(key)
-        there, own = (0 if found is None else found.bytes), os.fstat(self.file.fileno()).st_size
+        there, own = await _kept(self.store, key, found) or 0, os.fstat(self.file.fileno()).st_size
         if there != own:
             raise StoreError(f"{key}: is there and has {there} bytes, which are not its own")
         return key
+
+
+async def mark_used(store: S3Store, key: str) -> None:
+    """Count an object as used now: its own time cannot be changed, that of the empty one beside it can. StoreError."""
+    with as_store_error(key):
+        await store.client.ask(Call("PUT", f"{store.whole(key)}{USED}", body=Body.of(b"")))
+
+
+async def _kept(store: S3Store, key: str, found: Found | None) -> int | None:
+    """Count an object that was looked at as used now, unless it is young; its bytes, None where it is not there."""
+    if found is None or time.time() - found.modified < _YOUNG_SECONDS:
+        return None if found is None else found.bytes
+    await mark_used(store, key)
+    return await store.size(key)  # it may have gone in between
 
 
 @asynccontextmanager
@@ -76,9 +93,10 @@ class S3Inputs:
         """See StagedInputs."""
         return drafting(self._store, "inputs", self._scratch)
 
-    async def size(self, sha256: str) -> int | None:
+    async def renew(self, sha256: str) -> int | None:
         """See StagedInputs."""
-        return await self._store.size(input_key(sha256))
+        key = input_key(sha256)
+        return await _kept(self._store, key, await self._store.look(key))
 
     async def open_upload(self, upload: str) -> BinaryIO:
         """See StagedInputs. A copy here, which goes when it is closed."""

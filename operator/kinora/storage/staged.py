@@ -36,8 +36,8 @@ class StagedInputs(Protocol):
         """A new file."""
         ...
 
-    async def size(self, sha256: str) -> int | None:
-        """Bytes of the object of that content; None where there is none."""
+    async def renew(self, sha256: str) -> int | None:
+        """Count the object of that content as used now; its bytes, None where there is none."""
         ...
 
     async def open_upload(self, upload: str) -> BinaryIO:

@@ -7,8 +7,6 @@ removes one holds the file's lock, so that none goes in the moment in which it i
 from __future__ import annotations
 
 import asyncio
-import errno
-import fcntl
 import json
 import os
 import re
@@ -20,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from kinora.media.files import FileNotThere, FileRefused, open_beneath
-from kinora.storage.drafts import Draft, drafting, is_draft, remove_left_behind
+from kinora.storage.drafts import Draft, drafting, is_draft, locked, remove_left_behind, remove_unused
 from kinora.storage.keys import KeyRefused, checked_key, readable, upload_key
 from kinora.storage.pvc import as_store_error, folder_beneath
 from kinora.storage.service import model
@@ -146,7 +144,7 @@ class PvcFiles:
             file = self._open(f"{folder}/{name}")
         except NotStoredError:
             return None
-        with file, as_store_error(name), _locked(file.fileno()):
+        with file, as_store_error(name), locked(file.fileno()):
             os.utime(file.fileno())
             found = os.fstat(file.fileno())
             return found.st_size if found.st_nlink else None
@@ -234,7 +232,7 @@ class PvcFiles:
                     if is_draft(name):
                         remove_left_behind(folder, name)
                     elif _SHA256.fullmatch(name) and not is_used(f"{tenant}/{name}"):
-                        removed += _remove_unused(folder, name, before)
+                        removed += remove_unused(folder, name, before)
         for tenant in self._tenants("names"):
             self._sweep_names(tenant, before)
         return removed
@@ -274,31 +272,3 @@ class PvcFiles:
                 return False
         except (KeyRefused, KeyError, FileRefused):
             return True
-
-
-def _remove_unused(folder: int, name: str, before: float) -> bool:
-    try:
-        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-    except OSError:
-        return False
-    try:
-        with _locked(descriptor):
-            if os.fstat(descriptor).st_mtime >= before:
-                return False
-            with suppress(FileNotFoundError):
-                os.unlink(name, dir_fd=folder)
-                return True
-            return False
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _locked(descriptor: int) -> Iterator[None]:
-    """With the file's lock, waiting for it (it is held for moments); without one where the volume has none."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
-            raise
-    yield

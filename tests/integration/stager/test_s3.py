@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -115,3 +118,23 @@ async def test_notes_of_jobs_that_are_gone_are_swept_at_the_start(bench: StagerB
     await bench.ask()
     await bench.told()
     await until(lambda: server.objects() == [KEY])
+
+
+async def test_a_bucket_that_lets_no_video_be_deleted_gives_up_its_unused_inputs_still(
+    bench: StagerBench, server: S3Server
+) -> None:
+    uid, sha256 = "0b7c8a52-6f7e-4c1e-9a37-1c2f4a9d1e55", hashlib.sha256(b"film").hexdigest()
+    video = f"department/{bench.namespace}/gw-0123456789-{uid}/{uid}/1/0-cup.mp4"
+    unused = f"department/inputs/{sha256}"
+    for key in (video, unused):
+        server.path(key).parent.mkdir(parents=True, exist_ok=True)
+        server.path(key).write_bytes(b"film")
+        os.utime(server.path(key), (time.time() - 20 * 86_400,) * 2)
+    async with s3_proxy(server.port) as proxy:
+        s3 = await on_bucket(bench, server, proxy.port)
+        refusal = {"status": 403, "code": "AccessDenied", "times": 1000}
+        proxy.fail(lambda it: it.method == "DELETE" and "/gw-" in it.path, "refuse", **refusal)
+        await bench.start(s3=s3)
+        await until(lambda: server.objects() == [video])
+        proxy.faults.clear()
+        await until(lambda: server.objects() == [])

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ async def test_a_draft_is_hidden_and_becomes_an_object_whole(inputs: PvcInputs, 
         assert await draft.keep(SHA) == f"inputs/{SHA}"
     assert listed(tmp_path) == [SHA]
     assert (tmp_path / "inputs" / SHA).read_bytes() == CONTENT
-    assert await inputs.size(SHA) == len(CONTENT)
+    assert await inputs.renew(SHA) == len(CONTENT)
     assert inputs.root == "pvc://videos/"
 
 
@@ -49,7 +50,7 @@ async def test_a_draft_that_is_not_kept_leaves_nothing(inputs: PvcInputs, tmp_pa
         draft.file.flush()
         assert len(listed(tmp_path)) == 1
     assert listed(tmp_path) == []
-    assert await inputs.size(SHA) is None
+    assert await inputs.renew(SHA) is None
 
 
 async def test_the_same_content_twice_is_one_object(inputs: PvcInputs, tmp_path: Path) -> None:
@@ -130,3 +131,18 @@ def test_keys_are_functions_of_what_they_hold() -> None:
     for wrong in ("", "0" * 63, "../" + "0" * 61, "A" * 64):
         with pytest.raises(KeyRefused):
             input_key(wrong)
+
+
+async def test_an_input_that_is_brought_again_or_known_counts_as_used(inputs: PvcInputs, tmp_path: Path) -> None:
+    async with inputs.draft() as draft:
+        draft.file.write(CONTENT)
+        await draft.keep(SHA)
+    path, long_ago = tmp_path / "inputs" / SHA, time.time() - 86_400
+    os.utime(path, (long_ago, long_ago))
+    async with inputs.draft() as draft:
+        draft.file.write(CONTENT)
+        await draft.keep(SHA)
+    assert path.stat().st_mtime > time.time() - 600
+    os.utime(path, (long_ago, long_ago))
+    assert await inputs.renew(SHA) == len(CONTENT)
+    assert path.stat().st_mtime > time.time() - 600
