@@ -42,6 +42,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- range $stager.allow.ports }}{{- $ports = append $ports (int64 .) -}}{{- end -}}
 {{- $_ := set $stager.allow "ports" $ports -}}
 {{- $_ := set $stager "uploadSeconds" (int64 .Values.gateway.retention.uploadSeconds) -}}
+{{- $_ := set $stager "artifactSeconds" (int64 .Values.gateway.retention.artifactSeconds) -}}
+{{- $_ := set $stager "inputSeconds" (int64 $stager.inputSeconds) -}}
 {{- toJson $stager -}}
 {{- end -}}
 
@@ -60,6 +62,13 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{/* The port of an http:// or https:// URL. */}}
+{{- define "kinora.urlPort" -}}
+{{- $url := urlParse . -}}
+{{- if regexMatch ":[0-9]+$" $url.host -}}{{ regexFind "[0-9]+$" $url.host }}
+{{- else -}}{{ ternary "80" "443" (eq $url.scheme "http") }}{{- end -}}
 {{- end -}}
 
 {{- define "kinora.aliases" -}}

@@ -337,8 +337,15 @@ def test_the_lease_does_not_wait_behind_the_operators_other_requests() -> None:
         {"kind": "ServiceAccount", "serviceAccount": {"name": "films-operator", "namespace": "kinora-system"}}
     ]
     assert [one["resources"] for one in rule["resourceRules"]] == [["leases"]]
-    kinds = {found["kind"] for found in objects("--set", "operator.flowSchema=false")}
-    assert "FlowSchema" not in kinds
+    (gateways,) = one("FlowSchema", "kinora-system-films-gateway-lease")["spec"]["rules"]
+    assert gateways["subjects"][0]["serviceAccount"] == {"name": "films-gateway", "namespace": "kinora-system"}
+    assert gateways["resourceRules"][0]["namespaces"] == ["kinora-system"]
+    none = ("--set", "operator.flowSchema=false,gateway.flowSchema=false")
+    assert "FlowSchema" not in {found["kind"] for found in objects(*none)}
+    without = objects("--set", "gateway.webhooks.enabled=false")
+    assert [found["metadata"]["name"] for found in without if found["kind"] == "FlowSchema"] == [
+        "kinora-system-films-operator-lease"
+    ]
 
 
 # --- pods
@@ -395,7 +402,9 @@ def test_the_operator_reads_the_stagers_values_as_they_are_given() -> None:
     given = {"hosts": ["minio:9000"], "networks": ["10.0.0.0/8"], "ports": [8080], "http": False}
     limits = {"maxBytes": 2147483648, "giveUpSeconds": 0}
     values = {"enabled": False, "allow": given, "limits": limits, "parallel": 9, "tolerations": [{"key": "x"}]}
-    found = told("--set-json", f"stager={json.dumps(values)}")
+    retention = ("--set", "gateway.retention.artifactSeconds=10000000", "--set", "stager.inputSeconds=0")
+    found = told("--set-json", f"stager={json.dumps(values)}", *retention)
+    assert (found.upload_seconds, found.artifact_seconds, found.input_seconds) == (172800, 10_000_000, 0)
     assert found.allow.model_dump() == given
     assert (found.enabled, found.parallel, found.limits.max_bytes, found.limits.fetch_seconds) == (False, 9, 2**31, 600)
     assert found.tolerations == [{"key": "x"}]
