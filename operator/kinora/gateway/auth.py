@@ -128,7 +128,7 @@ class Authenticator:
         except (ApiError, UnreachableError) as error:
             log.warning("reviewing a token: %s", error)
             raise Unavailable("the cluster does not answer now; ask again") from None
-        return _Answer(Tenant(name, wanted, limits=self._limits), "", now + _YES_SECONDS)
+        return _Answer(Tenant(name, wanted, limits=self._limits, account=True), "", now + _YES_SECONDS)
 
     async def _user(self, token: str) -> Mapping[str, Any] | None:
         body = {

@@ -71,7 +71,10 @@ class Ticket:
 
 
 class Files:
-    """All files of all tenants. `base_url`: where links that are given out begin."""
+    """All files of all tenants. `base_url`: where links that are given out begin.
+
+    `has_key`: whether a tenant (name, namespace) has an API key still.
+    """
 
     def __init__(
         self,
@@ -80,13 +83,16 @@ class Files:
         keys: SecretKeys,
         base_url: Callable[[HTTPConnection], str],
         retention: Retention,
+        *,
+        has_key: Callable[[str, str], bool],
     ) -> None:
+        self._has_key = has_key
         self.stores, self._service, self._keys = stores, service, keys
         self._base_url, self._retention = base_url, retention
 
-    async def start(self) -> None:
+    async def read_key(self) -> None:
         """Read the key that links are signed with, or make it. SecretKeyError, ApiError, UnreachableError."""
-        await self._keys()
+        await self._keys.read()
 
     # --- links out ----------------------------------------------------------------------------------------------------
 
@@ -133,18 +139,26 @@ class Files:
         )
 
     async def grant(self, token: str, kind: Kind) -> Grant:
-        """What a link opens now; one of no key that is known has the keys read again. LinkRefused, LinkExpired."""
+        """What a link opens now; one of no key that is known has the keys read again. LinkRefused, LinkExpired.
+
+        It closes with the last API key of the tenant that it was given to.
+        """
         keys = self._keys.known
         if not links.is_ours(keys, token):
             with suppress(SecretKeyError, ApiError, UnreachableError):
                 keys = await self._keys(anew=True)
-        return links.read(keys, token, kind, time.time())
+        grant = links.read(keys, token, kind, time.time())
+        if not grant.account and not self._has_key(grant.tenant, grant.namespace):
+            raise links.LinkRefused("the key that the link was given to is no more; ask for a new link")
+        return grant
 
     def _token(self, kind: Kind, tenant: Tenant, what: tuple[links.Part, ...], seconds: float) -> str:
         keys = self._keys.known
         if not keys:
             raise Unavailable("the gateway is starting: it has no key yet to sign links with")
-        return links.token(keys[0], Grant(kind, tenant.name, tenant.namespace, what, int(time.time() + seconds)))
+        return links.token(
+            keys[0], Grant(kind, tenant.name, tenant.namespace, what, int(time.time() + seconds), tenant.account)
+        )
 
     # --- sources ------------------------------------------------------------------------------------------------------
 
@@ -385,7 +399,7 @@ class Files:
 
 def tenant_of(grant: Grant) -> Tenant:
     """The tenant that a link was given to; of its limits, those that matter stand in the link."""
-    return Tenant(grant.tenant, grant.namespace)
+    return Tenant(grant.tenant, grant.namespace, account=grant.account)
 
 
 def _artifact_of(job: Job, index: int) -> Artifact:

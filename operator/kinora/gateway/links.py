@@ -43,13 +43,17 @@ class LinkExpired(LinkRefused):
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a token says: `what` is opened for `tenant` of `namespace` until `expires` (Unix seconds)."""
+    """What a token says: `what` is opened for `tenant` of `namespace` until `expires` (Unix seconds).
+
+    `account`: the tenant asked with a token of the cluster, and not with an API key.
+    """
 
     kind: Kind
     tenant: str
     namespace: str
     what: tuple[Part, ...]
     expires: int
+    account: bool = False
 
 
 def token(key: bytes, grant: Grant) -> str:
@@ -61,6 +65,7 @@ def token(key: bytes, grant: Grant) -> str:
         "n": grant.namespace,
         "w": list(grant.what),
         "e": grant.expires,
+        **({"a": 1} if grant.account else {}),
     }
     text = _encoded(json.dumps(payload, separators=(",", ":"), ensure_ascii=False).encode())
     return f"{text}.{_mac(key, text)}"
@@ -90,7 +95,14 @@ def _parsed(text: str) -> Grant:
         payload = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
         if payload["v"] != _VERSION:
             raise LinkRefused("the link is of another version of this gateway; ask for a new one")
-        return Grant(Kind(payload["k"]), str(payload["t"]), str(payload["n"]), tuple(payload["w"]), int(payload["e"]))
+        return Grant(
+            Kind(payload["k"]),
+            str(payload["t"]),
+            str(payload["n"]),
+            tuple(payload["w"]),
+            int(payload["e"]),
+            bool(payload.get("a")),
+        )
     except (ValueError, KeyError, TypeError, binascii.Error):
         raise LinkRefused("the link says nothing that can be read; ask for a new one") from None
 

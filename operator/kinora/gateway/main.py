@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import logging
 import os
 import signal
@@ -47,6 +48,7 @@ from kinora.kube.watch import Reflector
 log = logging.getLogger(__name__)
 _GRACE = 30  # seconds for requests in flight once no new ones come
 _RELIST = 600.0
+_KEY_GRACE = 60.0  # seconds that a replaced key for links is good: other replicas may sign with it still
 
 
 def run() -> None:
@@ -109,8 +111,10 @@ async def serve(
         watching = [asyncio.ensure_future(reflector.run()) for reflector in parts.reflectors]
         stack.callback(_cancel, watching)
         stack.push_async_callback(parts.gateway.files.stores.close)
+        following = asyncio.ensure_future(_follow_key(parts.gateway.files, parts.link_key))
+        stack.callback(_cancel, [following])
         waited = [reflector.synced.wait() for reflector in parts.reflectors]
-        synced = asyncio.gather(_signing(parts.gateway.files), *waited)
+        synced = asyncio.gather(parts.link_key.read.wait(), *waited)
         await _either(asyncio.ensure_future(stop.wait()), synced)
         if stop.is_set():
             return
@@ -138,16 +142,26 @@ async def _landed(stop: asyncio.Event, part: asyncio.Future[None]) -> None:
     await asyncio.gather(part, return_exceptions=True)
 
 
-async def _signing(files: Files) -> None:
-    """Until the key that links are signed with is read, or made."""
+class _LinkKey:
+    """What is known of the Secret with the key for links: that it changed, and that it was read since the start."""
+
+    def __init__(self) -> None:
+        self.changed, self.read = asyncio.Event(), asyncio.Event()
+
+
+async def _follow_key(files: Files, key: _LinkKey) -> None:
+    """Read the key that links are signed with whenever its Secret has changed; made, where there is none."""
     while True:
+        await key.changed.wait()
+        key.changed.clear()
         try:
-            await files.start()
+            await files.read_key()
         except (SecretKeyError, ApiError, UnreachableError) as error:
             log.warning("the key for links: %s; trying again", error)
+            key.changed.set()
             await asyncio.sleep(2)
         else:
-            return
+            key.read.set()
 
 
 def _cancel(tasks: Sequence[asyncio.Future[None]]) -> None:
@@ -200,9 +214,11 @@ class Parts:
         client.observe = self.metrics.api.request
         self._settings, self._client = settings, client
         self._jobs, self._servers, self._keys = Jobs(), Servers(), Keys()
+        self.link_key = _LinkKey()
         self._packaged, self._maps = load_catalogue(), dict[str, dict[str, Any]]()
         retention = settings.values.retention.job_seconds or None
         service = Service(client, self._jobs, self._servers, Rates(time.monotonic), retention_seconds=retention)
+        service.wrote = lambda obj: self.metrics.api.wrote(VIDEOJOB.plural, obj, time.monotonic())
         self.gateway = Gateway(
             settings=settings,
             service=service,
@@ -216,15 +232,19 @@ class Parts:
         self.metrics.jobs.set_function(lambda: len(self._jobs))
         self.metrics.keys.set_function(lambda: len(self._keys.ring.entries))
         self.metrics.key_faults.set_function(lambda: len(self._keys.faults))
-        self.reflectors = [self._key_watch(), self._model_watch()]
+        self.reflectors = [self._key_watch(), self._link_key_watch(), self._model_watch()]
         for scope in settings.namespaces or (None,):
             self.reflectors += [self._job_watch(scope), self._server_watch(scope)]
 
     def _files(self, service: Service) -> Files:
         settings, values = self._settings, self._settings.values
-        signing = SecretKeys(self._client, settings.namespace, values.signing_secret, make=SIGNING_SECRET_TYPE)
+        name, make = values.signing_secret, SIGNING_SECRET_TYPE
+        signing = SecretKeys(self._client, settings.namespace, name, make=make, grace_seconds=_KEY_GRACE)
         stores = Stores(self._client, service.servers, values.store_url)
-        return Files(stores, service, signing, partial(base_url, settings), values.retention)
+        return Files(stores, service, signing, partial(base_url, settings), values.retention, has_key=self._has_key)
+
+    def _has_key(self, tenant: str, namespace: str) -> bool:
+        return self._keys.ring.has(tenant, namespace, dt.datetime.now(dt.UTC))
 
     def obstacle(self) -> str | None:
         """Why no request should be sent here; None: it may."""
@@ -253,6 +273,7 @@ class Parts:
             if kind == "DELETED":
                 self._jobs.remove(obj)
             else:
+                self.metrics.api.shown(VIDEOJOB.plural, obj, time.monotonic())
                 self._jobs.apply(obj)
 
         reflector = Reflector(
@@ -288,6 +309,17 @@ class Parts:
             on_event=lambda kind, obj: self._keys.take(None if kind == "DELETED" else obj),
             namespace=self._settings.namespace,
             field_selector=f"metadata.name={name}",
+            relist_seconds=_RELIST,
+        )
+
+    def _link_key_watch(self) -> Reflector:
+        return Reflector(
+            client=self._client,
+            resource=SECRET,
+            on_replace=lambda _: self.link_key.changed.set(),
+            on_event=lambda *_: self.link_key.changed.set(),
+            namespace=self._settings.namespace,
+            field_selector=f"metadata.name={self._settings.values.signing_secret}",
             relist_seconds=_RELIST,
         )
 

@@ -73,6 +73,7 @@ class Service:
         self._client, self._jobs, self._servers, self._rates = client, jobs, servers, rates
         self._retention = retention_seconds
         self.catalogue = Catalogue([])
+        self.wrote: Callable[[Object], None] = lambda _: None  # told of each VideoJob as it was answered to a write
 
     async def submit(self, tenant: Tenant, submission: Submission) -> Job:
         """Make the VideoJob, or find the one that the same request made before.
@@ -209,6 +210,7 @@ class Service:
             raise _unavailable(error, attempted=True) from None
         except UnreachableError as error:
             raise _unavailable(error, attempted=True) from None
+        self.wrote(made)
         job = self._jobs.apply(made) or job_of(made)
         assert job is not None
         return job
@@ -234,13 +236,15 @@ class Service:
 
     async def _write(self, tenant: Tenant, id_: str, patch: Object) -> Object:
         try:
-            return await self._client.patch(VIDEOJOB, tenant.namespace, job_name(tenant, id_), patch)
+            written = await self._client.patch(VIDEOJOB, tenant.namespace, job_name(tenant, id_), patch)
         except ApiError as error:
             if error.is_not_found:
                 raise NotFound(_not_found(id_)) from None
             raise _unavailable(error) from None
         except UnreachableError as error:
             raise _unavailable(error) from None
+        self.wrote(written)
+        return written
 
 
 def _kept(note: Mapping[str, Any], digest: str, model: str) -> str:

@@ -35,13 +35,17 @@ class Limits(BaseModel):
 
 @dataclass(frozen=True)
 class Tenant:
-    """One that submits jobs. Its jobs live in `namespace`; `dialects` None: all of them."""
+    """One that submits jobs. Its jobs live in `namespace`; `dialects` None: all of them.
+
+    `account`: it is known by a token of the cluster, and stands in no Secret of keys.
+    """
 
     name: str
     namespace: str
     queue: str = "default"
     dialects: frozenset[str] | None = None
     limits: Limits = field(default_factory=Limits)
+    account: bool = False
 
     @cached_property
     def digest(self) -> str:
@@ -111,10 +115,21 @@ class KeyRing:
         name, entry = self.entries.get(digest, ("", None))
         if entry is None or not any(hmac.compare_digest(digest, known) for known in entry.hashes):
             return None
-        if entry.expires is not None and now.astimezone(UTC) >= entry.expires:
+        if _is_over(entry, now):
             return None
         dialects = None if entry.dialects is None else frozenset(entry.dialects)
         return Tenant(entry.tenant or name, entry.namespace, entry.queue, dialects, entry.limits)
+
+    def has(self, tenant: str, namespace: str, now: datetime) -> bool:
+        """Whether any key of the moment is that tenant's."""
+        return any(
+            (entry.tenant or name, entry.namespace) == (tenant, namespace) and not _is_over(entry, now)
+            for name, entry in self.entries.values()
+        )
+
+
+def _is_over(entry: Entry, now: datetime) -> bool:
+    return entry.expires is not None and now.astimezone(UTC) >= entry.expires
 
 
 def entry_text(entry: Entry) -> str:

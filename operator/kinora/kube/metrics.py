@@ -131,7 +131,8 @@ class ApiMetrics:
         )
         self._lag = book.histogram(
             "kinora_watch_lag_seconds",
-            "From the answer to a status write of this process until its watch showed it; 0 where the watch was first",
+            "From the answer to a write of this process (of a status; of a gateway: of a VideoJob) until its watch "
+            "showed it; 0 where the watch was first",
             ["resource"],
             buckets=REQUESTS,
         )

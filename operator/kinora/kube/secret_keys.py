@@ -66,31 +66,51 @@ def keys_in(secret: Mapping[str, Any]) -> list[bytes]:
 class SecretKeys:
     """The keys of one Secret. `make`: its type, where this process makes it when there is none.
 
-    Read once, and again when asked for anew, at most every AGAIN_SECONDS.
+    Read once, and again when asked for anew, at most every AGAIN_SECONDS. `grace_seconds`: how long a key is accepted
+    after it was taken out, since another process may not have seen that yet.
     """
 
     def __init__(
-        self, client: KubeClient, namespace: str, name: str = STORE_SECRET, *, make: str | None = None
+        self,
+        client: KubeClient,
+        namespace: str,
+        name: str = STORE_SECRET,
+        *,
+        make: str | None = None,
+        grace_seconds: float = 0.0,
     ) -> None:
+        self._grace = grace_seconds
         self._client, self._namespace, self._name, self._make = client, namespace, name, make
         self._keys: list[bytes] = []
+        self._former: dict[bytes, float] = {}  # taken out -> until when it is accepted
         self._read = 0.0
         self._lock = asyncio.Lock()
 
     @property
     def known(self) -> list[bytes]:
-        """The keys as they were read last; none before the first time."""
-        return self._keys
+        """The keys as they were read last, the one that signs first; none before the first time."""
+        now = time.monotonic()
+        return [*self._keys, *(key for key, until in self._former.items() if now < until)]
+
+    async def read(self) -> None:
+        """Read them now, whenever that was done last. SecretKeyError, ApiError, UnreachableError."""
+        async with self._lock:
+            await self._read_again()
 
     async def __call__(self, anew: bool = False) -> list[bytes]:
         """The keys of the moment. SecretKeyError, ApiError, UnreachableError."""
         if self._keys and not (anew and self._is_due()):
-            return self._keys
+            return self.known
         async with self._lock:
             if not self._keys or (anew and self._is_due()):
-                self._keys = keys_in(await self._found())
-                self._read = time.monotonic()
-        return self._keys
+                await self._read_again()
+        return self.known
+
+    async def _read_again(self) -> None:
+        before, self._keys = self._keys, keys_in(await self._found())
+        self._read = time.monotonic()
+        former = self._former | dict.fromkeys(before, self._read + self._grace)
+        self._former = {key: until for key, until in former.items() if key not in self._keys and self._read < until}
 
     def _is_due(self) -> bool:
         return time.monotonic() - self._read > AGAIN_SECONDS

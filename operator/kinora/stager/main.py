@@ -81,7 +81,7 @@ async def stage(settings: Settings, connection: Connection) -> None:
         async with AsyncExitStack() as stack:
             for app, port in (
                 (application(metrics.registry, stager.obstacle), settings.listen_port),
-                (service(files, upkeep.keys), settings.store_port),
+                (service(files, upkeep.keys, metrics), settings.store_port),
             ):
                 runner = await serve(app, settings.listen_host, port)
                 stack.push_async_callback(runner.cleanup)

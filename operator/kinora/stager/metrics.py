@@ -32,5 +32,23 @@ class Metrics:
             "kinora_stager_status_conflicts_total", "Status writes answered 409 and decided again"
         )
         self.busy = book.gauge("kinora_stager_jobs_in_hand", "Jobs that are being taken in")
+        self.store_requests = book.counter(
+            "kinora_store_requests_total",
+            "Requests to the store service, by operation and by the status of the answer",
+            ["operation", "code"],
+        )
+        self.store_seconds = book.histogram(
+            "kinora_store_request_seconds",
+            "Time to the end of the answer of the store service, the bytes of a file included",
+            ["operation"],
+            buckets=STAGES,
+        )
+        self.store_bytes = book.counter(
+            "kinora_store_bytes_total",
+            "Bytes of files that came to the store service (in: uploads) and went out by it (out), cut ones too",
+            ["direction"],
+        )
+        for direction in ("in", "out"):
+            self.store_bytes.labels(direction)
         for result in ("Ready", "Refused", "Delayed", "Cancelled"):
             self.jobs.labels(result)

@@ -16,10 +16,13 @@ import json
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
+from kinora.stager.metrics import Metrics
 from kinora.stager.receive import Receiver
 from kinora.storage import sniff
 from kinora.storage.keys import KeyRefused
@@ -44,13 +47,28 @@ log = logging.getLogger(__name__)
 Keys = Callable[[bool], Awaitable[list[bytes]]]
 _CHUNK: Final = 1 << 18
 _MAX_BODY: Final = 4 * MAX_VALUE
+_OPERATIONS: Final = (
+    *("upload", "usage", "renew", "remove", "read"),
+    *("names", "put_name", "get_name", "remove_name"),
+)
 _REQUEST: Final = web.RequestKey("kinora.signed", signing.Request)
 
 
-def service(store: FileStore, keys: Keys) -> web.Application:
+@dataclass
+class _Traffic:
+    """Bytes of files of one request."""
+
+    received: int = 0
+    sent: int = 0
+
+
+_TRAFFIC: Final = web.RequestKey("kinora.traffic", _Traffic)
+
+
+def service(store: FileStore, keys: Keys, metrics: Metrics | None = None) -> web.Application:
     """The application of one stager's store."""
     routes = _Routes(store, keys)
-    app = web.Application(middlewares=[routes.guarded], client_max_size=_MAX_BODY)
+    app = web.Application(middlewares=[_measured(metrics or Metrics()), routes.guarded], client_max_size=_MAX_BODY)
     uploads, names = "/v1/uploads/{tenant}", "/v1/names/{tenant}/{scope}"
     app.add_routes(
         [
@@ -66,6 +84,33 @@ def service(store: FileStore, keys: Keys) -> web.Application:
         ]
     )
     return app
+
+
+def _measured(metrics: Metrics) -> Middleware:
+    """Counts each request by its operation, which is its handler's name; one that has none is `other`."""
+
+    @web.middleware
+    async def measured(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        name = getattr(request.match_info.handler, "__name__", "")
+        operation = name if name in _OPERATIONS else "other"
+        traffic = request[_TRAFFIC] = _Traffic()
+        started, code = time.monotonic(), 0  # no answer: whoever asked is gone
+        try:
+            response = await handler(request)
+            code = response.status
+            return response
+        except web.HTTPException as answer:
+            code = answer.status
+            raise
+        finally:
+            metrics.store_requests.labels(operation, str(code)).inc()
+            metrics.store_seconds.labels(operation).observe(time.monotonic() - started)
+            metrics.store_bytes.labels("in").inc(traffic.received)
+            metrics.store_bytes.labels("out").inc(traffic.sent)
+
+    return measured
 
 
 class _Routes:
@@ -187,6 +232,7 @@ class _Routes:
 
 async def _body(request: web.Request) -> AsyncGenerator[bytes, None]:
     async for chunk in request.content.iter_chunked(_CHUNK):
+        request[_TRAFFIC].received += len(chunk)
         yield chunk
 
 
@@ -213,6 +259,7 @@ async def _stream(request: web.Request, response: web.StreamResponse, content: C
     try:
         async for chunk in content.read(wanted.start, wanted.length):
             await response.write(chunk)
+            request[_TRAFFIC].sent += len(chunk)
     except StoreError as error:
         log.warning("%s: %s", request.path, error)
         if request.transport is not None:

@@ -46,7 +46,7 @@ def files(house: House) -> Files:
 
 
 def tenant(house: House, name: str = "a", **limits: Any) -> Tenant:
-    return Tenant(name, house.namespace, limits=Limits(**limits))
+    return Tenant(name, house.namespace, limits=Limits(**limits), account=True)  # no key of the Secret is asked for
 
 
 def request(house: House) -> Request:

@@ -41,6 +41,18 @@ def tenant(house: House, name: str = "a", **more: Any) -> Tenant:
     return Tenant(name, house.namespace, **more)
 
 
+async def test_how_far_the_watch_is_behind_is_measured_at_each_write(house: House) -> None:
+    def seen() -> float:
+        assert house.gateway is not None
+        registry, labels = house.gateway.metrics.registry, {"resource": "videojobs"}
+        return registry.get_sample_value("kinora_watch_lag_seconds_count", labels) or 0.0
+
+    job = await service(house).submit(tenant(house), asked())
+    await house.until(lambda: seen() == 1)
+    await service(house).cancel(tenant(house), job.id)
+    await house.until(lambda: seen() == 2)
+
+
 async def test_a_submit_is_one_videojob_with_the_tenants_queue_and_a_retention(house: House) -> None:
     job = await service(house).submit(tenant(house), asked(note={"size": "832*480"}))
     found = await house.job(job.id)

@@ -449,7 +449,7 @@ def test_the_gateway_reads_the_secret_of_keys_by_its_name_and_can_be_left_out() 
     read = [rule for rule in role["rules"] if rule["resources"] == ["secrets"] and rule["verbs"] != ["create"]]
     assert [(rule["resourceNames"], rule["verbs"]) for rule in read] == [
         (["clients"], ["get", "list", "watch"]),
-        (["kinora-gateway"], ["get"]),
+        (["kinora-gateway"], ["get", "list", "watch"]),
     ]
     assert not [found for found in objects("--set", "gateway.enabled=false") if "films-gateway" in str(found)]
     assert "gateway.ingress.host" in render("--set", "gateway.ingress.enabled=true").stderr

@@ -24,9 +24,10 @@ GRANT = Grant(Kind.ARTIFACT, "tenant ü", "films", ("0b7c8a52", 0), int(NOW) + 1
     st.lists(
         st.one_of(st.integers(0, 2**53), st.text(st.characters(exclude_categories=("Cs",)), max_size=30)), max_size=4
     ),
+    st.booleans(),
 )
-def test_a_token_says_what_was_granted(kind: Kind, tenant: str, namespace: str, what: list[Any]) -> None:
-    grant = Grant(kind, tenant, namespace, tuple(what), int(NOW) + 1)
+def test_a_token_says_what_was_granted(kind: Kind, tenant: str, namespace: str, what: list[Any], account: bool) -> None:
+    grant = Grant(kind, tenant, namespace, tuple(what), int(NOW) + 1, account=account)
     assert read([KEY], token(KEY, grant), kind, NOW) == grant
 
 
@@ -61,6 +62,7 @@ FIELDS: dict[str, Any] = {
     "n": "other",
     "w": ["0b7c8a53", 0],
     "e": int(NOW) + 10**6,
+    "a": 1,
 }
 
 

@@ -12,10 +12,13 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp.test_utils import TestServer
 from yarl import URL
 
 from integration.gateway.storehouse import KEY, StoreHouse, storehouse
+from kinora.stager.metrics import Metrics
 from kinora.stager.receive import Receiver
+from kinora.stager.routes import service
 from kinora.storage.keys import KeyRefused
 from kinora.storage.service import signing
 from kinora.storage.service.client import StoreAway, StoreClient, StoreRefused
@@ -83,6 +86,42 @@ def upload_head(house: StoreHouse, *headers: str, max_bytes: int = 10_000, quota
         *headers,
     ]
     return "\r\n".join([*lines, "", ""]).encode()
+
+
+# --- what is counted
+
+
+async def test_requests_are_counted_by_operation_and_code_and_bytes_by_direction(tmp_path: Path) -> None:
+    files, metrics = PvcFiles(tmp_path, "artifacts", "films"), Metrics()
+
+    async def keys(_anew: bool) -> list[bytes]:
+        return [KEY]
+
+    def value(name: str, **labels: str) -> float:
+        return metrics.registry.get_sample_value(name, labels) or 0.0
+
+    def requests(operation: str, code: int) -> float:
+        return value("kinora_store_requests_total", operation=operation, code=str(code))
+
+    async with TestServer(service(files, keys, metrics)) as server, aiohttp.ClientSession() as session:
+        client = StoreClient(session, f"http://127.0.0.1:{server.port}", "pvc://artifacts/", KEY)
+        stranger = StoreClient(session, f"http://127.0.0.1:{server.port}", "pvc://artifacts/", bytes(32))
+        made = await client.upload(TENANT, sent(CONTENT), **PLENTY)
+        with pytest.raises(OverLimit):
+            await client.upload(TENANT, sent(CONTENT), max_bytes=10, quota=1 << 30)
+        async with client.read(f"uploads/films/{made.key}", headers={"Range": "bytes=0-99"}) as reading:
+            assert len(b"".join([chunk async for chunk in reading.chunks])) == 100
+        with pytest.raises(NotStoredError):
+            await client.get_name(TENANT, "inputs", "none")
+        with pytest.raises(StoreRefused):
+            await stranger.usage(TENANT)
+        assert (await session.get(f"http://127.0.0.1:{server.port}/favicon.ico")).status in (401, 404)
+    told = [("upload", 201), ("upload", 413), ("read", 206), ("get_name", 404), ("usage", 401)]
+    assert [requests(*one) for one in told] == [1] * 5
+    assert requests("other", 401) + requests("other", 404) == 1
+    assert value("kinora_store_request_seconds_count", operation="upload") == 2
+    assert value("kinora_store_bytes_total", direction="in") >= len(CONTENT)
+    assert value("kinora_store_bytes_total", direction="out") == 100
 
 
 # --- uploads
