@@ -77,7 +77,7 @@ async def stage(settings: Settings, connection: Connection) -> None:
             )
         )
         retention = Retention(config.upload_seconds, config.artifact_seconds, config.input_seconds)
-        upkeep = Upkeep(client, files, objects, retention, every_seconds=settings.times.sweep)
+        upkeep = Upkeep(client, files, objects, retention, every_seconds=settings.times.sweep, metrics=metrics)
         async with AsyncExitStack() as stack:
             for app, port in (
                 (application(metrics.registry, stager.obstacle), settings.listen_port),

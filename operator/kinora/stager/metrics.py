@@ -48,6 +48,13 @@ class Metrics:
             "Bytes of files that came to the store service (in: uploads) and went out by it (out), cut ones too",
             ["direction"],
         )
+        self.store_removed = book.counter(
+            "kinora_store_removed_total",
+            "Objects that the stager removed from its store since nobody uses them: upload, job gone, input unused",
+            ["why"],
+        )
+        for why in ("upload", "job gone", "input unused"):
+            self.store_removed.labels(why)
         for direction in ("in", "out"):
             self.store_bytes.labels(direction)
         for result in ("Ready", "Refused", "Delayed", "Cancelled"):

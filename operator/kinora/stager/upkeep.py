@@ -18,6 +18,7 @@ from kinora.api.reasons import Phase
 from kinora.kube.client import ApiError, KubeClient, UnreachableError
 from kinora.kube.resources import VIDEOJOB
 from kinora.kube.secret_keys import SecretKeyError, SecretKeys
+from kinora.stager.metrics import Metrics
 from kinora.storage.census import census_of
 from kinora.storage.garbage import INPUTS, Census, Keep, Listed, Why, garbage
 from kinora.storage.objects import Objects
@@ -43,10 +44,17 @@ class Upkeep:
     """Of the store of one stager: its `files` as gateways have them, and all its `objects`."""
 
     def __init__(
-        self, client: KubeClient, files: FileStore, objects: Objects, retention: Retention, *, every_seconds: float
+        self,
+        client: KubeClient,
+        files: FileStore,
+        objects: Objects,
+        retention: Retention,
+        *,
+        every_seconds: float,
+        metrics: Metrics,
     ) -> None:
         self._client, self._files, self._objects = client, files, objects
-        self._retention, self._every = retention, every_seconds
+        self._retention, self._every, self._metrics = retention, every_seconds, metrics
         self._keys = SecretKeys(client, files.namespace, make=STORE_SECRET_TYPE)
 
     async def keys(self, anew: bool) -> list[bytes]:
@@ -86,7 +94,9 @@ class Upkeep:
         """Remove the uploads that have not been used for so long and that no unfinished job names; how many."""
         jobs, _ = await self._client.list(VIDEOJOB, self._files.namespace, field_selector=UNFINISHED)
         used = {upload for job in jobs for upload in uploads_of(job.get("spec") or {})}
-        return await self._files.sweep_uploads(self._retention.uploads, used.__contains__)
+        removed = await self._files.sweep_uploads(self._retention.uploads, used.__contains__)
+        self._metrics.store_removed.labels("upload").inc(removed)
+        return removed
 
     async def sweep_objects(self) -> int:
         """Remove the videos of the gateway's jobs that are gone, and the inputs that no unfinished job names; how many.
@@ -112,8 +122,12 @@ class Upkeep:
         removed = 0
         for one in going:
             try:
-                removed += await self._objects.remove(one)
+                gone = await self._objects.remove(one)
             except StoreError as error:
                 log.warning("removing what is left of %s (%d objects): %s; trying again later", why, len(going), error)
                 break
+            if gone:
+                log.info("removed %s, %d bytes: %s", one.key, one.bytes, why)
+                self._metrics.store_removed.labels(why.value).inc()
+            removed += gone
         return removed

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
 from integration.stager.bench import PHOTO, StagerBench
@@ -71,6 +72,9 @@ async def test_videos_of_the_gateways_jobs_go_with_their_records_and_no_others(b
     await until(lambda: not marker.exists())  # so that one more sweep has ended than that which removed the first
     assert [path.exists() for path in (young, recorded, running, own)] == [True] * 4
     assert not gone.parents[2].exists(), "its folders went along"
+    async with httpx.AsyncClient() as client:
+        told = (await client.get(f"http://127.0.0.1:{bench.ports[0]}/metrics")).text
+    assert 'kinora_store_removed_total{why="job gone"} 3.0' in told
 
 
 async def test_inputs_that_no_unfinished_job_names_go_and_what_is_asked_for_again_is_young(bench: StagerBench) -> None:

@@ -53,6 +53,14 @@ def test_nothing_of_an_unfinished_job_goes() -> None:
     assert found(key(), jobs=[{"metadata": {"uid": UIDS[0]}}]) == [], "a job without a status"
 
 
+def test_an_input_is_needed_by_unfinished_jobs_alone() -> None:
+    one = input_key(SHAS[0])
+    finished, waiting = job(inputs=(SHAS[0],)), job(UIDS[1], "Queued", inputs=(SHAS[0],))
+    assert found(one, jobs=[finished]) == [(one, Why.INPUT_UNUSED)]
+    assert found(one, jobs=[finished, waiting]) == []
+    assert found(one, jobs=[finished], keep=Keep(lost=0, gone=0)) == []
+
+
 def test_a_job_that_is_gone_leaves_garbage_and_one_of_the_same_name_does_not_save_it() -> None:
     assert found(key(), jobs=[job(UIDS[1])]) == [(key(), Why.JOB_GONE)]
     prefixed = key(prefix="2026/may")
