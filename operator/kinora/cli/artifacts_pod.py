@@ -6,6 +6,7 @@ its hash.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -30,9 +31,10 @@ _HEADER: Final = "X-Kinora-Token"
 _SECONDS: Final = 3600  # that the pod lives at most
 _BATCH: Final = 500  # objects that are removed by one request
 _MAX_BODY: Final = 4 << 20
+_PAUSE_SECONDS: Final = 20.0  # without a byte of an answer: who asks waits for 60
 
 
-def application(root: Path, token_sha256: str) -> web.Application:
+def application(root: Path, token_sha256: str, *, pause: float = _PAUSE_SECONDS) -> web.Application:
     """What the pod serves: GET /objects, a JSON line each; POST /remove takes such lines and answers those removed."""
     objects = PvcObjects(root, "")
 
@@ -43,9 +45,16 @@ def application(root: Path, token_sha256: str) -> web.Application:
 
     async def listed(request: web.Request) -> web.StreamResponse:
         checked(request)
-        found = await objects.listed()
+        listing = asyncio.ensure_future(objects.listed())
         response = web.StreamResponse(headers={"Content-Type": "application/jsonl"})
+        await asyncio.wait({listing}, timeout=pause)
+        if listing.done() and isinstance(error := listing.exception(), StoreError):
+            raise web.HTTPInsufficientStorage(text=f"{error}\n")
         await response.prepare(request)
+        while not listing.done():  # a large volume takes its time: an empty line says that it goes on
+            await response.write(b"\n")
+            await asyncio.wait({listing}, timeout=pause)
+        found = listing.result()
         for start in range(0, len(found), _BATCH):
             await response.write(b"".join(_line(one) for one in found[start : start + _BATCH]))
         await response.write_eof()
@@ -94,7 +103,7 @@ class RemoteObjects:
         where = proxied(self._namespace, self._pod, path)
         async for chunk in self._client.download(where, headers=self._headers, body=body):
             answer += chunk
-        return [_read(line) for line in bytes(answer).splitlines()]
+        return [_read(line) for line in bytes(answer).splitlines() if line]
 
 
 @asynccontextmanager

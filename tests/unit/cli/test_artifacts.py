@@ -58,6 +58,16 @@ async def test_the_pod_lists_and_removes_for_whoever_has_its_token_alone(tmp_pat
     assert list((tmp_path / "films").iterdir()) == []
 
 
+async def test_while_a_large_volume_is_listed_empty_lines_say_that_it_goes_on(tmp_path: Path) -> None:
+    for number in range(300):
+        (tmp_path / f"films/cup/{UID}/{number + 1}").mkdir(parents=True)
+        (tmp_path / f"films/cup/{UID}/{number + 1}/0-cup.mp4").write_bytes(b"film")
+    async with TestClient(TestServer(application(tmp_path, HASH, pause=0))) as client:
+        lines = (await (await client.get("/objects", headers=TOKEN)).read()).split(b"\n")
+    assert lines[0] == b""
+    assert len([json.loads(line) for line in lines if line]) == 300
+
+
 async def test_a_pod_that_was_given_no_token_serves_nobody(tmp_path: Path) -> None:
     async with TestClient(TestServer(application(tmp_path, ""))) as client:
         assert (await client.get("/objects", headers={"X-Kinora-Token": ""})).status == 403
