@@ -7,6 +7,7 @@ transfer is none.
 from __future__ import annotations
 
 import asyncio
+import base64
 import datetime as dt
 import hashlib
 import random
@@ -16,7 +17,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Protocol, Self, TypeVar
 
 import aiohttp
 from yarl import URL
@@ -49,16 +50,21 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What a request sends: `size` bytes with this hex sha256, read in a thread by (offset, length), anew each try."""
+    """What a request sends: `size` bytes, read in a thread by (offset, length), anew each try.
+
+    `sha256` in hex, and `md5` in base64, are of all of them.
+    """
 
     size: int
     sha256: str
+    md5: str
     read: Callable[[int, int], bytes]
 
     @classmethod
     def of(cls, data: bytes) -> Body:
         """What is in memory."""
-        return cls(len(data), hashlib.sha256(data).hexdigest(), lambda at, length: data[at : at + length])
+        md5 = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+        return cls(len(data), hashlib.sha256(data).hexdigest(), md5, lambda at, length: data[at : at + length])
 
     async def chunks(self, moved: Callable[[], None]) -> AsyncIterator[bytes]:
         """All of it; `moved` is told before each piece."""
@@ -86,6 +92,17 @@ class Call:
     def shown(self) -> str:
         """What messages call it."""
         return self.key or "the bucket"
+
+
+class Signer(Protocol):
+    """Who signs in the place of credentials of one's own: a URL a request, good for a while."""
+
+    async def __call__(self, call: Call) -> tuple[str, Mapping[str, str]]:
+        """The URL that the call goes to, and the headers beside its own that it must come with. Raises S3Error.
+
+        It waits for them as long as it sees fit.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +139,11 @@ class S3Client:
         *,
         pace: Pace | None = None,
         tls: ssl.SSLContext | None = None,
+        signer: Signer | None = None,
         now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
     ) -> None:
         self.bucket, self.pace = bucket, pace or Pace()
-        self._credentials, self._now = credentials, now
+        self._credentials, self._signer, self._now = credentials, signer, now
         self._tls: ssl.SSLContext | bool = tls if tls is not None else True
         self._session: aiohttp.ClientSession | None = None
 
@@ -145,8 +163,8 @@ class S3Client:
 
     @property
     def signs(self) -> bool:
-        """Whether there are credentials. S3Error where they should be and are not."""
-        return bool(self._known_credentials().access_key)
+        """Whether requests are signed. S3Error where there should be credentials and are none."""
+        return self._signer is not None or bool(self._known_credentials().access_key)
 
     # --- questions ----------------------------------------------------------------------------------------------------
 
@@ -213,11 +231,11 @@ class S3Client:
     async def _stream(self, key: str, at: int, end: int, etag: str) -> AsyncGenerator[bytes, None]:
         """One try. Silence is the socket's to tell: whoever takes the bytes may be slow."""
         call = Call("GET", key, headers={"Range": f"bytes={at}-{end - 1}", **({"If-Match": etag} if etag else {})})
-        url = self.bucket.url(key)
+        url, headers = await self._ready(call)
         with _told(call):
             async with self._opened().get(
                 URL(url, encoded=True),
-                headers=self._signed(call, url, {"Accept-Encoding": "identity", **call.headers}),
+                headers=headers,
                 allow_redirects=False, read_bufsize=_CHUNK,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=self.pace.stall_seconds),
             ) as answer:  # fmt: skip
@@ -256,15 +274,30 @@ class S3Client:
         query = {name: value for name, value in asked.items() if value}
         return presigned("GET", url, query, credentials, self.bucket.region, self._now(), seconds)
 
+    def presigned(
+        self, method: str, key: str, query: Mapping[str, str], headers: Mapping[str, str], seconds: int
+    ) -> str:
+        """A URL at the endpoint by which somebody else may make this one request for `seconds`, with these headers.
+
+        Raises S3Error where there are no credentials.
+        """
+        credentials = self._known_credentials()
+        if not credentials.access_key:
+            raise S3Error("the store has no credentials, so that there is nothing to sign with")
+        url, region = self.bucket.url(key), self.bucket.region
+        return presigned(method, url, query, credentials, region, self._now(), seconds, headers)
+
     # --- how it is asked ----------------------------------------------------------------------------------------------
 
     async def _patiently(self, ask: Callable[[int], Awaitable[_T]]) -> _T:
-        pause, used = self.pace.first_pause, self._known_credentials()
+        pause, used, signed_late = self.pace.first_pause, self._known_credentials(), False
         for tries in range(1, self.pace.tries + 1):
             try:
                 return await ask(tries)
             except S3Error as error:
                 renewed = error.of_credentials and self._known_credentials() != used
+                if self._signer is not None and error.status == 403 and not signed_late:
+                    renewed = signed_late = True  # the URL may have ended on its way: a new one is asked for, once
                 if tries == self.pace.tries or not (error.may_pass or renewed):
                     raise
                 used = self._known_credentials()
@@ -330,22 +363,19 @@ class S3Client:
     @asynccontextmanager
     async def _request(self, call: Call) -> AsyncIterator[tuple[aiohttp.ClientResponse, Callable[[], None]]]:
         """The answer, whatever it says, and what to call whenever bytes have moved."""
-        loop, stall = asyncio.get_running_loop(), self.pace.stall_seconds
-        url, body, data = self.bucket.url(call.key, call.query), call.body, None
+        loop, stall, body, data = asyncio.get_running_loop(), self.pace.stall_seconds, call.body, None
+        url, headers = await self._ready(call)
         with _told(call, stall):
             async with asyncio.timeout(stall) as patience:
 
                 def moved() -> None:
                     patience.reschedule(loop.time() + stall)
 
-                headers = {"Accept-Encoding": "identity", **call.headers}
                 if body is not None:
-                    headers["Content-Length"] = str(body.size)
                     data = body.chunks(moved) if body.size else b""
                 async with self._opened().request(
-                    call.method, URL(url, encoded=True), headers=self._signed(call, url, headers), data=data,
-                    allow_redirects=False,
-                ) as answer:  # fmt: skip
+                    call.method, URL(url, encoded=True), headers=headers, data=data, allow_redirects=False
+                ) as answer:
                     moved()
                     yield answer, moved
 
@@ -353,12 +383,19 @@ class S3Client:
         assert self._session is not None, "used outside `async with`"
         return self._session
 
-    def _signed(self, call: Call, url: str, headers: Mapping[str, str]) -> Mapping[str, str]:
-        credentials = self._known_credentials()
+    async def _ready(self, call: Call) -> tuple[str, Mapping[str, str]]:
+        """Where the call goes, and its headers, signed."""
+        headers = {"Accept-Encoding": "identity", **call.headers}
+        if call.body is not None:
+            headers["Content-Length"] = str(call.body.size)
+        if self._signer is not None:
+            url, more = await self._signer(call)
+            return url, {**headers, **more}
+        url, credentials = self.bucket.url(call.key, call.query), self._known_credentials()
         if not credentials.access_key:
-            return headers
+            return url, headers
         payload = call.body.sha256 if call.body is not None else EMPTY
-        return signed(call.method, url, headers, credentials, self.bucket.region, self._now(), payload)
+        return url, signed(call.method, url, headers, credentials, self.bucket.region, self._now(), payload)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Final
 _PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _PASSING_CODES: Final = frozenset(
     {"SlowDown", "InternalError", "RequestTimeout", "ServiceUnavailable", "OperationAborted", "Throttling",
-     "ConditionalRequestConflict", "RequestLimitExceeded"}
+     "ConditionalRequestConflict", "RequestLimitExceeded", "BadDigest", "XAmzContentSHA256Mismatch"}
 )  # fmt: skip
 #: Another access key may do: a Secret that was changed reaches the pod a minute later.
 _OF_CREDENTIALS: Final = frozenset({"ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"})

@@ -11,6 +11,7 @@ import datetime as dt
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Final
 from urllib.parse import parse_qsl, quote, urlsplit
 
@@ -61,28 +62,33 @@ def presigned(  # noqa: PLR0917 - each of them is signed
     region: str,
     now: dt.datetime,
     seconds: int,
+    headers: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """A URL that carries its signature and is good for `seconds` (1 to 604,800) from `now`. ValueError.
 
     The path of `url` must be encoded already; `query` is not, and `url` has none. One made with a session token dies
-    with the token.
+    with the token. `headers`: those that must come with it, each with this very value; the body is not signed, so that
+    what is to be held against it stands there (Content-MD5, Content-Length).
     """
     if not 1 <= seconds <= MAX_SECONDS:
         raise ValueError(f"a presigned URL for {seconds} s; allowed: 1 to {MAX_SECONDS}")
     parts, time = urlsplit(url), _time(now)
     scope = f"{time[:8]}/{region}/s3/aws4_request"
+    lowered = {name.lower(): " ".join(value.split()) for name, value in headers.items()} | {"host": parts.netloc}
+    names = ";".join(sorted(lowered))
     asked = {
         **query,
         "X-Amz-Algorithm": "AWS4-HMAC-SHA256",
         "X-Amz-Credential": f"{credentials.access_key}/{scope}",
         "X-Amz-Date": time,
         "X-Amz-Expires": str(seconds),
-        "X-Amz-SignedHeaders": "host",
+        "X-Amz-SignedHeaders": names,
     }
     if credentials.session_token:
         asked["X-Amz-Security-Token"] = credentials.session_token
     text = encoded_query(asked.items())
-    canonical = "\n".join([method, parts.path or "/", text, f"host:{parts.netloc}\n", "host", UNSIGNED])
+    lines = "".join(f"{name}:{lowered[name]}\n" for name in sorted(lowered))
+    canonical = "\n".join([method, parts.path or "/", text, lines, names, UNSIGNED])
     return f"{url}?{text}&X-Amz-Signature={_signature(canonical, time, scope, credentials.secret_key)}"
 
 
