@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -41,7 +42,7 @@ class S3Proxy:
 
     def fail(self, matches: Matches, kind: str, **more: Any) -> None:
         """Add a rule. Kinds: refuse, cut, hold, lose (carried out, and the answer cut), twice,
-        truncate, drip (the answer comes in pieces, `after` bytes each).
+        truncate, drip (the answer comes in pieces, `after` bytes each), late (passed on when its URL has ended).
         """
         self.faults.append(Fault(matches, kind, **more))
 
@@ -73,6 +74,9 @@ class S3Proxy:
             self.held.set()
             await asyncio.Event().wait()
         content = await request.read()
+        if fault.kind == "late":
+            await self._until_it_ended(request)
+            return await self._forward(request, content)
         if fault.kind == "lose":
             await self._forward(request, content)
             return self._cut(request)
@@ -83,6 +87,12 @@ class S3Proxy:
             return await self._drip(request, await self._forward(request, content), fault.after)
         assert fault.kind == "truncate", fault.kind
         return await self._truncate(request, await self._forward(request, content), fault.after)
+
+    @staticmethod
+    async def _until_it_ended(request: web.Request) -> None:
+        signed = dt.datetime.strptime(request.query["X-Amz-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=dt.UTC)
+        end = signed + dt.timedelta(seconds=int(request.query["X-Amz-Expires"]) + 1)
+        await asyncio.sleep(max(0.0, (end - dt.datetime.now(dt.UTC)).total_seconds()))
 
     @staticmethod
     def _cut(request: web.Request) -> web.StreamResponse:

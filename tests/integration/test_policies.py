@@ -167,6 +167,68 @@ async def test_an_agent_may_not_change_the_attempt(
     await refused(agent, await bind(kube, namespace, pod), {"phase": "Running", "attempt": attempt}, "status.attempt")
 
 
+FETCHED: Object = {
+    "task": "Inpaint",
+    "inputs": {
+        "video": {"url": "https://x.example/a.mp4"},
+        "mask": {"source": {"claim": {"name": "media", "path": "mask.png"}}},
+        "references": [{"source": {"configMap": {"name": "a", "key": "b"}}}, {"source": {"upload": "0123456789/a"}}],
+    },
+}
+BROUGHT: list[Object] = [{"name": "video", "sha256": "a" * 64}, {"name": "references[1]", "sha256": "b" * 64}]
+
+
+def found(name: str, digit: str) -> Object:
+    return {"name": name, "sha256": digit * 64, "width": 9}
+
+
+@pytest.mark.parametrize(
+    ("status", "is_good"),
+    [
+        ({"inputs": [found("video", "a"), found("references[1]", "b"), found("mask", "c")]}, True),
+        ({"inputs": [found("video", "a")]}, True),
+        ({"inputs": None}, True),
+        ({"inputs": [found("video", "c")]}, False),
+        ({"inputs": [found("video", "a"), found("references[1]", "a")]}, False),
+        ({"inputs": [found("video", "a"), found("video", "c")]}, False),
+        ({"inputs": [found("references[1]", "c"), found("references[0]", "c")]}, False),
+        ({"inputStore": "s3://other/"}, False),
+        ({"inputStore": None}, False),
+    ],
+)
+async def test_an_agent_may_not_say_that_a_stager_brought_something_else(
+    kube: KubeClient, agent: KubeClient, namespace: str, pod: Object, status: Object, is_good: bool
+) -> None:
+    """It is given what its job's status names, and would name what was brought for others."""
+    await kube.create(VIDEOJOB, namespace, video_job("job", **FETCHED))
+    assignment = {"podName": pod["metadata"]["name"], "podUID": pod["metadata"]["uid"], "promptID": "p"}
+    told = {"phase": "Scheduled", "attempt": 1, "assignment": assignment, "inputStore": "s3://a/", "inputs": BROUGHT}
+    job = await job_status(kube, namespace, "job", told)
+    if is_good:
+        await write(agent, job, {"phase": "Running", **status})
+    else:
+        await refused(agent, job, {"phase": "Running", **status}, "what a stager has brought")
+
+
+@pytest.mark.parametrize("index", [0, 15])
+async def test_the_files_of_a_workflow_that_a_stager_brought_stay_too(
+    kube: KubeClient, agent: KubeClient, namespace: str, pod: Object, index: int
+) -> None:
+    files: list[Object] = [{"name": f"{at}.png", "source": {"url": f"https://x.example/{at}"}} for at in range(16)]
+    workflow = {"inline": "{}", "files": files}
+    body = video_job("job")
+    body["spec"] = {"model": "wan2.1-vace-1.3b", "workflow": workflow}
+    await kube.create(VIDEOJOB, namespace, body)
+    assignment = {"podName": pod["metadata"]["name"], "podUID": pod["metadata"]["uid"], "promptID": "p"}
+    brought = [{"name": f"files[{at}]", "sha256": "a" * 64} for at in range(16)]
+    told = {"phase": "Scheduled", "attempt": 1, "assignment": assignment, "inputStore": "s3://a/", "inputs": brought}
+    job = await job_status(kube, namespace, "job", told)
+    changed = copy.deepcopy(brought)
+    changed[index]["sha256"] = "b" * 64
+    await refused(agent, job, {"inputs": changed}, "what a stager has brought")
+    await write(agent, job, {"phase": "Running", "inputs": brought})
+
+
 @pytest.mark.parametrize("to", ["Queued", "Pending"])
 async def test_requeueing_is_the_operators(
     kube: KubeClient, agent: KubeClient, namespace: str, pod: Object, to: str

@@ -25,9 +25,11 @@ def as_token(connection: Connection, token: str) -> Connection:
     )
 
 
-async def token(kube: KubeClient, namespace: str, account: str, pod: Object | None = None) -> str:
-    """A token of the account as the kubelet asks for it: bound to a pod, or to nothing."""
-    spec: Object = {"expirationSeconds": 3600}
+async def token(
+    kube: KubeClient, namespace: str, account: str, pod: Object | None = None, *, audience: str | None = None
+) -> str:
+    """A token of the account as the kubelet asks for it: bound to a pod, or to nothing. `audience`: another."""
+    spec: Object = {"expirationSeconds": 3600, **({"audiences": [audience]} if audience else {})}
     if pod is not None:
         name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
         spec["boundObjectRef"] = {"kind": "Pod", "apiVersion": "v1", "name": name, "uid": uid}

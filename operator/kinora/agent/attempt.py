@@ -48,6 +48,7 @@ from kinora.recipes.faults import InvalidSpec
 from kinora.recipes.needs import named_inputs
 from kinora.recipes.resolve import prompts_of, resolve
 from kinora.recipes.resolved import Resolved
+from kinora.storage.broker.signer import working_on
 from kinora.storage.store import StoreError
 from kinora.workflows.allow import allowed_classes
 from kinora.workflows.resolved import ResolvedWorkflow
@@ -121,11 +122,17 @@ class Attempt:
 
     async def run(self) -> None:
         """Everything, to the last write. Only a cancelled task leaves something to be resumed."""
+        metadata = self._first["metadata"]
         try:
-            await self._to_the_end()
+            with working_on(metadata["name"], self.key.uid, self.key.attempt, self._delayed):
+                await self._to_the_end()
         finally:
             if self._reporter is not None:
                 await self._reporter.abandon()
+
+    def _delayed(self, words: str | None) -> None:
+        if self._reporter is not None:
+            self._reporter.delayed(words)
 
     async def _to_the_end(self) -> None:
         name = f"{self._first['metadata']['name']} attempt {self.key.attempt}"

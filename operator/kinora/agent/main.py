@@ -23,6 +23,8 @@ from kinora.engine.supervisor_client import SupervisorClient
 from kinora.kube.client import KubeClient
 from kinora.kube.config import connect
 from kinora.kube.http import application, serve
+from kinora.s3.address import Bucket
+from kinora.storage.broker.signer import BrokerSigner
 from kinora.storage.opened import opened_bucket
 from kinora.storage.pvc import PvcStore
 from kinora.storage.store import ArtifactStore
@@ -80,7 +82,15 @@ async def store_of(settings: Settings) -> AsyncIterator[ArtifactStore]:
     if bucket is None:
         yield PvcStore(settings.paths.artifacts, settings.config.artifact_claim)
         return
-    async with opened_bucket(bucket, settings.mounts) as store:
+    broker = settings.config.artifact_broker
+    if not broker:
+        async with opened_bucket(bucket, settings.mounts) as store:
+            yield store
+        return
+    async with (
+        BrokerSigner(broker, Bucket.of(bucket), settings.mounts.token, settings.patience) as signer,
+        opened_bucket(bucket, settings.mounts, signer=signer) as store,
+    ):
         yield store
 
 

@@ -45,6 +45,7 @@ class Reporter:
         self._on_lost = on_lost
         self._view: View | None = None
         self._publishing = False
+        self._delay: str | None = None
         self._changed = asyncio.Event()
         self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -70,6 +71,13 @@ class Reporter:
         self._publishing = True
         self._changed.set()
 
+    def delayed(self, words: str | None) -> None:
+        """Why the publication waits; None: it does not. Told while it is published, not before."""
+        if words != self._delay:
+            self._delay = words
+            if self._publishing:
+                self._changed.set()
+
     async def close(self) -> None:
         """No more progress. Returns when Running stands and nothing is under way."""
         self._closing.set()
@@ -93,7 +101,7 @@ class Reporter:
                 self._changed.clear()
                 if self._publishing:
                     await self._writer.write(self._key, "Finalizing", self._finalizing, persist=False)
-                    return
+                    continue
                 await self._writer.write(self._key, "Progress", self._progressed, persist=False)
         except Lost as lost:
             log.info("%s attempt %d: %s", self._key.uid, self._key.attempt, lost)
@@ -126,4 +134,4 @@ class Reporter:
         )
 
     def _finalizing(self, job: dict[str, Any]) -> dict[str, Any]:
-        return transitions.finalizing(job, self._now())
+        return transitions.finalizing(job, self._now(), self._delay)

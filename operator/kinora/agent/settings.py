@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kinora.api import agentconfig, names
 from kinora.api.agentconfig import AgentConfig, Watermark
+from kinora.storage.broker.signer import Patience
 from kinora.storage.opened import Mounts
 
 
@@ -72,6 +73,7 @@ class Settings:
     listen_host: str = "0.0.0.0"  # noqa: S104 - the kubelet's probes and Prometheus come from outside the pod
     listen_port: int = names.AGENT_PORT
     mounts: Mounts = field(default_factory=Mounts)
+    patience: Patience = field(default_factory=Patience)
     watermark: Watermark = field(default_factory=Watermark)
 
 

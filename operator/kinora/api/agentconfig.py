@@ -39,6 +39,8 @@ class AgentConfig(ApiModel):
     artifact_claim: str = ""
     artifact_s3: S3Store | None = None
     "The bucket, where artifacts are on no claim."
+    artifact_broker: str = ""
+    "Who signs the requests of the bucket: a stager's store service. Empty: the agent itself, with mounted keys if any."
     input_claims: list[str] = Field(default_factory=list)
     allowed_node_classes: list[str] | None = None
     pool: str = ""

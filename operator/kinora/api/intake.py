@@ -38,6 +38,23 @@ def uploads_of(spec: Object) -> Iterator[str]:
             yield str(source["upload"])
 
 
+def fetched_names(spec: Object) -> frozenset[str]:
+    """The names, as `status.inputs` has them, of what a stager brings: `image`, `references[0]`, `files[1]`."""
+    return frozenset(
+        place.removeprefix("spec.inputs.").removeprefix("spec.workflow.").removesuffix(".source")
+        for place, source in _sources(spec)
+        if any(source.get(kind) is not None for kind in FETCHED)
+    )
+
+
+def artifacts_named(spec: Object) -> Iterator[tuple[str, int]]:
+    """The artifacts of other VideoJobs that a job works on: whose, and which of them."""
+    for _, source in _sources(spec):
+        named = source.get("artifact")
+        if named:
+            yield str(named.get("videoJobName")), int(named.get("index") or 0)
+
+
 def _sources(spec: Object) -> Iterator[tuple[str, Object]]:
     for index, file in enumerate((spec.get("workflow") or {}).get("files") or []):
         yield f"spec.workflow.files[{index}].source", (file or {}).get("source") or {}

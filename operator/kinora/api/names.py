@@ -70,6 +70,10 @@ TEMP_DIR: Final = "/kinora/temp"
 MODELS_DIR: Final = "/models"
 ARTIFACTS_DIR: Final = "/kinora/artifacts"
 STORE_SECRET_DIR: Final = "/kinora/store/secret"  # of agents and stagers with an S3 store: a file a key  # noqa: S105
+# Of the token that an agent shows to a broker: no API server and no gateway takes it.
+STORE_AUDIENCE: Final = f"{GROUP}/store"
+STORE_TOKEN_DIR: Final = "/kinora/store/token"  # of agents: the token that a broker knows them by  # noqa: S105
+STORE_TOKEN_FILE: Final = "token"  # noqa: S105
 STORE_CA_DIR: Final = "/kinora/store/ca"  # the ConfigMap with the certificates that its endpoint is trusted by
 INPUT_CLAIMS_DIR: Final = "/kinora/claims"
 SECRETS_DIR: Final = "/kinora/secrets"  # of a weights Job: a folder a Secret, a file a key
@@ -109,6 +113,11 @@ def is_gateway_job(name: str) -> bool:
 def stager_name(store_name: str) -> str:
     """``kinora-stager-<8 hex>``: one stager an artifact store (its `Store.name`), in the store's namespace."""
     return f"kinora-stager-{hashlib.sha256(store_name.encode()).hexdigest()[:8]}"
+
+
+def store_service_url(store_name: str, namespace: str) -> str:
+    """Where the store service of an artifact store (its `Store.name`) is reached within the cluster."""
+    return f"http://{stager_name(store_name)}.{namespace}.svc:{STORE_PORT}"
 
 
 def weights_job_name(model_server: str, uid: str, sources_hash: str) -> str:

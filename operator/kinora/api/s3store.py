@@ -23,6 +23,13 @@ class Addressing(StrEnum):
     VIRTUAL_HOSTED = "VirtualHosted"
 
 
+class Access(StrEnum):
+    """How agents reach a bucket that has a Secret: by URLs that the store's stager signs, or with its keys."""
+
+    BROKER = "Broker"
+    SECRET = "Secret"  # noqa: S105 - a word
+
+
 _ENDPOINT = r"https?://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?"
 _ENDPOINT_ALLOWED = "https:// or http://, a host, and a port where it is needed; no user, path or query"
 _KEY_PREFIX = r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*/?"
@@ -85,7 +92,8 @@ class S3Store(ApiModel):
     """An S3-compatible bucket (docs/storage.md). What is not given follows from the endpoint, or is AWS's.
 
     secretName: accessKeyID, secretAccessKey, sessionToken; without it requests are not signed. publicEndpoint: where
-    links for users lead. caConfigMap: the PEM certificates that the endpoint is trusted by.
+    links for users lead. caConfigMap: the PEM certificates that the endpoint is trusted by. access: whether agents get
+    presigned URLs for their own jobs (Broker), or the Secret itself; where no stagers run, it is the Secret.
     """
 
     model_config = ConfigDict(json_schema_extra=cel(*_S3_RULES))
@@ -104,6 +112,7 @@ class S3Store(ApiModel):
         None, json_schema_extra=cel(_text_rule("publicEndpoint", _ENDPOINT, _ENDPOINT_ALLOWED))
     )
     ca_config_map: ConfigMapSource | None = None
+    access: Access = Access.BROKER
 
 
 def s3_root(bucket: str, prefix: str | None) -> str:

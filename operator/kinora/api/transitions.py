@@ -261,9 +261,15 @@ def progressed(job: Job, now: dt.datetime, *, percent: int, stage: str, step: in
     }
 
 
-def finalizing(job: Job, now: dt.datetime) -> Patch:
-    """Running -> Finalizing, inside a progress write: the engine is done and the output is being published."""
-    patch = _enter(Phase.FINALIZING, reasons.PUBLISHING, "the output is being published and proven", job, now)
+def finalizing(job: Job, now: dt.datetime, delay: str | None = None) -> Patch:
+    """Running -> Finalizing, inside a progress write: the engine is done and the output is being published.
+
+    `delay`: why that waits.
+    """
+    message = "the output is being published and proven"
+    if delay:
+        message = f"the output is kept in the pod and waits to be published: {delay}"
+    patch = _enter(Phase.FINALIZING, reasons.PUBLISHING, message, job, now)
     patch["progress"] = {"percent": 100, "stage": "Publish", "lastUpdateTime": rfc3339(now)}
     return patch
 

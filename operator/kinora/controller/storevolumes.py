@@ -1,6 +1,7 @@
 """What of an artifact store is mounted where it is used: a claim, or a bucket's credentials and certificates. Pure.
 
-Into the agent's and the stager's container alone: an engine runs other people's nodes.
+Into the agent's and the stager's container alone: an engine runs other people's nodes. Keys go to the stager, which
+signs for the agents (`access: Broker`); an agent then has a token of its own pod instead.
 """
 
 from __future__ import annotations
@@ -9,17 +10,47 @@ from typing import Any
 
 from kinora.api import names
 from kinora.api.modelserver import ArtifactStoreSpec
+from kinora.api.s3store import Access
 
 Body = dict[str, Any]
 
 CLAIM = "artifacts"
 SECRET = "artifacts-secret"  # noqa: S105 - a volume's name
 CA = "artifacts-ca"
-VOLUMES = frozenset({CLAIM, SECRET, CA})
+TOKEN = "store-token"  # noqa: S105 - a volume's name
+VOLUMES = frozenset({CLAIM, SECRET, CA, TOKEN})
+_TOKEN_SECONDS = 3607
+
+
+def is_brokered(artifacts: ArtifactStoreSpec, *, stagers: bool) -> bool:
+    """Whether agents get presigned URLs of the store's stager. `stagers`: whether the operator runs any."""
+    s3 = artifacts.s3
+    return stagers and s3 is not None and bool(s3.secret_name) and s3.access is Access.BROKER
+
+
+def agent_volumes(artifacts: ArtifactStoreSpec, *, stagers: bool) -> list[Body]:
+    """Those of a server pod."""
+    if not is_brokered(artifacts, stagers=stagers):
+        return volumes(artifacts)
+    token = {
+        "serviceAccountToken": {
+            "path": names.STORE_TOKEN_FILE, "audience": names.STORE_AUDIENCE, "expirationSeconds": _TOKEN_SECONDS,
+        }
+    }  # fmt: skip
+    kept = [volume for volume in volumes(artifacts) if volume["name"] != SECRET]
+    return [*kept, {"name": TOKEN, "projected": {"defaultMode": 0o440, "sources": [token]}}]
+
+
+def agent_mounts(artifacts: ArtifactStoreSpec, *, stagers: bool) -> list[Body]:
+    """Where the agent's container has them."""
+    if not is_brokered(artifacts, stagers=stagers):
+        return mounts(artifacts)
+    kept = [mount for mount in mounts(artifacts) if mount["name"] != SECRET]
+    return [*kept, {"name": TOKEN, "mountPath": names.STORE_TOKEN_DIR, "readOnly": True}]
 
 
 def volumes(artifacts: ArtifactStoreSpec) -> list[Body]:
-    """The pod's volumes."""
+    """The stager's volumes."""
     if artifacts.s3 is None:
         return [{"name": CLAIM, "persistentVolumeClaim": {"claimName": artifacts.claim_name}}]
     found: list[Body] = []

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 
 from kinora import __version__
 from kinora.api.stagerconfig import CONFIG_VARIABLE, StagerConfig
@@ -17,6 +18,7 @@ from kinora.catalogue.own import Read, parse_own, with_own
 from kinora.kube.client import KubeClient
 from kinora.kube.config import Connection, connect
 from kinora.kube.http import application, serve
+from kinora.stager.broker import Broker
 from kinora.stager.intake import Intake
 from kinora.stager.metrics import Metrics
 from kinora.stager.routes import service
@@ -27,6 +29,7 @@ from kinora.storage.guard.fetch import GuardedFetcher
 from kinora.storage.inputs import PvcInputs
 from kinora.storage.objects import Objects, PvcObjects, S3Objects
 from kinora.storage.opened import opened_bucket
+from kinora.storage.s3 import S3Store
 from kinora.storage.s3_files import S3Files
 from kinora.storage.s3_inputs import S3Inputs
 from kinora.storage.service.model import FileStore
@@ -62,7 +65,7 @@ async def stage(settings: Settings, connection: Connection) -> None:
     config, metrics = settings.config, Metrics()
     async with (
         KubeClient(connection, user_agent="kinora-stager") as client,
-        stores_of(settings) as (store, files, objects),
+        stores_of(settings) as stores,
     ):
         client.observe = metrics.api.request
         fetcher = GuardedFetcher(settings.policy, agent=f"kinora/{__version__}")
@@ -70,18 +73,26 @@ async def stage(settings: Settings, connection: Connection) -> None:
             Parts(
                 settings=settings,
                 client=client,
-                store=store,
-                intake=Intake(store, fetcher, limits=config.limits, parallel=config.parallel, metrics=metrics),
+                store=stores.inputs,
+                intake=Intake(stores.inputs, fetcher, limits=config.limits, parallel=config.parallel, metrics=metrics),
                 catalogue=catalogue_of(config),
                 metrics=metrics,
             )
         )
         retention = Retention(config.upload_seconds, config.artifact_seconds, config.input_seconds)
-        upkeep = Upkeep(client, files, objects, retention, every_seconds=settings.times.sweep, metrics=metrics)
+        upkeep = Upkeep(
+            client, stores.files, stores.objects, retention, every_seconds=settings.times.sweep, metrics=metrics
+        )
+        broker = (
+            None
+            if stores.bucket is None
+            else Broker(client, stores.bucket, settings.namespace, metrics, seconds=settings.url_seconds)
+        )
+        urls = broker.urls if broker is not None else None
         async with AsyncExitStack() as stack:
             for app, port in (
                 (application(metrics.registry, stager.obstacle), settings.listen_port),
-                (service(files, upkeep.keys, metrics), settings.store_port),
+                (service(stores.files, upkeep.keys, metrics, urls), settings.store_port),
             ):
                 runner = await serve(app, settings.listen_host, port)
                 stack.push_async_callback(runner.cleanup)
@@ -90,18 +101,35 @@ async def stage(settings: Settings, connection: Connection) -> None:
             await stager.run()
 
 
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """The one store that this stager serves: as it stores inputs there, as gateways have files there, all of it.
+
+    `bucket`: as agents have it; None where they reach it without a stager's help (a claim, or a bucket without keys).
+    """
+
+    inputs: StagedInputs
+    files: FileStore
+    objects: Objects
+    bucket: S3Store | None = None
+
+
 @asynccontextmanager
-async def stores_of(settings: Settings) -> AsyncIterator[tuple[StagedInputs, FileStore, Objects]]:
-    """The store that this stager serves: as it stores inputs there, as gateways have files there, and all of it."""
+async def stores_of(settings: Settings) -> AsyncIterator[Stores]:
+    """The store of the settings, opened."""
     config, namespace = settings.config, settings.namespace
     if config.artifact_s3 is None:
         folder, claim = settings.artifacts, config.artifact_claim
-        yield PvcInputs(folder, claim, namespace), PvcFiles(folder, claim, namespace), PvcObjects(folder, claim)
+        yield Stores(PvcInputs(folder, claim, namespace), PvcFiles(folder, claim, namespace), PvcObjects(folder, claim))
         return
     async with opened_bucket(config.artifact_s3, settings.mounts) as store:
         scratch = settings.mounts.scratch
-        files = S3Files(store, namespace, scratch=scratch)
-        yield S3Inputs(store, namespace, scratch=scratch), files, S3Objects(store)
+        yield Stores(
+            S3Inputs(store, namespace, scratch=scratch),
+            S3Files(store, namespace, scratch=scratch),
+            S3Objects(store),
+            store if config.artifact_s3.secret_name else None,
+        )
 
 
 def catalogue_of(config: StagerConfig) -> Catalogue:

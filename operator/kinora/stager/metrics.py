@@ -31,6 +31,11 @@ class Metrics:
         self.conflicts = book.counter(
             "kinora_stager_status_conflicts_total", "Status writes answered 409 and decided again"
         )
+        self.asks = book.counter(
+            "kinora_stager_agent_asks_total",
+            "What agents without keys asked to have signed: Signed, Refused, Unknown (the token), Malformed, Away",
+            ["result"],
+        )
         self.busy = book.gauge("kinora_stager_jobs_in_hand", "Jobs that are being taken in")
         self.store_requests = book.counter(
             "kinora_store_requests_total",

@@ -8,6 +8,7 @@ GET    /v1/objects/{key}                   an artifact or upload: whole or a ran
 GET    /v1/names/{tenant}/{scope}          all names of a scope
 PUT    /v1/names/{tenant}/{scope}/{digest} point a name somewhere; ?create=1: only a new one
 GET, DELETE of the same
+POST   /v1/agents/urls                     agents, with their own tokens: kinora.stager.broker's
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from aiohttp.typedefs import Middleware
 from kinora.stager.metrics import Metrics
 from kinora.stager.receive import Receiver
 from kinora.storage import sniff
+from kinora.storage.broker import asks
 from kinora.storage.keys import KeyRefused
 from kinora.storage.service import signing
 from kinora.storage.service.model import (
@@ -50,8 +52,10 @@ _MAX_BODY: Final = 4 * MAX_VALUE
 _OPERATIONS: Final = (
     *("upload", "usage", "renew", "remove", "read"),
     *("names", "put_name", "get_name", "remove_name"),
+    "urls",  # the broker's
 )
 _REQUEST: Final = web.RequestKey("kinora.signed", signing.Request)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @dataclass
@@ -65,9 +69,11 @@ class _Traffic:
 _TRAFFIC: Final = web.RequestKey("kinora.traffic", _Traffic)
 
 
-def service(store: FileStore, keys: Keys, metrics: Metrics | None = None) -> web.Application:
-    """The application of one stager's store."""
-    routes = _Routes(store, keys)
+def service(
+    store: FileStore, keys: Keys, metrics: Metrics | None = None, agents: Handler | None = None
+) -> web.Application:
+    """The application of one stager's store. `agents` answers those that show a token, and looks at it itself."""
+    routes = _Routes(store, keys, agents)
     app = web.Application(middlewares=[_measured(metrics or Metrics()), routes.guarded], client_max_size=_MAX_BODY)
     uploads, names = "/v1/uploads/{tenant}", "/v1/names/{tenant}/{scope}"
     app.add_routes(
@@ -83,6 +89,8 @@ def service(store: FileStore, keys: Keys, metrics: Metrics | None = None) -> web
             web.delete(names + "/{digest}", routes.remove_name),
         ]
     )
+    if agents is not None:
+        app.router.add_post(asks.PATH, agents)
     return app
 
 
@@ -114,14 +122,14 @@ def _measured(metrics: Metrics) -> Middleware:
 
 
 class _Routes:
-    def __init__(self, store: FileStore, keys: Keys) -> None:
-        self._store, self._keys, self._receiver = store, keys, Receiver(store)
+    def __init__(self, store: FileStore, keys: Keys, agents: Handler | None) -> None:
+        self._store, self._keys, self._receiver, self._agents = store, keys, Receiver(store), agents
 
     @web.middleware
-    async def guarded(
-        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
-        """Nothing is done, not even looked for, without a good signature."""
+    async def guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Nothing is done, not even looked for, without a good signature, or by the agents' handler, a good token."""
+        if self._agents is not None and request.match_info.handler == self._agents:
+            return await handler(request)
         try:
             request[_REQUEST] = await self._verified(request)
             return await handler(request)

@@ -40,6 +40,7 @@ class Settings:
     listen_port: int = names.STAGER_PORT
     store_port: int = names.STORE_PORT
     mounts: Mounts = field(default_factory=Mounts)
+    url_seconds: int = 900  # how long a URL may be used that is signed for an agent; each of its requests gets its own
 
 
 def policy_of(allow: Allow) -> Policy:

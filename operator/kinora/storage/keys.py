@@ -38,6 +38,21 @@ def artifact_key(
     return checked_key("/".join(parts))
 
 
+def is_artifact_key(
+    key: str, *, namespace: str, name: str, uid: str, attempt: int, prefix: str | None = None, most: int = 8
+) -> bool:
+    """Whether `artifact_key` makes this key of some file name, for one of the first `most` outputs of the attempt."""
+    index, dash, filename = key.rpartition("/")[2].partition("-")
+    if not dash or not re.fullmatch(r"[0-9]{1,3}", index) or int(index) >= most:
+        return False
+    try:
+        return key == artifact_key(
+            namespace=namespace, name=name, uid=uid, attempt=attempt, filename=filename, index=int(index), prefix=prefix
+        )
+    except KeyRefused:
+        return False
+
+
 def input_key(sha256: str) -> str:
     """Where an input lies that a stager fetched: its content names it, so that the same content is one object."""
     if not _SHA256.fullmatch(sha256):

@@ -29,6 +29,7 @@ from kinora.engine.supervisor_client import SupervisorClient
 from kinora.kube.client import ApiError, KubeClient
 from kinora.kube.config import Connection
 from kinora.kube.resources import POD, ROLE_BINDING, SERVICE_ACCOUNT, VIDEOJOB, Resource
+from kinora.storage.broker.signer import Patience
 from kinora.storage.opened import Mounts
 from kinora.weights.tiny import write_demo_weights
 
@@ -58,6 +59,7 @@ class Bench:
     drain_seconds: int = 60
     times: Times = field(default_factory=lambda: Times(weights_missing=0.1, outcome=1.0, write_retry=0.05))
     bucket: Object | None = None  # spec.artifacts.s3, where artifacts are in no folder
+    broker: str = ""  # the stager that signs for the bucket, where no keys are mounted
     agent: Agent | None = None
     api_port: int | None = None  # of a proxy that the agent goes through
     model: str = MODEL
@@ -77,6 +79,7 @@ class Bench:
                 **({"artifactS3": self.bucket} if self.bucket else {"artifactClaim": "artifacts"}),
                 inputClaims=self.claims,
                 drainSeconds=self.drain_seconds,
+                artifactBroker=self.broker,
             ),
             paths=Paths(
                 input=self.root / "input",
@@ -87,7 +90,8 @@ class Bench:
                 supervisor=str(self.root / "s.sock"),
             ),
             times=self.times,
-            mounts=Mounts(secret=self.root / "secret", scratch=self.root),
+            mounts=Mounts(secret=self.root / "secret", token=self.root / "store-token", scratch=self.root),
+            patience=Patience(first_pause=0.05, longest_pause=0.5),
             engine_url=f"http://127.0.0.1:{self.port}",
         )
 

@@ -39,7 +39,7 @@ found = settings_from(os.environ)
 settings = replace(
     found, artifacts=Path(sys.argv[1]), listen_host="127.0.0.1", listen_port=int(sys.argv[2]),
     store_port=int(sys.argv[3]), times=Times(retry_first=0.1, retry_limit=0.5, sweep=0.5),
-    mounts=Mounts(secret=Path(sys.argv[1]) / "secret"),
+    mounts=Mounts(secret=Path(sys.argv[1]) / "secret"), url_seconds=int(sys.argv[4]),
 )
 asyncio.run(serve_until_told(settings, connect(os.environ["KUBECONFIG"])))
 """
@@ -58,6 +58,7 @@ class StagerBench:
     ports: list[int] = field(default_factory=list)
     store_ports: list[int] = field(default_factory=list)
     upload_seconds: int = 48 * 3600
+    url_seconds: int = 900  # of the URLs that it signs for agents
     processes: list[asyncio.subprocess.Process] = field(default_factory=list)
 
     async def prepare(self, *, with_server: bool = True) -> None:
@@ -116,7 +117,7 @@ class StagerBench:
         log = (self.root / f"stager-{len(self.processes)}.log").open("wb")
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", PROGRAM, str(self.store(claim)), str(self.ports[-1]), str(self.store_ports[-1]),
-            env=environment, stdout=log, stderr=log,
+            str(self.url_seconds), env=environment, stdout=log, stderr=log,
         )  # fmt: skip
         log.close()
         self.processes.append(process)

@@ -55,7 +55,7 @@ async def test_a_url_is_stored_in_the_bucket_before_the_job_is_bound(
 ) -> None:
     s3 = await on_bucket(bench, server)
     pods = await wait_for_pods(
-        kube, namespace, lambda pods: len(pods) == 1 and "artifacts-secret" in json.dumps(pods[0]["spec"]["volumes"])
+        kube, namespace, lambda pods: len(pods) == 1 and "store-token" in json.dumps(pods[0]["spec"]["volumes"])
     )
     await make_ready(kube, namespace, pods[0])
     bench.web.answers["/photo.jpg"] = file_answer(PHOTO, "image/jpeg")

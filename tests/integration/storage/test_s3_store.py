@@ -13,8 +13,8 @@ import shutil
 import subprocess
 import sys
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from kinora.s3.answers import open_uploads
 from kinora.s3.client import Body, Call, Pace, S3Client
 from kinora.s3.credentials import Credentials, anonymous
 from kinora.s3.faults import S3Error
+from kinora.storage.broker.asks import PATH, parsed, wanted
+from kinora.storage.broker.signer import BrokerSigner, working_on
 from kinora.storage.opened import Mounts, opened_bucket
 from kinora.storage.s3 import S3Store
 from kinora.storage.store import NotStoredError, StoreError
@@ -66,25 +68,68 @@ async def proxy(server: S3Server) -> AsyncIterator[S3Proxy]:
 
 
 class Stores:
-    """Makes stores, and closes their clients."""
+    """Makes stores, and closes their clients. `brokered`: they have no keys, and have each request signed."""
 
-    def __init__(self, server: S3Server, proxy: S3Proxy, stack: AsyncExitStack) -> None:
-        self._server, self._proxy, self._stack = server, proxy, stack
+    def __init__(self, server: S3Server, proxy: S3Proxy, stack: AsyncExitStack, *, brokered: bool) -> None:
+        self._server, self._proxy, self._stack, self._brokered = server, proxy, stack, brokered
 
     async def __call__(self, pace: Pace = PACE, bucket: Bucket | None = None, **more: Any) -> S3Store:
         at = bucket or self._server.bucket(port=self._proxy.port, prefix="out/")
         provider = more.pop("credentials", lambda: self._server.credentials)
-        return S3Store(await self._stack.enter_async_context(S3Client(at, provider, pace=pace)), **more)
+        client = S3Client(at, provider, pace=pace)
+        if self._brokered:
+            url, token = await self._stack.enter_async_context(signing(self._server, at))
+            signer = await self._stack.enter_async_context(Signer(url, at, token))
+            client = S3Client(at, pace=pace, signer=signer)
+        return S3Store(await self._stack.enter_async_context(client), **more)
 
 
-@pytest.fixture
-async def stores(server: S3Server, proxy: S3Proxy) -> AsyncIterator[Stores]:
+class Signer(BrokerSigner):
+    """Asks for the attempt that KEY is of."""
+
+    async def __call__(self, call: Call) -> tuple[str, Mapping[str, str]]:
+        with working_on("cup", KEY.split("/")[2], 1):
+            return await super().__call__(call)
+
+
+@asynccontextmanager
+async def signing(server: S3Server, bucket: Bucket) -> AsyncIterator[tuple[str, Path]]:
+    """What a stager does once it knows that an agent may: its URL, and the file with a token (which it does not mind).
+
+    The whole, with tokens and jobs: tests/integration/stager/test_broker.py.
+    """
+    keys = S3Client(bucket, lambda: server.credentials)
+
+    async def sign(request: web.Request) -> web.Response:
+        asked = wanted(parsed(await request.read()), bucket.prefix)
+        return web.json_response({"url": keys.presigned(asked.method, asked.key, asked.query, asked.headers, 60)})
+
+    app = web.Application()
+    app.router.add_post(PATH, sign)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    token = server.folder / "token"
+    token.write_text("a.b.c")
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}", token
+    finally:
+        await runner.cleanup()
+
+
+@pytest.fixture(params=["keys"])
+async def stores(server: S3Server, proxy: S3Proxy, request: pytest.FixtureRequest) -> AsyncIterator[Stores]:
     async with AsyncExitStack() as stack:
-        yield Stores(server, proxy, stack)
+        yield Stores(server, proxy, stack, brokered=request.param == "broker")
 
 
-async def no_uploads(store: S3Store) -> bool:
-    answer = await store.client.ask(Call("GET", query=(("uploads", ""),)))
+#: What holds however requests are signed.
+EITHER_WAY = pytest.mark.parametrize("stores", ["keys", "broker"], indirect=True)
+
+
+async def no_uploads(server: S3Server) -> bool:
+    async with S3Client(server.bucket(), lambda: server.credentials) as owner:
+        answer = await owner.ask(Call("GET", query=(("uploads", ""),)))
     return open_uploads(answer.body) == ()
 
 
@@ -104,6 +149,7 @@ def writes(request: web.Request) -> bool:
 # --- storing ----------------------------------------------------------------------------------------------------------
 
 
+@EITHER_WAY
 @CONTENTS
 async def test_an_object_is_what_was_put_with_its_type_and_hash(
     server: S3Server, stores: Stores, content: bytes
@@ -121,15 +167,17 @@ async def test_an_object_is_what_was_put_with_its_type_and_hash(
     with await store.open_read(KEY) as file:
         assert file.read() == content
         assert file.seek(5) == 5, "a proof reads it anew"
-    assert await no_uploads(store)
+    assert await no_uploads(server)
 
 
+@EITHER_WAY
 async def test_an_empty_file_is_an_object_too(stores: Stores) -> None:
     store = await stores()
     assert (await store.put(KEY, io.BytesIO())).bytes == 0
     assert await store.size(KEY) == 0
 
 
+@EITHER_WAY
 @CONTENTS
 async def test_a_key_that_is_there_is_read_back_and_never_written(
     server: S3Server, stores: Stores, proxy: S3Proxy, content: bytes
@@ -140,18 +188,20 @@ async def test_a_key_that_is_there_is_read_back_and_never_written(
     assert (again.created, again.sha256) == (False, hashlib.sha256(b"first").hexdigest())
     assert await store.create(KEY, io.BytesIO(content)) is None, "another writer came between the look and the write"
     assert server.path(f"out/{KEY}").read_bytes() == b"first"
-    assert await no_uploads(store)
+    assert await no_uploads(server)
 
 
+@EITHER_WAY
 @CONTENTS
 async def test_of_many_writers_of_one_key_one_creates_it(server: S3Server, stores: Stores, content: bytes) -> None:
     store = await stores()
     made = await asyncio.gather(*(store.create(KEY, io.BytesIO(content)) for _ in range(4)))
     assert sum(one is not None for one in made) == 1
     assert server.path(f"out/{KEY}").read_bytes() == content
-    assert await no_uploads(store)
+    assert await no_uploads(server)
 
 
+@EITHER_WAY
 @CONTENTS
 @pytest.mark.parametrize(("status", "code"), [(501, "NotImplemented"), (400, "InvalidArgument")])
 async def test_a_server_without_create_only_writes_is_looked_at_first(
@@ -163,12 +213,13 @@ async def test_a_server_without_create_only_writes_is_looked_at_first(
     assert await store.create(KEY, io.BytesIO(b"other")) is None
     assert server.path(f"out/{KEY}").read_bytes() == content
     assert proxy.faults[0].times == 8, "it is asked once whether it knows them"
-    assert await no_uploads(store)
+    assert await no_uploads(server)
 
 
 # --- what breaks ------------------------------------------------------------------------------------------------------
 
 
+@EITHER_WAY
 @CONTENTS
 @pytest.mark.parametrize(
     "fault",
@@ -190,9 +241,10 @@ async def test_what_passes_is_tried_again(
     stored = await store.put(KEY, io.BytesIO(content))
     assert (stored.sha256, stored.created) == (SHA[content], True)
     assert server.path(f"out/{KEY}").read_bytes() == content
-    assert await no_uploads(store)
+    assert await no_uploads(server)
 
 
+@EITHER_WAY
 @CONTENTS
 @pytest.mark.parametrize("kind", ["lose", "twice"])
 async def test_a_write_whose_answer_is_lost_or_that_comes_twice_is_one_object(
@@ -203,39 +255,47 @@ async def test_a_write_whose_answer_is_lost_or_that_comes_twice_is_one_object(
     stored = await store.put(KEY, io.BytesIO(content))
     assert (stored.bytes, stored.sha256) == (len(content), SHA[content])
     assert server.objects() == [f"out/{KEY}"]
-    assert await no_uploads(store)
+    assert await no_uploads(server)
 
 
-async def test_a_beginning_whose_answer_is_lost_leaves_no_upload(stores: Stores, proxy: S3Proxy) -> None:
+@EITHER_WAY
+async def test_a_beginning_whose_answer_is_lost_leaves_no_upload(
+    server: S3Server, stores: Stores, proxy: S3Proxy
+) -> None:
     proxy.fail(lambda it: it.method == "POST" and "uploads" in it.query, "lose")
     store = await stores()
     await store.put(KEY, io.BytesIO(LARGE))
-    assert await no_uploads(store)
+    assert await no_uploads(server)
 
 
-async def test_the_upload_of_a_killed_process_goes_with_the_next_put(stores: Stores, proxy: S3Proxy) -> None:
+@EITHER_WAY
+async def test_the_upload_of_a_killed_process_goes_with_the_next_put(
+    server: S3Server, stores: Stores, proxy: S3Proxy
+) -> None:
     proxy.fail(is_completion, "hold")
     killed = await stores()
     hanging = asyncio.ensure_future(killed.put(KEY, io.BytesIO(LARGE)))
     await proxy.held.wait()
     store = await stores()
-    assert not await no_uploads(store)
+    assert not await no_uploads(server)
     assert (await store.put(KEY, io.BytesIO(LARGE))).sha256 == SHA[LARGE]
-    assert await no_uploads(store)
+    assert await no_uploads(server)
     hanging.cancel()
     await asyncio.gather(hanging, return_exceptions=True)
 
 
+@EITHER_WAY
 async def test_an_upload_that_is_given_up_is_aborted(server: S3Server, stores: Stores, proxy: S3Proxy) -> None:
     proxy.fail(lambda it: it.query.get("partNumber") == "2", "refuse", times=99)
     store = await stores()
     with pytest.raises(StoreError, match=r"out/films/cup/.*: the store answers 503 SlowDown"):
         await store.put(KEY, io.BytesIO(LARGE))
-    assert await no_uploads(store)
+    assert await no_uploads(server)
     assert server.objects() == []
 
 
-async def test_an_upload_that_is_cancelled_is_aborted(stores: Stores, proxy: S3Proxy) -> None:
+@EITHER_WAY
+async def test_an_upload_that_is_cancelled_is_aborted(server: S3Server, stores: Stores, proxy: S3Proxy) -> None:
     proxy.fail(lambda it: it.query.get("partNumber") == "3", "hold")
     store = await stores()
     putting = asyncio.ensure_future(store.put(KEY, io.BytesIO(LARGE)))
@@ -243,9 +303,10 @@ async def test_an_upload_that_is_cancelled_is_aborted(stores: Stores, proxy: S3P
     putting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await putting
-    assert await no_uploads(store)
+    assert await no_uploads(server)
 
 
+@EITHER_WAY
 async def test_silence_is_a_fault_that_passes(stores: Stores, proxy: S3Proxy) -> None:
     proxy.fail(is_part, "hold")
     store = await stores(replace(PACE, stall_seconds=0.5))
@@ -256,6 +317,7 @@ async def test_silence_is_a_fault_that_passes(stores: Stores, proxy: S3Proxy) ->
         await lasting.read_back(KEY)
 
 
+@EITHER_WAY
 async def test_slow_is_not_silent(stores: Stores, proxy: S3Proxy) -> None:
     store = await stores(replace(PACE, stall_seconds=0.5, tries=1))
     await store.put(KEY, io.BytesIO(SMALL))
@@ -263,6 +325,7 @@ async def test_slow_is_not_silent(stores: Stores, proxy: S3Proxy) -> None:
     assert (await store.read_back(KEY)).sha256 == SHA[SMALL]
 
 
+@EITHER_WAY
 async def test_reading_goes_on_where_it_was_cut(stores: Stores, proxy: S3Proxy) -> None:
     store = await stores(replace(PACE, tries=2))
     await store.put(KEY, io.BytesIO(LARGE))
@@ -271,6 +334,7 @@ async def test_reading_goes_on_where_it_was_cut(stores: Stores, proxy: S3Proxy) 
     assert proxy.count(f"GET /films/out/{KEY}") == 5
 
 
+@EITHER_WAY
 async def test_an_object_that_changes_while_it_is_read_is_no_object(
     server: S3Server, stores: Stores, proxy: S3Proxy
 ) -> None:
@@ -333,6 +397,7 @@ async def test_credentials_that_were_renewed_meanwhile_are_taken(server: S3Serve
     assert (await store.client.ask(Call("GET", query=(("uploads", ""),)))).status == 200
 
 
+@EITHER_WAY
 async def test_an_object_above_the_limit_is_not_read_into_a_file(stores: Stores, tmp_path: Path) -> None:
     store = await stores(max_read_bytes=1000, scratch=tmp_path)
     await store.put(KEY, io.BytesIO(SMALL))
@@ -354,6 +419,17 @@ async def test_a_bucket_in_the_host_is_signed_and_served(tmp_path: Path, content
             store = S3Store(client)
             assert (await store.put("a/b_c.mp4", io.BytesIO(content))).created
             assert server.objects() == ["a/b_c.mp4"]
+            await client._session.close()
+        async with (
+            signing(server, at) as (url, token),
+            Signer(url, at, token) as signer,
+            S3Client(at, pace=PACE, signer=signer) as client,
+        ):
+            client._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=_Loopback()))
+            store = S3Store(client)
+            assert (await store.put(KEY, io.BytesIO(content))).created
+            assert (await store.read_back(KEY)).sha256 == SHA[content]
+            assert server.objects() == ["a/b_c.mp4", KEY]
             await client._session.close()
 
 

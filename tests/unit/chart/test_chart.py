@@ -28,7 +28,7 @@ from kinora.api.names import (
     WEIGHTS_CLUSTER_ROLE,
 )
 from kinora.api.reasons import TERMINAL, Phase
-from kinora.api.videojob import VideoJobSpec, VideoJobStatus
+from kinora.api.videojob import Inputs, VideoJobSpec, VideoJobStatus, Workflow
 from kinora.api.webhooks import ENABLED_VARIABLE
 from kinora.catalogue.load import load_catalogue
 from kinora.catalogue.own import read_entries
@@ -113,6 +113,37 @@ def test_every_policy_is_bound_and_denies_and_fails_closed() -> None:
     for binding in bindings:
         assert binding["validationActions"] == ["Deny"]
         assert "matchResources" not in binding, "it holds in every namespace"
+
+
+def test_stagers_may_have_tokens_reviewed_and_nothing_else_outside_their_namespaces() -> None:
+    role = one("ClusterRole", "kinora-stager-reviews")
+    assert role["rules"] == [
+        {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]}
+    ]
+    binding = one("ClusterRoleBinding", "kinora-stager-reviews")
+    assert binding["roleRef"]["name"] == "kinora-stager-reviews"
+    assert [subject["name"] for subject in binding["subjects"]] == ["system:serviceaccounts"]
+    told = ("--set", "watchNamespaces={films,ads}")
+    [watched] = [
+        item["subjects"]
+        for item in objects(*told)
+        if item["kind"] == "ClusterRoleBinding" and item["metadata"]["name"] == "kinora-stager-reviews"
+    ]
+    assert watched == [
+        {"kind": "ServiceAccount", "name": STAGER_SERVICE_ACCOUNT, "namespace": namespace}
+        for namespace in ("films", "ads")
+    ]
+
+
+def test_the_agents_fence_looks_at_every_source_that_a_stager_brings() -> None:
+    """As many references and files as a job may have, and every field of `spec.inputs`."""
+    variables = one("ValidatingAdmissionPolicy", "kinora-agent-fence")["spec"]["variables"]
+    fetched = next(entry["expression"] for entry in variables if entry["name"] == "fetched")
+    fields = {field.alias for field in Inputs.model_fields.values()}
+    assert {name for name in fields if f"'{name}" in fetched} == fields
+    for model, field in ((Inputs, "references"), (Workflow, "files")):
+        most = next(entry.max_length for entry in model.model_fields[field].metadata if hasattr(entry, "max_length"))
+        assert f"[{', '.join(map(str, range(most)))}].filter" in fetched
 
 
 def test_the_stagers_fence_names_every_field_of_the_status_that_a_stager_does_not_write() -> None:

@@ -40,6 +40,9 @@ CASES |= {
         "gpu": {"count": 1, "pools": [{"name": "ppu", "provider": "acs", "gpuModel": "PPU810E"}]},
         "resources": {"requests": {"cpu": "16"}, "limits": {"memory": "96Gi"}},
     },
+    "generic-bucket": {
+        "artifacts": {"s3": {"bucket": "films", "endpoint": "http://minio.storage:9000", "secretName": "films-bucket"}},
+    },
     "acs-without-gpu": {"gpu": {"count": 0, "pools": [{"name": "cpu", "provider": "acs"}]}},
     "generic-mig": {"gpu": {"count": 1, "pools": [{"name": "mig", "resourceName": "nvidia.com/mig-3g.20gb"}]}},
     "ack-shared": {

@@ -10,7 +10,9 @@ import pytest
 
 from kinora.api.agentconfig import CONFIG_VARIABLE, AgentConfig
 from kinora.api.modelserver import ModelServerSpec
+from kinora.api.names import stager_name
 from kinora.api.s3store import S3Store
+from kinora.api.stagerconfig import StagerValues
 from kinora.controller.modelserver import desired
 from kinora.controller.modelserver.pod import desired_pod, pools_of, template_hash
 from kinora.controller.settings import Settings
@@ -70,23 +72,70 @@ def test_the_token_and_the_artifacts_are_the_agents_alone() -> None:
     assert volumes["token"]["projected"]["sources"][0]["serviceAccountToken"]["path"] == "token"
 
 
-def test_the_credentials_of_a_bucket_are_files_of_the_agents_container_alone() -> None:
-    ca = {"name": "trust", "key": "ca.crt"}
-    s3 = {"bucket": "films", "endpoint": "https://minio:9000", "secretName": "films-bucket", "caConfigMap": ca}
-    body = pod(artifacts={"s3": s3})
+BUCKET: Object = {
+    "bucket": "films", "prefix": "a", "endpoint": "https://minio:9000", "secretName": "films-bucket",
+    "caConfigMap": {"name": "trust", "key": "ca.crt"},
+}  # fmt: skip
+WITHOUT_STAGERS = replace(SETTINGS, stager=StagerValues(enabled=False))
+
+
+def of_store(body: Object) -> tuple[dict[str, Object], dict[str, set[str]], AgentConfig]:
+    """The pod's volumes of a store, which of them each container mounts, and what its agent is told."""
     volumes = {volume["name"]: volume for volume in body["spec"]["volumes"]}
-    assert volumes["artifacts-secret"]["secret"] == {"secretName": "films-bucket", "defaultMode": 0o440}
-    assert volumes["artifacts-ca"]["configMap"]["items"] == [{"key": "ca.crt", "path": "ca.crt"}]
-    assert "artifacts" not in volumes
-    for found in containers(body):
-        mounted = {mount["name"] for mount in found["volumeMounts"]} & {"artifacts-secret", "artifacts-ca"}
-        assert mounted == ({"artifacts-secret", "artifacts-ca"} if found["name"] == "agent" else set())
-        assert "films-bucket" not in json.dumps(found.get("env") or []) or found["name"] == "agent"
+    found = {name: volume for name, volume in volumes.items() if name.startswith(("artifacts", "store"))}
+    mounted = {one["name"]: {mount["name"] for mount in one["volumeMounts"]} & set(found) for one in containers(body)}
     told = next(entry["value"] for entry in container(body, "agent")["env"] if entry["name"] == CONFIG_VARIABLE)
-    config = AgentConfig.model_validate_json(told)
-    assert (config.artifact_claim, config.artifact_s3) == ("", S3Store.model_validate(s3))
-    plain = pod(artifacts={"s3": {"bucket": "films"}})
-    assert not [volume for volume in plain["spec"]["volumes"] if volume["name"].startswith("artifacts")]
+    return found, mounted, AgentConfig.model_validate_json(told)
+
+
+def test_an_agent_of_a_bucket_has_a_token_of_its_own_pod_and_no_keys() -> None:
+    body = pod(artifacts={"s3": BUCKET})
+    volumes, mounted, config = of_store(body)
+    assert set(volumes) == {"artifacts-ca", "store-token"}
+    assert mounted == {"install-supervisor": set(), "engine": set(), "agent": set(volumes)}
+    [source] = volumes["store-token"]["projected"]["sources"]
+    assert source["serviceAccountToken"]["audience"] == "kinora.dev/store", "the API server takes no such token"
+    assert source["serviceAccountToken"]["expirationSeconds"] <= 3607
+    assert volumes["artifacts-ca"]["configMap"]["items"] == [{"key": "ca.crt", "path": "ca.crt"}]
+    assert config.artifact_s3 == S3Store.model_validate(BUCKET)
+    assert config.artifact_broker == f"http://{stager_name('s3://films/a/')}.films.svc:8783"
+    mount = next(one for one in container(body, "agent")["volumeMounts"] if one["name"] == "store-token")
+    assert mount == {"name": "store-token", "mountPath": "/kinora/store/token", "readOnly": True}
+    assert "films-bucket" not in json.dumps(body["spec"]["volumes"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "more"),
+    [(SETTINGS, {"access": "Secret"}), (WITHOUT_STAGERS, {}), (WITHOUT_STAGERS, {"access": "Secret"})],
+    ids=["asked for", "no stagers", "both"],
+)
+def test_keys_of_a_bucket_are_files_of_the_agents_container_alone(settings: Settings, more: Object) -> None:
+    body = pod(artifacts={"s3": {**BUCKET, **more}}, settings=settings)
+    volumes, mounted, config = of_store(body)
+    assert set(volumes) == {"artifacts-secret", "artifacts-ca"}
+    assert volumes["artifacts-secret"]["secret"] == {"secretName": "films-bucket", "defaultMode": 0o440}
+    assert mounted == {"install-supervisor": set(), "engine": set(), "agent": set(volumes)}
+    assert (config.artifact_claim, config.artifact_broker) == ("", "")
+    for found in containers(body):
+        assert "films-bucket" not in json.dumps(found.get("env") or []) or found["name"] == "agent"
+
+
+def test_a_bucket_without_keys_and_a_claim_need_no_broker() -> None:
+    for artifacts, expected in (({"s3": {"bucket": "films"}}, set()), ({"claimName": "videos"}, {"artifacts"})):
+        volumes, _, config = of_store(pod(artifacts=artifacts))
+        assert (set(volumes), config.artifact_broker) == (expected, "")
+
+
+def test_how_agents_reach_a_bucket_rolls_pods_when_somebody_changes_it_and_not_at_an_upgrade() -> None:
+    def hashed(settings: Settings = SETTINGS, **s3: Any) -> str:
+        wanted = spec(artifacts={"s3": {**BUCKET, **s3}})
+        return template_hash(server(artifacts={"s3": {**BUCKET, **s3}}), wanted, settings, pools_of(wanted)[0])
+
+    assert hashed() == "cfbcfe37", "pods of before brokers have the Secret mounted, and stay"
+    assert hashed(access="Broker") == hashed()
+    assert hashed(access="Secret") != hashed()
+    assert hashed(WITHOUT_STAGERS) != hashed(), "nobody would sign for the pods that there are"
+    assert hashed(WITHOUT_STAGERS, access="Secret") == hashed(access="Secret")
 
 
 def test_volumes_that_are_only_read_are_mounted_read_only() -> None:

@@ -171,6 +171,8 @@ def test_the_stager_of_a_bucket_has_its_credentials_as_files_and_no_claim() -> N
     [body] = [body for body in bodies if body["metadata"]["name"] == stager_name(store.name)]
     assert body["metadata"]["annotations"]["kinora.dev/artifact-store"] == "s3://films/"
     assert {owner["name"] for owner in body["metadata"]["ownerReferences"]} == {"a", "b"}
+    rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+    assert body["spec"]["strategy"] == rolling, "agents publish by what it signs"
     pod = body["spec"]["template"]["spec"]
     secret = {"secretName": "other", "defaultMode": 0o440}  # of the first ModelServer by name
     trust = {"name": "trust", "items": [{"key": "ca.crt", "path": "ca.crt"}]}
@@ -194,8 +196,10 @@ def egress(values: StagerValues) -> tuple[set[int], set[str]]:
     probes, gateways = policy["ingress"]
     assert ([port["port"] for port in probes["ports"]], "from" in probes) == ([8782], False)
     assert [port["port"] for port in gateways["ports"]] == [8783]
-    [whence] = gateways["from"]
+    whence, agents = gateways["from"]
     assert whence["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "gateway"
+    assert agents["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "server"
+    assert "namespaceSelector" not in agents, "agents of other namespaces are not let in"
     dns, rest = policy["egress"]
     assert {(port["protocol"], port["port"]) for port in dns["ports"]} == {("UDP", 53), ("TCP", 53)}
     shut = {cidr for peer in rest["to"] for cidr in peer["ipBlock"]["except"]}

@@ -23,6 +23,7 @@ from kinora.api.agentconfig import (
     AgentConfig,
 )
 from kinora.api.base import integral
+from kinora.api.intake import bucket_store
 from kinora.api.modelserver import ModelServerSpec, Pool
 from kinora.controller import storevolumes
 from kinora.controller.modelserver.desired import child_metadata, downward, secured, token_sources, weights_claim
@@ -75,6 +76,8 @@ def template_hash(server: Object, spec: ModelServerSpec, settings: Settings, poo
     ]
     queue = queue_labels(server)
     parts += [more for more in (queue, entry) if more]
+    if not settings.stager.enabled and storevolumes.is_brokered(spec.artifacts, stagers=True):
+        parts.append("keys")  # pods that were told of a stager have nobody to sign for them when stagers are taken away
     text = json.dumps(integral(parts), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -140,7 +143,7 @@ def _pod_spec(  # noqa: PLR0917 - all that shapes a pod
         },
         "initContainers": [_install(settings, shape), _engine(spec, settings, pool, shape)],
         "containers": [_agent(server, spec, settings, pool, shape, entry)],
-        "volumes": _volumes(server, spec),
+        "volumes": _volumes(server, spec, settings),
         "tolerations": list(shape.tolerations),
     }
     if settings.image_pull_secrets:
@@ -233,8 +236,13 @@ def _agent(  # noqa: PLR0917 - all that an agent is told
         allowed_node_classes=spec.allowed_node_classes,
         pool=pool.name,
         model_entry=entry,
+        artifact_broker=_broker(server, spec, settings),
     )
-    given = {"model_entry": bool(entry), "artifact_s3": spec.artifacts.s3 is not None}
+    given = {
+        "model_entry": bool(entry),
+        "artifact_s3": spec.artifacts.s3 is not None,
+        "artifact_broker": bool(config.artifact_broker),
+    }
     without = {name for name, is_given in given.items() if not is_given}
     return {
         "name": names.CONTAINER_AGENT,
@@ -263,7 +271,7 @@ def _agent(  # noqa: PLR0917 - all that an agent is told
             {"name": "output", "mountPath": names.OUTPUT_DIR},
             {"name": "agent-tmp", "mountPath": "/tmp"},  # noqa: S108
             {"name": "models", "mountPath": names.MODELS_DIR, "readOnly": True},
-            *storevolumes.mounts(spec.artifacts),
+            *storevolumes.agent_mounts(spec.artifacts, stagers=settings.stager.enabled),
             {"name": "token", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": True},
             *(
                 {
@@ -280,6 +288,13 @@ def _agent(  # noqa: PLR0917 - all that an agent is told
     }
 
 
+def _broker(server: Object, spec: ModelServerSpec, settings: Settings) -> str:
+    """The stager that signs for the agents; empty: they have keys, or need none."""
+    if spec.artifacts.s3 is None or not storevolumes.is_brokered(spec.artifacts, stagers=settings.stager.enabled):
+        return ""
+    return names.store_service_url(bucket_store(spec.artifacts.s3).name, server["metadata"]["namespace"])
+
+
 def _probe(path: str, *, period: int, failures: int) -> Body:
     return {
         "httpGet": {"path": path, "port": names.AGENT_PORT},
@@ -289,7 +304,7 @@ def _probe(path: str, *, period: int, failures: int) -> Body:
     }
 
 
-def _volumes(server: Object, spec: ModelServerSpec) -> list[Body]:
+def _volumes(server: Object, spec: ModelServerSpec, settings: Settings) -> list[Body]:
     shm: Body = {"medium": "Memory"}
     if spec.shm_size:
         shm["sizeLimit"] = spec.shm_size
@@ -300,7 +315,7 @@ def _volumes(server: Object, spec: ModelServerSpec) -> list[Body]:
             "name": "models",
             "persistentVolumeClaim": {"claimName": weights_claim(server, spec), "readOnly": True},
         },
-        *storevolumes.volumes(spec.artifacts),
+        *storevolumes.agent_volumes(spec.artifacts, stagers=settings.stager.enabled),
         {"name": "token", "projected": {"defaultMode": 0o440, "sources": token_sources()}},
         *(
             {

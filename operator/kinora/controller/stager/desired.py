@@ -32,6 +32,8 @@ _GATEWAYS = {
     "namespaceSelector": {},
     "podSelector": {"matchLabels": {names.LABEL_NAME: "kinora", names.LABEL_COMPONENT: names.COMPONENT_GATEWAY}},
 }
+#: Of the policy's own namespace; the token, not the label, is what a URL is signed for.
+_AGENTS = {"podSelector": {"matchLabels": {names.LABEL_NAME: "kinora", names.LABEL_COMPONENT: names.COMPONENT_SERVER}}}
 #: Metadata services and what is local to a link: shut by the network too, whatever the fetcher would say.
 _SHUT = {
     "0.0.0.0/0": ("169.254.0.0/16", "100.100.100.200/32", "168.63.129.16/32", "192.0.0.192/32"),
@@ -115,8 +117,7 @@ def deployment(
         },
         "spec": {
             "replicas": 1,
-            # Two at once would do no harm, and a claim that one node mounts at a time would never let the second start.
-            "strategy": {"type": "Recreate"},
+            "strategy": _strategy(store),
             "revisionHistoryLimit": 2,
             "selector": {"matchLabels": selector},
             "template": template,
@@ -124,8 +125,18 @@ def deployment(
     }
 
 
+def _strategy(store: Store) -> Body:
+    """Two at once do no harm, but a claim that one node mounts at a time would never let the second start.
+
+    Of a bucket the next one is there before the last one goes: agents publish by what it signs.
+    """
+    if store.is_claim:
+        return {"type": "Recreate"}
+    return {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+
+
 def service(namespace: str, store: Store, servers: Collection[Object]) -> Body:
-    """Where gateways reach an artifact store; requests are signed, so that it is nobody else's."""
+    """Where gateways reach an artifact store, by signed requests, and agents, with their pods' tokens."""
     name = names.stager_name(store.name)
     return {
         "apiVersion": "v1",
@@ -234,7 +245,7 @@ def _probe(path: str, *, period: int, failures: int) -> Body:
 
 
 def network_policy(namespace: str, servers: Collection[Object], values: StagerValues) -> Body:
-    """Into a stager: its metrics; gateways. Out of it: names, the API server, its bucket, and what is fetched from.
+    """Into a stager: its metrics; gateways, agents. Out of it: names, the API server, its bucket, what is fetched from.
 
     Coarse, since host names have no place in a policy; what is fetched from is the fetcher's to decide.
     """
@@ -260,7 +271,7 @@ def network_policy(namespace: str, servers: Collection[Object], values: StagerVa
             "policyTypes": ["Ingress", "Egress"],
             "ingress": [
                 {"ports": [{"protocol": "TCP", "port": names.STAGER_PORT}]},
-                {"from": [_GATEWAYS], "ports": [{"protocol": "TCP", "port": names.STORE_PORT}]},
+                {"from": [_GATEWAYS, _AGENTS], "ports": [{"protocol": "TCP", "port": names.STORE_PORT}]},
             ],
             "egress": [
                 {"ports": [{"protocol": kind, "port": 53} for kind in ("UDP", "TCP")]},
