@@ -7,6 +7,8 @@ import re
 import secrets
 import socket
 import subprocess
+import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -92,7 +94,9 @@ def s3_server(folder: Path, *, domain: str = "", tls: Path | None = None) -> Ite
     try:
         said = list(takewhile(lambda line: f":{port}" not in line, process.stdout))
         assert process.poll() is None, said
+        # It tells of every request; a pipe that nobody reads fills up, and the server stands still.
+        threading.Thread(target=deque, args=(process.stdout, 0), daemon=True).start()
         yield S3Server(port, secret, folder)
     finally:
         process.terminate()
-        process.communicate()
+        process.wait()

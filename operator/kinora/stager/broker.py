@@ -24,7 +24,7 @@ from kinora.s3.client import Body, Call
 from kinora.s3.faults import S3Error
 from kinora.stager.metrics import Metrics
 from kinora.storage.broker import grant
-from kinora.storage.broker.asks import MAX_ASK, Ask, AskError, parsed, wanted
+from kinora.storage.broker.asks import MAX_ASK, UNAUTHORIZED, Ask, AskError, parsed, wanted
 from kinora.storage.broker.grant import Caller, Refused
 from kinora.storage.keys import checked_key
 from kinora.storage.s3 import S3Store
@@ -123,7 +123,7 @@ class Broker:
                 raise AskError(f"the ask has more than {MAX_ASK} bytes")
             url = await self._signed(parsed(text), caller)
         except Unknown as unknown:
-            return "Unknown", _refusal(401, "Unauthorized", str(unknown))
+            return "Unknown", _refusal(401, UNAUTHORIZED, str(unknown))
         except Refused as refused:
             log.info("refused an agent (%s): %s", refused.code, refused)
             return "Refused", _refusal(403, refused.code, str(refused))

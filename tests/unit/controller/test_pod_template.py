@@ -216,7 +216,7 @@ def test_fields_of_the_engine_that_cannot_be_set(field: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "volume", ["artifacts", "artifacts-secret", "artifacts-ca", "token", "agent-tmp", "claim-clips"]
+    "volume", ["artifacts", "artifacts-secret", "artifacts-ca", "store-token", "token", "agent-tmp", "claim-clips"]
 )
 def test_volumes_that_only_the_agent_mounts(volume: str) -> None:
     mounts = [{"name": volume, "mountPath": "/x"}]
@@ -231,7 +231,7 @@ def test_the_engines_folders_stay_where_they_are() -> None:
         assert "mountPath" in one({"spec": {"containers": [{"name": "engine", "volumeMounts": mounts}]}})
 
 
-@pytest.mark.parametrize("name", ["run", "models", "artifacts", "artifacts-secret", "token", "claim-x"])
+@pytest.mark.parametrize("name", ["run", "models", "artifacts", "artifacts-secret", "store-token", "token", "claim-x"])
 def test_volumes_that_stay_as_they_are(name: str) -> None:
     assert f"volumes[0].name is {name}" in one({"spec": {"volumes": [{"name": name, "emptyDir": {}}]}})
 

@@ -16,6 +16,7 @@ from pydantic import ConfigDict, Field, StringConstraints, ValidationError, mode
 from kinora.api.base import ApiModel
 
 PATH: Final = "/v1/agents/urls"
+UNAUTHORIZED: Final = "Unauthorized"  # the code of an answer to a token that is nobody's
 MAX_ASK: Final = 16 * 1024  # bytes of an ask on the wire
 MAX_PIECE: Final = 16 << 20  # bytes of one request: an object, or a part of one
 MAX_PARTS: Final = 512  # of one object: 8 GiB

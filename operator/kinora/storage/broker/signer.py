@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from kinora.s3.address import Bucket
 from kinora.s3.client import META_SHA256, Call
 from kinora.s3.faults import S3Error
 from kinora.storage.broker import asks
-from kinora.storage.broker.asks import Action, Ask, wanted
+from kinora.storage.broker.asks import UNAUTHORIZED, Action, Ask, wanted
 
 log = logging.getLogger(__name__)
 
@@ -102,25 +103,25 @@ class BrokerSigner:
         ask = _ask_of(call, self._bucket.prefix, work)
         request = wanted(ask, self._bucket.prefix)
         url = await self._patiently(call, ask, work)
-        plain = self._bucket.url(request.key)
-        if url.partition("?")[0] != plain:
+        if url.partition("?")[0] != self._bucket.url(request.key):
             raise S3Error(
-                f"{call.shown}: the stager signs for another address than {plain}; the ModelServers of one bucket and"
-                " prefix must agree in artifacts.s3.endpoint and addressing"
+                f"{call.shown}: the store's stager signs for another address than this pod's; the ModelServers of one"
+                " bucket and prefix must agree in artifacts.s3.endpoint and addressing"
             )
         return url, request.headers
 
     async def _patiently(self, call: Call, ask: Ask, work: _Work) -> str:
         loop, patience, me = asyncio.get_running_loop(), self._patience, object()
-        began, pause = loop.time(), patience.first_pause
+        began, unknown, pause = loop.time(), math.inf, patience.first_pause
         try:
             while True:
                 try:
                     return await self._asked(call, ask)
                 except _Away as away:
-                    waited = loop.time() - began
-                    if waited >= (patience.unknown if away.unknown else patience.away):
-                        raise S3Error(f"{call.shown}: {away}; tried for {waited:.0f} s") from None
+                    now = loop.time()
+                    unknown = min(unknown, now) if away.unknown else math.inf
+                    if now - began >= patience.away or now - unknown >= patience.unknown:
+                        raise S3Error(f"{call.shown}: {away}; tried for {now - began:.0f} s") from None
                     log.warning("%s: %s; trying again", call.shown, away)
                     work.waiting.add(me)
                     work.told(str(away))
@@ -143,13 +144,15 @@ class BrokerSigner:
             async with self._session.post(
                 self._url, json=asks.wire(ask), headers=headers, allow_redirects=False
             ) as answer:
-                told = _told(await answer.content.read(_MAX_ANSWER))
+                told = _told(await _read(answer.content))
                 if answer.status == 200 and isinstance(told.get("url"), str):
                     return str(told["url"])
                 words = str(told.get("message") or f"the store's stager answers {answer.status}")[:300]
-                if answer.status == 401:
+                if answer.status == 401 and told.get("code") == UNAUTHORIZED:
                     raise _Away(words, unknown=True)
-                if answer.status in (400, 403, 404, 413):  # 404: a stager of before brokers; 413: it is too long
+                if answer.status == 401:  # it knows gateways' signatures alone: an earlier version, or one without keys
+                    raise _Away("the store's stager does not sign for agents yet")
+                if answer.status in (400, 403):
                     raise S3Error(f"{call.shown}: {words}")
                 raise _Away(words)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -163,6 +166,13 @@ class _Away(Exception):  # noqa: N818 - a verdict
     def __init__(self, words: str, *, unknown: bool = False) -> None:
         super().__init__(words)
         self.unknown = unknown
+
+
+async def _read(content: aiohttp.StreamReader) -> bytes:
+    body = b""
+    while not content.at_eof() and len(body) <= _MAX_ANSWER:
+        body += await content.read(_MAX_ANSWER)
+    return body
 
 
 def _told(body: bytes) -> dict[str, Any]:
