@@ -9,12 +9,9 @@ import io
 import json
 import os
 import re
-import shutil
-import subprocess
-import sys
 import urllib.request
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,24 +21,20 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from integration.storage.signing import KEY, PACE, MiB, Signer, Stores, signing
 from kinora.api.s3store import S3Store as S3Spec
 from kinora.s3.address import Bucket
 from kinora.s3.answers import open_uploads
-from kinora.s3.client import Body, Call, Pace, S3Client
+from kinora.s3.client import Body, Call, S3Client
 from kinora.s3.credentials import Credentials, anonymous
 from kinora.s3.faults import S3Error
-from kinora.storage.broker.asks import PATH, parsed, wanted
-from kinora.storage.broker.signer import BrokerSigner, working_on
-from kinora.storage.opened import Mounts, opened_bucket
+from kinora.storage.opened import opened_bucket
 from kinora.storage.s3 import S3Store
 from kinora.storage.store import NotStoredError, StoreError
 from s3proxy import S3Proxy, s3_proxy
-from s3server import ACCESS_KEY, S3Server, s3_server
+from s3server import S3Server, s3_server
 
 pytestmark = pytest.mark.integration
-MiB = 1 << 20
-PACE = Pace(first_pause=0.01, longest_pause=0.05, part_bytes=5 * MiB, stall_seconds=10)
-KEY = "films/cup/0b7c8a52-6f7e-4c1e-9a37-1c2f4a9d1e55/1/0-cup.mp4"
 SMALL, LARGE = os.urandom(300_000), os.urandom(12 * MiB + 7)
 SHA = {content: hashlib.sha256(content).hexdigest() for content in (SMALL, LARGE)}
 CONTENTS = pytest.mark.parametrize("content", [SMALL, LARGE], ids=["whole", "parts"])
@@ -65,56 +58,6 @@ def server(module_server: S3Server) -> Iterator[S3Server]:
 async def proxy(server: S3Server) -> AsyncIterator[S3Proxy]:
     async with s3_proxy(server.port) as one:
         yield one
-
-
-class Stores:
-    """Makes stores, and closes their clients. `brokered`: they have no keys, and have each request signed."""
-
-    def __init__(self, server: S3Server, proxy: S3Proxy, stack: AsyncExitStack, *, brokered: bool) -> None:
-        self._server, self._proxy, self._stack, self._brokered = server, proxy, stack, brokered
-
-    async def __call__(self, pace: Pace = PACE, bucket: Bucket | None = None, **more: Any) -> S3Store:
-        at = bucket or self._server.bucket(port=self._proxy.port, prefix="out/")
-        provider = more.pop("credentials", lambda: self._server.credentials)
-        client = S3Client(at, provider, pace=pace)
-        if self._brokered:
-            url, token = await self._stack.enter_async_context(signing(self._server, at))
-            signer = await self._stack.enter_async_context(Signer(url, at, token))
-            client = S3Client(at, pace=pace, signer=signer)
-        return S3Store(await self._stack.enter_async_context(client), **more)
-
-
-class Signer(BrokerSigner):
-    """Asks for the attempt that KEY is of."""
-
-    async def __call__(self, call: Call) -> tuple[str, Mapping[str, str]]:
-        with working_on("cup", KEY.split("/")[2], 1):
-            return await super().__call__(call)
-
-
-@asynccontextmanager
-async def signing(server: S3Server, bucket: Bucket) -> AsyncIterator[tuple[str, Path]]:
-    """What a stager does once it knows that an agent may: its URL, and the file with a token (which it does not mind).
-
-    The whole, with tokens and jobs: tests/integration/stager/test_broker.py.
-    """
-    keys = S3Client(bucket, lambda: server.credentials)
-
-    async def sign(request: web.Request) -> web.Response:
-        asked = wanted(parsed(await request.read()), bucket.prefix)
-        return web.json_response({"url": keys.presigned(asked.method, asked.key, asked.query, asked.headers, 60)})
-
-    app = web.Application()
-    app.router.add_post(PATH, sign)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    token = server.folder / "token"
-    token.write_text("a.b.c")
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}", token
-    finally:
-        await runner.cleanup()
 
 
 @pytest.fixture(params=["keys"])
@@ -479,35 +422,6 @@ async def test_a_link_ends(server: S3Server) -> None:
         assert (await fetched(store.link("a.mp4", 60)))[0] == 403
 
 
-def certificate(folder: Path) -> None:
-    """A certificate of 127.0.0.1 that nobody but its own file vouches for."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl makes this test's certificate, and is not here")
-    command = (
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=s3.test"
-        f" -addext subjectAltName=IP:127.0.0.1 -keyout {folder}/key -out {folder}/crt"
-    )
-    subprocess.run(command.split(), check=True, capture_output=True)
-
-
-async def test_a_store_is_opened_as_its_spec_says_with_what_is_mounted(tmp_path: Path) -> None:
-    certificate(tmp_path)
-    with s3_server(tmp_path / "s3", tls=tmp_path) as server:
-        told = {"bucket": "films", "endpoint": f"https://127.0.0.1:{server.port}", "secretName": "s", "prefix": "p"}
-        trusting = S3Spec.model_validate({**told, "caConfigMap": {"name": "trust", "key": "crt"}})
-        (tmp_path / "accessKeyID").write_text(ACCESS_KEY)
-        (tmp_path / "secretAccessKey").write_text(server.secret)
-        mounts = Mounts(secret=tmp_path, ca=tmp_path, scratch=tmp_path)
-        async with opened_bucket(trusting, mounts) as store:
-            assert (await store.put("a.mp4", io.BytesIO(b"x"))).uri == "s3://films/p/a.mp4"
-        async with opened_bucket(S3Spec.model_validate(told), mounts, pace=PACE) as store:
-            with pytest.raises(StoreError, match=r"certificate is not trusted; set artifacts\.s3\.caConfigMap"):
-                await store.size("a.mp4")
-        async with opened_bucket(trusting, replace(mounts, secret=tmp_path / "none")) as store:
-            with pytest.raises(StoreError, match="no accessKeyID and secretAccessKey"):
-                await store.put("b.mp4", io.BytesIO(b"x"))
-
-
 async def test_a_public_bucket_is_used_without_a_secret(server: S3Server, stores: Stores) -> None:
     policy = {
         "Version": "2012-10-17",
@@ -531,57 +445,6 @@ async def test_a_public_bucket_is_used_without_a_secret(server: S3Server, stores
             assert "Signature" not in store.link("a.mp4", 60)
     finally:
         await owner.client.ask(Call("DELETE", query=(("policy", ""),)))
-
-
-# --- memory -----------------------------------------------------------------------------------------------------------
-
-PROGRAM = """
-import asyncio, io, sys
-from contextlib import nullcontext
-from pathlib import Path
-from kinora.s3.address import Bucket
-from kinora.s3.client import S3Client
-from kinora.s3.credentials import Credentials
-from kinora.storage.broker.signer import BrokerSigner, working_on
-from kinora.storage.s3 import S3Store
-
-def peak():  # not ru_maxrss, which begins with the peak of the process that this one was forked from
-    return int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
-
-async def main(endpoint, secret, path, broker, token):
-    bucket = Bucket("films", endpoint, "us-east-1", False, endpoint)
-    keys = lambda: Credentials("AKIAKINORA", secret if not broker else "none")
-    asked = BrokerSigner(broker, bucket, Path(token)) if broker else nullcontext()
-    async with asked as signer, S3Client(bucket, keys, signer=signer) as client:
-        (work := working_on("cup", "uid", 1)).__enter__()
-        store = S3Store(client)
-        await store.put("small.mp4", io.BytesIO(b"all that is loaded once is loaded"))
-        before = peak()
-        with open(path, "rb") as file:
-            stored = await store.put("large.mp4", file)
-        back = await store.read_back("large.mp4")
-        assert (back.bytes, back.sha256) == (stored.bytes, stored.sha256)
-        print(stored.bytes, peak() - before)
-
-asyncio.run(main(*sys.argv[1:]))
-"""
-
-
-@pytest.mark.parametrize("brokered", [False, True], ids=["keys", "broker"])
-async def test_memory_does_not_grow_with_the_file(server: S3Server, tmp_path: Path, brokered: bool) -> None:
-    path = tmp_path / "large"
-    with path.open("wb") as file:
-        for _ in range(300):
-            file.write(os.urandom(MiB))
-    async with signing(server, server.bucket()) as (url, token):
-        who = [url if brokered else "", str(token)]
-        command = [sys.executable, "-c", PROGRAM, server.endpoint, server.secret, str(path), *who]
-        done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    size, grown_kib = map(int, done.stdout.split())
-    assert size == 300 * MiB
-    print(f"{grown_kib} KiB more")
-    assert grown_kib < 32 * 1024, f"{grown_kib} KiB more at the peak than before the upload"
 
 
 async def test_a_refusal_says_nothing_of_the_credentials(server: S3Server, stores: Stores) -> None:
