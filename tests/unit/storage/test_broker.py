@@ -194,6 +194,16 @@ def test_an_input_is_read_where_a_stager_brought_it_for_this_job() -> None:
         assert refusal(ask_of(other, key), other) == "NotItsKey"
 
 
+def test_a_graph_that_the_spec_names_by_its_hash_is_read_from_the_jobs_own_store() -> None:
+    spec = {"workflow": {"upload": {"key": "0123456789/x", "sha256": SHA}}}
+    for root, expected in ((ROOT, ""), ("s3://films/b/", "NotItsKey"), (None, "NotItsKey")):
+        job = job_of(spec=spec, inputStore=root)
+        assert refusal(ask_of(job, f"inputs/{SHA}"), job) == expected
+        assert refusal(ask_of(job, f"inputs/{'cd' * 32}"), job) == "NotItsKey"
+        for action in WRITES:
+            assert refusal(ask_of(job, f"inputs/{SHA}", action), job) == "NotItsKey"
+
+
 def test_an_artifact_is_read_that_the_spec_names_and_its_own_job_made() -> None:
     done = job_of("done", OTHER_UID, phase="Succeeded", attempt=3)
     key = key_of(done, attempt=3)
