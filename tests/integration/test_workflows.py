@@ -35,7 +35,13 @@ def config_map(text: str, name: str = "graphs") -> Object:
 @pytest.mark.parametrize(
     ("workflow", "told"),
     [
-        ({"inline": TEXT, **REF}, ["spec.workflow", "exactly one of configMapRef, inline"]),
+        ({"inline": TEXT, **REF}, ["spec.workflow", "exactly one of configMapRef, inline, upload"]),
+        (
+            {"inline": TEXT, "upload": {"key": "a/b", "sha256": "1" * 64}},
+            ["exactly one of configMapRef, inline, upload"],
+        ),
+        ({"upload": {"key": "a/b"}}, ["spec.workflow.upload.sha256"]),
+        ({"upload": {"key": "../b", "sha256": "1" * 64}}, ["spec.workflow.upload.key", "no key of the store"]),
         ({"inline": "x" * 65537}, ["spec.workflow.inline", "65536"]),
         ({"inline": TEXT, "bindings": {"size": "1.x"}}, ["spec.workflow.bindings", "bindings are named prompt"]),
         ({"inline": TEXT, "bindings": {"prompt": "15"}}, ["spec.workflow.bindings.prompt", "15"]),

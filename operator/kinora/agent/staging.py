@@ -39,6 +39,7 @@ from kinora.recipes.preparation import Preparation, kind_of_prepared, sized
 from kinora.recipes.resolved import Resolved
 from kinora.storage.keys import KeyRefused, input_key
 from kinora.storage.store import ArtifactStore, NotStoredError
+from kinora.workflows.parse import MAX_BYTES
 from kinora.workflows.resolved import MANY_INPUTS
 from kinora.workflows.workflow import StagedFile
 
@@ -364,6 +365,29 @@ class Stager:
             raise _bad(field, f"stored with sha256 {copied.sha256}", f"sha256 {expected}, as it was fetched")
         return copied
 
+    async def stored_text(self, sha256: str, stored: StoredInputs) -> str:
+        """A graph that a stager has read, judged and kept in the store under its hash. Raises Refusal."""
+        field, root = "spec.workflow.upload", self._store.uri("k")[:-1]
+        if stored.root != root:
+            where = f"in the store {stored.root}" if stored.root else "set, and no stager has read it"
+            raise _refused(field, where, f"{root}, this ModelServer's store")
+        try:
+            file = await self._store.open_read(input_key(sha256))
+        except (NotStoredError, KeyRefused):
+            raise _refused(
+                field, f"no longer in the store (sha256 {sha256})", "one that is; make the job anew"
+            ) from None
+
+        def read() -> bytes:
+            with file:
+                return file.read(MAX_BYTES + 1)
+
+        content = await asyncio.to_thread(read)
+        found = hashlib.sha256(content).hexdigest()
+        if found != sha256:
+            raise _refused(field, f"stored with sha256 {found}", f"sha256 {sha256}, as it was judged")
+        return content.decode()
+
     async def _copy(self, name: str, source: BinaryIO, target: Path, suffix: str) -> _Copied:
         def copy() -> _Copied:
             digest, size = hashlib.sha256(), 0
@@ -418,9 +442,13 @@ class Stager:
 
 
 def _bad(field: str, value: object, allowed: str) -> Refusal:
+    return _refused(field_of(field), value, allowed)
+
+
+def _refused(field: str, value: object, allowed: str) -> Refusal:
     text = str(value)
     shown = text if len(text) <= 300 else text[:297] + "..."
-    return permanent(reasons.INVALID_INPUT, f"{field_of(field)} is {shown}; allowed: {allowed}")
+    return permanent(reasons.INVALID_INPUT, f"{field} is {shown}; allowed: {allowed}")
 
 
 def _safe(name: str) -> str:

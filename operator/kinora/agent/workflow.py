@@ -84,11 +84,13 @@ class Workflows:
         return PreparedWorkflow(graph, planned.resolved, tuple(entry for _, entry in staged.values()), 0.0)
 
     async def _text(self, job: Object, spec: VideoJobSpec) -> str:
-        """The workflow's text. A ConfigMap's must be the one that the job was queued with."""
+        """The workflow's text. A ConfigMap's, and one of the store, must be the one that the job was queued with."""
         workflow = spec.workflow
         assert workflow is not None
         if workflow.inline is not None:
             return workflow.inline
+        if workflow.upload is not None:
+            return await self._stager.stored_text(workflow.upload.sha256, StoredInputs.of(job["status"]))
         assert workflow.config_map_ref is not None
         found = await self._client.find(CONFIGMAP, self._settings.identity.namespace, workflow.config_map_ref.name)
         text = ((found or {}).get("data") or {}).get(workflow.config_map_ref.key)

@@ -20,7 +20,7 @@ Object = Mapping[str, Any]
 
 def fetched_fields(spec: Object) -> tuple[str, ...]:
     """The fields of the sources that a stager brings into the store: `spec.inputs.image.url`."""
-    found: list[str] = []
+    found = ["spec.workflow.upload"] if _graph_upload(spec) else []
     for place, source in _sources(spec):
         found += [f"{place}.{kind}" for kind in FETCHED if source.get(kind) is not None]
     return tuple(found)
@@ -32,7 +32,9 @@ def needs_stager(job: Object) -> bool:
 
 
 def uploads_of(spec: Object) -> Iterator[str]:
-    """The uploads that a job names, as `Source.upload` says them."""
+    """The uploads that a job names, as `Source.upload` says them; its graph may be one."""
+    if _graph_upload(spec).get("key") is not None:
+        yield str(_graph_upload(spec)["key"])
     for _, source in _sources(spec):
         if source.get("upload") is not None:
             yield str(source["upload"])
@@ -53,6 +55,16 @@ def artifacts_named(spec: Object) -> Iterator[tuple[str, int]]:
         named = source.get("artifact")
         if named:
             yield str(named.get("videoJobName")), int(named.get("index") or 0)
+
+
+def _graph_upload(spec: Object) -> Object:
+    found: Object = (spec.get("workflow") or {}).get("upload") or {}
+    return found
+
+
+def is_judged_by_stager(job: Object) -> bool:
+    """Whether the job's raw graph lies in the store, where the operator does not read: a stager judges it."""
+    return bool(_graph_upload(job.get("spec") or {}))
 
 
 def _sources(spec: Object) -> Iterator[tuple[str, Object]]:
@@ -83,15 +95,16 @@ def awaits_stager(job: Object) -> bool:
 
 
 def is_resolved_by_stager(job: Object) -> bool:
-    """Whether `status.resolved` rests on inputs that a stager has looked at. That of a raw workflow never does."""
+    """Whether `status.resolved` rests on what a stager has looked at: a task's inputs, or a graph in the store."""
     spec, status = job.get("spec") or {}, job.get("status") or {}
-    return needs_stager(job) and not awaits_stager(job) and not spec.get("workflow") and bool(status.get("resolved"))
+    resolves = not spec.get("workflow") or is_judged_by_stager(job)
+    return needs_stager(job) and not awaits_stager(job) and resolves and bool(status.get("resolved"))
 
 
 def store_of(job: Object) -> str | None:
     """The root of the store that holds the job's inputs, such as `pvc://videos/`; None where no stager puts any.
 
-    Of a raw workflow the operator, which alone reads its graph, tells it before they are there.
+    Of a raw workflow whose graph the operator reads, the operator tells it before they are there.
     """
     return (job.get("status") or {}).get("inputStore") or None
 

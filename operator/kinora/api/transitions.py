@@ -138,7 +138,7 @@ def inputs_stored(
 
     `resolved`: None where what was resolved does not rest on the inputs, and stays as it is.
     """
-    count = f"{len(inputs)} input{'s' if len(inputs) > 1 else ''}"
+    count = f"{len(inputs)} input{'s' if len(inputs) > 1 else ''}" if inputs else "the workflow's graph"
     patch = _told(job, _TRUE, reasons.INPUTS_STORED, f"{count} fetched, looked at and stored", now)
     patch |= {"inputStore": store, "inputs": integral(inputs)}
     return patch if resolved is None else {**patch, "resolved": integral(dict(resolved))}

@@ -311,12 +311,22 @@ _NAMED = rule(
 )
 
 
+class WorkflowUpload(ApiModel):
+    """A graph's text that lies in the store as an upload, at most 1 MiB; a stager reads and judges it."""
+
+    key: Annotated[str, StringConstraints(min_length=1, max_length=900)] = Field(json_schema_extra=cel(_UPLOAD_RULE))
+    sha256: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$", max_length=64)] = Field(
+        description="Of the text: another text under that key is refused"
+    )
+
+
 class Workflow(ApiModel):
     """A raw graph in ComfyUI's API format, rendered instead of a task."""
 
-    model_config = ConfigDict(json_schema_extra=cel(exactly_one("configMapRef", "inline")))
+    model_config = ConfigDict(json_schema_extra=cel(exactly_one("configMapRef", "inline", "upload")))
 
     config_map_ref: ConfigMapSource | None = None
+    upload: WorkflowUpload | None = None
     inline: Annotated[str, StringConstraints(min_length=2, max_length=65536)] | None = None
     bindings: dict[str, Annotated[str, StringConstraints(max_length=256, pattern=_TARGETS)]] = Field(
         default_factory=dict, max_length=len(BINDING_NAMES), json_schema_extra=cel(_NAMED)

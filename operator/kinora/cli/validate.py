@@ -212,9 +212,9 @@ def _config_maps(document: Document) -> Iterator[str]:
 
 
 def _unknown_workflow(document: Document, documents: Sequence[Document]) -> str | None:
-    """What to give, where a job's workflow is a ConfigMap's and no file has it."""
+    """What to give, where a job's workflow is a ConfigMap's and no file has it; or lies in a store."""
     spec, _ = _parsed(VideoJobSpec, document.data.get("spec")) if document.kind == "VideoJob" else (None, ())
-    if spec is None or spec.workflow is None or spec.workflow.config_map_ref is None:
+    if spec is None or spec.workflow is None or spec.workflow.inline is not None:
         return None
     return missing(spec.workflow) if text_of(spec.workflow, documents) is None else None
 

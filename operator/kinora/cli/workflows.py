@@ -13,7 +13,10 @@ from kinora.workflows.workflow import filled, plan
 
 
 def text_of(workflow: Workflow, documents: Sequence[Document]) -> str | None:
-    """The workflow's text: inline, or of a ConfigMap among the documents; None where that is not given."""
+    """The workflow's text: inline, or of a ConfigMap among the documents; None where that is not given.
+
+    One that lies in a store is never at hand here.
+    """
     if workflow.config_map_ref is None:
         return workflow.inline
     for document in documents:
@@ -38,7 +41,10 @@ def allowed_by(server: str | None, documents: Sequence[Document]) -> Collection[
 def missing(workflow: Workflow) -> str:
     """What to give, where `text_of` finds nothing."""
     ref = workflow.config_map_ref
-    assert ref is not None
+    if ref is None:
+        return (
+            "its workflow lies in the store (spec.workflow.upload), and is judged by the stager; give the graph inline"
+        )
     return f"its workflow is key {ref.key} of ConfigMap {ref.name}; give that file too (--workflow-config-map)"
 
 

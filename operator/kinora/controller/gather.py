@@ -11,6 +11,8 @@ from kinora.api.intake import (
     artifact_store,
     awaits_stager,
     choose_store,
+    is_judged_by_stager,
+    is_resolved_by_stager,
     needs_stager,
     store_of,
     stores_for,
@@ -30,7 +32,7 @@ from kinora.controller.settings import Settings
 from kinora.controller.spot import SpotWatch, is_spot, pool_names, pool_of
 from kinora.controller.stager.decide import is_available
 from kinora.controller.store import Entry, Store
-from kinora.controller.videojob.check import Accepted, Around, Refused, Undecided, Verdict, check
+from kinora.controller.videojob.check import Accepted, Around, Refused, Undecided, Verdict, check, told_classes
 from kinora.controller.videojob.snapshot import IntakeState, JobSnapshot, PodState
 from kinora.controller.waiting import WaitingJobs, Way
 
@@ -46,7 +48,7 @@ class Gatherer:
         self._catalogue = catalogue
         self._settings = settings
         self._texts: dict[str, tuple[str | None, str]] = {}  # job UID -> its workflow's text, or why there is none
-        self._verdicts: dict[str, tuple[tuple[int, str], Verdict]] = {}  # job UID -> what it rests on, verdict
+        self._verdicts: dict[str, tuple[tuple[int, str, bool], Verdict]] = {}  # job UID -> what it rests on, verdict
         # UID -> what it was read from, and the facts: of a pod that holds nothing, and of one that is busy
         self._pods: dict[str, tuple[Object, Object | None, ServerPod, ServerPod]] = {}
         self.waiting = WaitingJobs(settings.aging_seconds)
@@ -79,7 +81,8 @@ class Gatherer:
         metadata = job["metadata"]
         server = job["spec"].get("modelServerName")
         named = self._store.servers.get(f"{metadata['namespace']}/{server}") if server else None
-        mark = (metadata.get("generation", 1), named["spec"].get("model", "") if named else "")
+        judged = is_judged_by_stager(job) and is_resolved_by_stager(job)
+        mark = (metadata.get("generation", 1), named["spec"].get("model", "") if named else "", judged)
         remembered = self._verdicts.get(metadata["uid"])
         if remembered is not None and remembered[0] == mark:
             return remembered[1]
@@ -321,7 +324,9 @@ class Gatherer:
         if remembered is not None and isinstance(remembered[1], Refused):
             return None
         classes = frozenset[str]()
-        if job["spec"].get("workflow"):
+        if is_judged_by_stager(job):
+            classes = told_classes(job)
+        elif job["spec"].get("workflow"):
             if remembered is None or not isinstance(remembered[1], Accepted):
                 return None
             classes = remembered[1].classes

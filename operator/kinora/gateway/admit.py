@@ -23,8 +23,13 @@ _UID = "00000000-0000-0000-0000-000000000000"  # the real one comes with the obj
 _MOST = 5  # faults told at once
 
 
-def admit(spec: Mapping[str, Any], catalogue: Catalogue, servers: Sequence[Mapping[str, Any]]) -> Model:
-    """The model that will render it. `servers`: the ModelServers of the namespace. Raises InvalidInput."""
+def admit(
+    spec: Mapping[str, Any], catalogue: Catalogue, servers: Sequence[Mapping[str, Any]], graph: str | None = None
+) -> Model:
+    """The model that will render it. `servers`: the ModelServers of the namespace. Raises InvalidInput.
+
+    `graph`: the text of a raw graph that does not stand in the spec itself.
+    """
     found = findings(VideoJobSpec, spec, "spec")
     if found:
         raise InvalidInput(found[0].field, "; ".join(str(one) for one in found[:_MOST]))
@@ -33,8 +38,8 @@ def admit(spec: Mapping[str, Any], catalogue: Catalogue, servers: Sequence[Mappi
     try:
         if parsed.workflow is None:
             resolve(parsed, model, _UID)
-        elif parsed.workflow.inline is not None:
-            plan(parsed, model, parsed.workflow.inline, _UID, _allowed(parsed, model, servers))
+        elif (text := parsed.workflow.inline or graph) is not None:
+            plan(parsed, model, text, _UID, _allowed(parsed, model, servers))
     except InvalidSpec as invalid:
         raise _invalid(invalid.faults) from None
     for path, source in given_sources(parsed):

@@ -52,6 +52,8 @@ class Submission:
     to answer later, at most 4 KiB of JSON. `id`: a client's own UUID. `body`: the request, by which repeats are known.
     `retried`: the client says that it asks again. `rewrite`: the caller's prompt -> the one to render, and what the
     note is to say of it; as it costs something, it is asked for last, when nothing else stands in the way.
+    `graph`: the text of a raw graph that the spec names by its hash, and which `store` puts where it says, before the
+    job is made and when nothing else stands in the way.
     """
 
     dialect: str
@@ -62,6 +64,8 @@ class Submission:
     body: bytes = b""
     retried: bool = False
     rewrite: Callable[[str], Awaitable[tuple[str, Mapping[str, Any]]]] | None = None
+    graph: str | None = None
+    store: Callable[[], Awaitable[object]] | None = None
 
 
 class Service:
@@ -86,11 +90,13 @@ class Service:
         if first is not None:
             return first
         spec = self._spec(tenant, submission)
-        model = admit(spec, self.catalogue, self.servers(tenant))
+        model = admit(spec, self.catalogue, self.servers(tenant), submission.graph)
         self._limit(tenant)
         if submission.rewrite is not None:
             prompt, note = await submission.rewrite(spec.get("prompt") or "")
             spec, submission = {**spec, "prompt": prompt}, replace(submission, note={**submission.note, **note})
+        if submission.store is not None:
+            await submission.store()
         id_ = self._id(tenant, submission)
         body = _object(tenant, submission, id_=id_, spec=spec, digest=digest, model=model.name)
         return await self._create(tenant, body, digest)

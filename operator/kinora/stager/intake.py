@@ -15,6 +15,7 @@ from typing import BinaryIO, Final
 
 from kinora.api import reasons
 from kinora.api.stagerconfig import Limits
+from kinora.api.videojob import WorkflowUpload
 from kinora.media import child
 from kinora.media.child import IsolationError
 from kinora.media.info import MediaError, MediaInfo
@@ -29,6 +30,7 @@ from kinora.storage.guard.urls import UrlRefused
 from kinora.storage.keys import KeyRefused
 from kinora.storage.staged import Draft, StagedInputs
 from kinora.storage.store import NotStoredError, StoreError
+from kinora.workflows.parse import MAX_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +40,7 @@ _CHUNK: Final = 1 << 20
 _MiB: Final = 1024 * 1024
 #: One at a time, and less than the container may have: a decoder that takes too much dies alone.
 PROBING: Final = child.Limits(data_bytes=1024 * _MiB)
+_GRAPH: Final = "spec.workflow.upload"
 _WORDS: Final = {MediaKind.IMAGE: "one image", MediaKind.VIDEO: "one video", MediaKind.EITHER: "one image or video"}
 
 
@@ -72,6 +75,44 @@ class Intake:
         results = await asyncio.gather(*(self._one(job_uid, one) for one in inputs), return_exceptions=True)
         found = {one.name: it for one, it in zip(inputs, results, strict=True) if isinstance(it, Found)}
         return found, [it for it in results if isinstance(it, BaseException)]
+
+    async def graph(self, upload: WorkflowUpload) -> str:
+        """The text of a graph that lies in the store. Raises Rejected, Delayed."""
+        try:
+            return await self._graph(upload)
+        except (StoreError, OSError) as error:
+            raise _delayed_graph(error, "read") from None
+
+    async def keep_graph(self, text: str) -> None:
+        """Have a graph that was judged among the inputs, where its upload's end does not matter. Raises Delayed."""
+        content = text.encode()
+        try:
+            async with self._store.draft() as draft:
+                await asyncio.to_thread(draft.file.write, content)
+                await draft.keep(hashlib.sha256(content).hexdigest())
+        except (StoreError, OSError) as error:
+            raise _delayed_graph(error, "stored") from None
+
+    async def _graph(self, upload: WorkflowUpload) -> str:
+        allowed = f"a text of at most {MAX_BYTES} bytes in UTF-8 with sha256 {upload.sha256}"
+        source = await self._opened(f"{_GRAPH}.key", upload.key)
+
+        def taken() -> bytes:
+            with source:
+                return source.read(MAX_BYTES + 1)
+
+        content = await asyncio.to_thread(taken)
+        if len(content) > MAX_BYTES:
+            raise Rejected(reasons.INVALID_INPUT, str(Fault(_GRAPH, f"more than {MAX_BYTES} bytes", allowed)))
+        sha256 = hashlib.sha256(content).hexdigest()
+        if sha256 != upload.sha256:
+            raise Rejected(
+                reasons.INVALID_INPUT, f"{_GRAPH}.sha256 is that of another text ({sha256}); allowed: {allowed}"
+            )
+        try:
+            return content.decode()
+        except UnicodeDecodeError:
+            raise Rejected(reasons.INVALID_INPUT, str(Fault(_GRAPH, "no text in UTF-8", allowed))) from None
 
     async def _one(self, job_uid: str, one: NamedInput) -> Found:
         known = await self._known(job_uid, one)
@@ -135,13 +176,8 @@ class Intake:
 
     async def _copy(self, one: NamedInput, upload: str, draft: Draft) -> tuple[int, str]:
         """An upload keeps its own key, under which other content may come one day: what was looked at is copied."""
-        field, allowed = _field(one), "the key of a finished upload of this namespace"
-        try:
-            source = await self._store.open_upload(upload)
-        except NotStoredError:
-            raise Rejected(reasons.INVALID_INPUT, str(Fault(field, f"{upload}, which is not there", allowed))) from None
-        except KeyRefused:
-            raise Rejected(reasons.INVALID_INPUT, str(Fault(field, upload, allowed))) from None
+        field = _field(one)
+        source = await self._opened(field, upload)
 
         def copy() -> tuple[int, str]:
             digest, size = hashlib.sha256(), 0
@@ -157,6 +193,15 @@ class Intake:
 
         return await asyncio.to_thread(copy)
 
+    async def _opened(self, field: str, upload: str) -> BinaryIO:
+        allowed = "the key of a finished upload of this namespace"
+        try:
+            return await self._store.open_upload(upload)
+        except NotStoredError:
+            raise Rejected(reasons.INVALID_INPUT, str(Fault(field, f"{upload}, which is not there", allowed))) from None
+        except KeyRefused:
+            raise Rejected(reasons.INVALID_INPUT, str(Fault(field, upload, allowed))) from None
+
     async def _look(self, one: NamedInput, draft: Draft, size: int) -> MediaInfo:
         try:
             async with self._looks:
@@ -166,6 +211,12 @@ class Intake:
             fault = Fault(_field(one), f"a file of {size} bytes: {error}"[:300], _WORDS[one.kind])
             found = f"{fault.field} is {fault.value}; allowed: {fault.allowed}"  # whole: a Fault shows 80 characters
             raise Rejected(reasons.INVALID_INPUT, found) from None
+
+
+def _delayed_graph(error: StoreError | OSError, done: str) -> Delayed:
+    log.warning("%s: %r", _GRAPH, error)
+    words = (error.strerror or type(error).__name__) if isinstance(error, OSError) else str(error)
+    return Delayed(f"{_GRAPH} cannot be {done} now: {words}")
 
 
 def _field(one: NamedInput) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from kinora.api import names, transitions
+from kinora.api import names, reasons, transitions
 from kinora.api.intake import store_offer
 from kinora.api.reasons import Phase
 from kinora.catalogue.load import Catalogue
@@ -21,18 +21,19 @@ from kinora.kube.client import ApiError, KubeClient, UnreachableError
 from kinora.kube.queue import WorkQueue
 from kinora.kube.resources import MODELSERVER, VIDEOJOB
 from kinora.kube.watch import Reflector
-from kinora.stager.decide import Concluded, Found, Work, conclude, decide
+from kinora.recipes.faults import InvalidSpec
+from kinora.stager.decide import Concluded, Found, Work, conclude, decide, judged
 from kinora.stager.intake import Intake
 from kinora.stager.metrics import Metrics
 from kinora.stager.settings import Settings
-from kinora.stager.verdict import Refusal, Retry, of_errors, pause, retried
+from kinora.stager.verdict import Delayed, Refusal, Rejected, Retry, of_errors, pause, retried
 from kinora.storage.staged import StagedInputs
 from kinora.storage.store import StoreError
+from kinora.workflows.resolved import ResolvedWorkflow
 
 log = logging.getLogger(__name__)
 
 Object = dict[str, Any]
-Brought = tuple[dict[str, Found], list[BaseException]]  # as Intake.bring tells it
 SELECTION: Final = f"status.phase={Phase.PENDING}"
 
 
@@ -52,6 +53,15 @@ class Parts:
     catalogue: Catalogue
     metrics: Metrics
     now: Callable[[], dt.datetime] = utc_now
+
+
+@dataclass(frozen=True)
+class Brought:
+    """What was found of the inputs, and what went wrong; `graph`: what was decided of one that lies in the store."""
+
+    found: dict[str, Found] = field(default_factory=dict)
+    errors: list[BaseException] = field(default_factory=list)
+    graph: ResolvedWorkflow | None = None
 
 
 @dataclass
@@ -220,12 +230,12 @@ class Stager:
             return
         brought = await self._bring(key, job["metadata"]["uid"], work)
         if brought is not None:
-            await self._tell(key, job, self._judge(job, work, *brought))
+            await self._tell(key, job, self._judge(job, work, brought))
 
     async def _bring(self, key: str, uid: str, work: Work) -> Brought | None:
         """What was found of the inputs, and what went wrong; None when nobody wants them any more."""
         parts = self._parts
-        task = asyncio.create_task(parts.intake.bring(uid, work.inputs))
+        task = asyncio.create_task(self._taken(uid, work))
         hand = self._hands[key] = _Hand(uid, task)
         parts.metrics.busy.inc()
         try:
@@ -241,10 +251,24 @@ class Stager:
         await parts.store.forget(uid)
         return None
 
-    def _judge(
-        self, job: Object, work: Work, found: dict[str, Found], errors: list[BaseException]
-    ) -> Concluded | Refusal | Later:
-        outcome = of_errors(errors) if errors else conclude(work, found)
+    async def _taken(self, uid: str, work: Work) -> Brought:
+        """A graph in the store is judged before anything is fetched for it."""
+        graph = None
+        if work.graph is not None:
+            try:
+                text = await self._parts.intake.graph(work.graph)
+                graph = await asyncio.to_thread(judged, work, uid, text)
+                await self._parts.intake.keep_graph(text)
+            except InvalidSpec as invalid:
+                return Brought(errors=[Rejected(reasons.INVALID_SPEC, str(invalid))])
+            except (Rejected, Delayed) as error:
+                return Brought(errors=[error])
+        found, errors = await self._parts.intake.bring(uid, work.inputs)
+        return Brought(found, errors, graph)
+
+    def _judge(self, job: Object, work: Work, brought: Brought) -> Concluded | Refusal | Later:
+        errors = brought.errors
+        outcome = of_errors(errors) if errors else conclude(work, brought.found, brought.graph)
         if not isinstance(outcome, str):
             return outcome
         current = self._jobs.get(names.key(job), job)

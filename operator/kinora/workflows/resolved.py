@@ -31,13 +31,16 @@ class ResolvedWorkflow:
     "Of the graph with the job's values in it, and stand-ins for staged names and prefixes."
     seed: int | None = None
     "The seed that was bound."
+    classes: tuple[str, ...] = ()
+    "Of a graph in the store: its node classes that a ModelServer must allow, since the operator cannot see them."
     inputs: tuple[str, ...] = ()
     "Names of what is staged; many are not told here, since `status.inputs` has them."
 
     def to_status(self) -> dict[str, Any]:
         """JSON-safe, camelCase; what is not set is left out."""
         told = self if len(self.inputs) <= MANY_INPUTS else replace(self, inputs=())
-        pairs = ((to_camel(one.name), getattr(told, one.name)) for one in fields(told))
+        named = (one.name for one in fields(told) if one.name != "classes" or told.classes)
+        pairs = ((to_camel(name), getattr(told, name)) for name in named)
         status = {
             name: list(value) if isinstance(value, tuple) else value for name, value in pairs if value is not None
         }

@@ -24,6 +24,7 @@ from kinora.workflows.resolved import ResolvedWorkflow
 from kinora.workflows.shapes import Shapes
 
 MAX_INPUTS = 16  # in a status
+MAX_CLASSES_TEXT = 600  # characters, in a status
 _FOLDER = "job"  # stands for the job's folder until there is one
 
 
@@ -37,6 +38,8 @@ class PlannedWorkflow:
     "File inputs, with the name of the staged input that they read."
     classes: frozenset[str]
     "Every node class of the graph."
+    beyond: frozenset[str]
+    "Those of them that a ModelServer must allow."
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ def plan(
 
     Raises InvalidSpec with all faults at once.
     """
-    faults = list(_spec_faults(spec))
+    faults = list(spec_faults(spec))
     try:
         graph = parse(text)
     except GraphError as error:
@@ -68,6 +71,8 @@ def plan(
     faults += graph_faults(ready, Rules(model, classes, files, f"{_FOLDER}/"))
     if faults:
         raise InvalidSpec(sorted(faults, key=lambda fault: fault.not_implemented))
+    found = frozenset(node["class_type"] for node in ready.values())
+    beyond = found - allowed_classes(model.node_classes, None)
     load = load_of(ready, Shapes(ready, ordered(ready)[0], files), model)
     resolved = ResolvedWorkflow(
         model=model.name,
@@ -81,9 +86,23 @@ def plan(
         workflow_sha256=text_hash(text),
         graph_hash=graph_hash(ready),
         seed=bound.seed,
+        classes=_told_classes(spec, beyond),
         inputs=tuple(names),
     )
-    return PlannedWorkflow(resolved, ready, bound.places, frozenset(node["class_type"] for node in ready.values()))
+    return PlannedWorkflow(resolved, ready, bound.places, found, beyond)
+
+
+def plan_among(
+    spec: VideoJobSpec, model: Model, text: str, uid: str, lists: Collection[Collection[str]]
+) -> PlannedWorkflow:
+    """As `plan`, where one at least of these ModelServers' allowedNodeClasses has all that the graph needs."""
+    planned = plan(spec, model, text, uid, frozenset().union(*lists))
+    if planned.beyond and not any(planned.beyond <= frozenset(one) for one in lists):
+        names = ", ".join(sorted(planned.beyond))
+        raise InvalidSpec(
+            [Fault("spec.workflow", f"a graph with classes {names}", "those of one ModelServer together")]
+        )
+    return planned
 
 
 def finished(
@@ -148,7 +167,19 @@ def workflow_changed(workflow: Workflow) -> str:
     )
 
 
-def _spec_faults(spec: VideoJobSpec) -> Iterator[Fault]:
+def _told_classes(spec: VideoJobSpec, beyond: Collection[str]) -> tuple[str, ...]:
+    """What `status.resolved` says of a graph that only a stager and an agent see. InvalidSpec: there is no room."""
+    if spec.workflow is None or spec.workflow.upload is None:
+        return ()
+    told = tuple(sorted(beyond))
+    if sum(map(len, told)) > MAX_CLASSES_TEXT:
+        value = f"a graph of {len(told)} classes that are not listed in docs/workflows.md"
+        allowed = f"names of at most {MAX_CLASSES_TEXT} characters in all"
+        raise InvalidSpec([Fault("spec.workflow.upload", value, allowed, "a graph in a ConfigMap may have more")])
+    return told
+
+
+def spec_faults(spec: VideoJobSpec) -> Iterator[Fault]:
     """What a job with a workflow cannot ask for: the graph says it itself."""
     yield from rules.source_faults(spec)
     asked, output, mask = spec.parameters, spec.output, spec.inputs.mask

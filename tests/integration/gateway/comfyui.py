@@ -17,7 +17,7 @@ from integration.gateway.house import House, artifact_of
 from kinora.catalogue.load import load_catalogue
 from kinora.gateway.tenants import Tenant
 from kinora_cluster import ROOT
-from unit.workflows.made import sound
+from unit.workflows.made import node, sound
 from waiting import DEADLINE
 
 Object = dict[str, Any]
@@ -39,6 +39,17 @@ def graph(**changes: Any) -> Object:
     made = sound(n11={"unet_name": UNET}, n13={"clip_name": weight("textEncoder")}, n14={"vae_name": weight("vae")})
     for name, inputs in changes.items():
         made[name.removeprefix("n")]["inputs"] |= inputs
+    return made
+
+
+def long(made: Object | None = None) -> Object:
+    """The graph with four outputs besides, each with a long text: more than a VideoJob's spec can hold."""
+    made = made or graph()
+    for index in range(4):
+        made[f"t{index}"] = node("CLIPTextEncode", text=f"{index}" * 19_999, clip=["13", 0])
+        made[f"s{index}"] = {**made["24"], "inputs": {**made["24"]["inputs"], "negative": [f"t{index}", 0]}}
+        made[f"v{index}"] = node("VAEDecode", samples=[f"s{index}", 0], vae=["14", 0])
+        made[f"o{index}"] = node("PreviewImage", images=[f"v{index}", 0])
     return made
 
 

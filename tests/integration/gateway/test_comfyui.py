@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import uuid
 from typing import Any
 
@@ -20,6 +22,7 @@ from integration.gateway.comfyui import (
     entry,
     finished,
     graph,
+    long,
     picture,
     prompted,
     tenant_of,
@@ -28,6 +31,8 @@ from integration.gateway.comfyui import (
 from integration.gateway.house import House
 from kinora.gateway.service import Submission
 from kinora.kube.resources import MODELSERVER
+from kinora.stager.upkeep import Upkeep
+from kinora.storage.uploads import PvcFiles
 from unit.workflows.made import node, sound
 from waiting import model_server
 
@@ -72,14 +77,55 @@ async def test_a_prompt_is_validated_before_anything_is_made(house: House, user:
     assert answer.json()["node_errors"]["24"]["errors"][0]["type"] == "value_not_in_list"
     assert (await user.post("/prompt", content=b"{")).status_code == 400
     assert (await user.post("/prompt", json={"prompt": {"1": node("NoSuchNode")}})).status_code == 400
-    huge = graph(n15={"text": "x" * 19_999})
-    for index in range(4):
-        huge[f"t{index}"] = node("CLIPTextEncode", text=f"{index}" * 19_999, clip=["13", 0])
-        huge[f"s{index}"] = {**huge["24"], "inputs": {**huge["24"]["inputs"], "negative": [f"t{index}", 0]}}
-        huge[f"v{index}"] = node("VAEDecode", samples=[f"s{index}", 0], vae=["14", 0])
-        huge[f"o{index}"] = node("PreviewImage", images=[f"v{index}", 0])
-    assert (await user.post("/prompt", json={"prompt": huge})).json()["error"]["type"] == "prompt_too_large"
+    wrong = await user.post("/prompt", json={"prompt": long(graph(n17={"width": 72}))})
+    assert wrong.json()["node_errors"]["17"]["errors"][0]["extra_info"] == {"input_name": "width"}
     assert await house.jobs() == []
+    assert house.store.uploads() == []  # of what is refused nothing is kept
+
+
+async def test_a_long_graph_lies_in_the_tenants_store_while_its_job_is_unfinished(
+    house: House, user: httpx.AsyncClient, stranger: httpx.AsyncClient
+) -> None:
+    sent, id_ = long(), str(uuid.uuid4())
+    assert await prompted(user, sent, prompt_id=id_) == id_
+    assert await prompted(user, sent, prompt_id=id_) == id_  # asked again
+    job = await house.job(id_)
+    [kept] = house.store.uploads()
+    upload = job["spec"]["workflow"]["upload"]
+    assert job["spec"]["workflow"] == {"upload": {"key": "/".join(kept.parts[-2:]), "sha256": kept.name}}
+    assert hashlib.sha256(kept.read_bytes()).hexdigest() == upload["sha256"]
+    shown = (await user.get("/queue")).json()["queue_pending"][0][2]
+    assert shown == sent == json.loads(kept.read_bytes())
+    assert (await stranger.get("/queue")).json()["queue_pending"] == []
+    os.utime(kept, (0, 0))
+    files = PvcFiles(house.store.root, "artifacts", house.namespace)
+    sweeping = Upkeep(house.kube, files, keep_seconds=60, every_seconds=9)
+    assert await sweeping.sweep() == 0
+    await house.close()  # another gateway, which has seen nothing of it
+    await house.open(free_port(), free_port())
+    again = httpx.AsyncClient(base_url=house.url, headers=user.headers)
+    async with again:
+        assert (await again.get("/queue")).json()["queue_pending"][0][2] == sent
+        await finished(house, id_)
+        assert (await entry(again, id_))["prompt"][2] == sent
+        os.utime(kept, (0, 0))
+        assert await sweeping.sweep() == 1
+        await house.close()
+        await house.open(free_port(), free_port())
+    async with httpx.AsyncClient(base_url=house.url, headers=user.headers) as last:
+        done = await entry(last, id_)
+        assert (done["prompt"][2], done["status"]["status_str"]) == ({}, "success")
+        [file] = done["outputs"]["32"]["gifs"]
+        assert (await last.get("/view", params={"filename": file["filename"]})).content == CLIP
+
+
+async def test_a_long_graph_over_the_quota_is_refused_and_makes_nothing(house: House) -> None:
+    async with house.client(await house.key("small", limits={"uploadQuotaBytes": 50_000})) as small:
+        answer = await small.post("/prompt", json={"prompt": long()})
+    assert answer.status_code == 413
+    assert "the tenant's uploads would have more than 50000 bytes" in answer.json()["error"]["message"]
+    assert await house.jobs() == []
+    assert house.store.uploads() == house.store.drafts() == []
 
 
 async def test_a_client_may_choose_the_id_and_ask_again(house: House, user: httpx.AsyncClient) -> None:

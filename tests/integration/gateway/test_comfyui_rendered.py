@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from integration.gateway.comfyui import PHOTO, entry, heard, listening, prompted, uploaded
+from integration.gateway.comfyui import PHOTO, entry, heard, listening, long, prompted, uploaded
 from integration.gateway.house import House
 from integration.gateway.rendering import rendering
 from unit.workflows.made import node, sound
@@ -63,3 +63,21 @@ async def is_told_and_fetched(user: httpx.AsyncClient, id_: str, messages: list[
     with io.BytesIO(video.content) as content:
         assert len(content.getbuffer()) == int(video.headers["content-length"])
     assert hashlib.sha256(video.content).hexdigest() == video.headers["etag"].strip('"')
+
+
+@pytest.mark.usefixtures("claims")
+async def test_a_graph_that_is_longer_than_a_job_is_judged_by_the_stager_and_rendered(
+    house: House, user: httpx.AsyncClient, start_operator: Callable[..., Awaitable[Any]], tmp_path: Path
+) -> None:
+    sent = long(small(1))
+    async with rendering(house, start_operator, "wan2.1-vace-1.3b", tmp_path / "pod"):
+        await uploaded(user, PHOTO, "cup.jpg")
+        async with listening(house, user) as socket:
+            id_ = await prompted(user, sent, client_id="me")
+            await heard(socket, "executing", seconds=SECONDS, node=None)
+    job = await house.job(id_)
+    done = await entry(user, id_)
+    assert done["status"]["status_str"] == "success", job["status"]
+    assert job["status"]["resolved"]["workflowSha256"] == job["spec"]["workflow"]["upload"]["sha256"]
+    assert done["prompt"][2] == sent
+    assert list(done["outputs"]) == ["32"]

@@ -134,6 +134,64 @@ async def test_a_file_that_is_not_the_pinned_one_fails_before_the_queue(
     assert "attempt" not in job["status"]
 
 
+def with_cup(**changes: Object) -> Object:
+    """A graph that reads cup.jpg."""
+    made = sound(**changes)
+    made["17"]["inputs"]["reference_image"] = ["50", 0]
+    return {**made, "50": node("LoadImage", image="cup.jpg", upload="image")}
+
+
+@pytest.mark.usefixtures("operator", "claims")
+async def test_a_graph_in_the_store_is_judged_by_the_stager_and_then_bound(
+    bench: StagerBench, kube: KubeClient, namespace: str
+) -> None:
+    pod = (await wait_for_pods(kube, namespace, lambda pods: len(pods) == 1))[0]
+    await make_ready(kube, namespace, pod)
+    bench.web.answers["/cup.jpg"] = file_answer(PHOTO, "image/jpeg")
+    await bench.start()
+    text = json.dumps(with_cup()) + " " * 200_000  # more than a job can hold
+    bench.uploaded("graphs/vace.json", text.encode())
+    files = [{"name": "cup.jpg", "source": {"url": bench.url("/cup.jpg")}}]
+    sha256 = text_hash(text)
+    await bench.ask_raw("raw", {"upload": {"key": "graphs/vace.json", "sha256": sha256}, "files": files})
+    job = await wait_for(kube, VIDEOJOB, namespace, "raw", phase("Scheduled"), deadline=60)
+    status = job["status"]
+    assert (status["inputStore"], status["resolved"]["workflowSha256"]) == ("pvc://artifacts/", sha256)
+    assert [(entry["name"], entry["sha256"]) for entry in status["inputs"]] == [("files[0]", PHOTO_SHA)]
+    assert bench.objects() == sorted([PHOTO_SHA, sha256])
+    assert (bench.store() / "inputs" / sha256).read_text() == text
+
+
+@pytest.mark.usefixtures("operator", "claims")
+@pytest.mark.parametrize(
+    ("content", "pin", "reason", "words"),
+    [
+        (b"{}", "1" * 64, "InvalidInput", "spec.workflow.upload.sha256 is that of another text"),
+        (b"\xff\xfe{}", None, "InvalidInput", "no text in UTF-8"),
+        (b" " * (1024**2 + 1), None, "InvalidInput", "more than 1048576 bytes"),
+        (b"[1]", None, "InvalidSpec", "spec.workflow"),
+        (json.dumps(with_cup(n17={"width": 72})).encode(), None, "InvalidSpec", "node 17 (WanVaceToVideo) width is 72"),
+        (json.dumps({**with_cup(), "9": node("VHS_LoadVideoPath", video="/etc/passwd")}).encode(), None, "InvalidSpec",
+         "no ModelServer can allow one"),
+        (None, None, "InvalidInput", "spec.workflow.upload.key is graphs/a.json, which is not there"),
+    ],
+)  # fmt: skip
+async def test_a_graph_in_the_store_that_will_never_do_fails_before_anything_is_fetched(
+    bench: StagerBench, content: bytes | None, pin: str | None, reason: str, words: str
+) -> None:
+    if content is not None:
+        bench.uploaded("graphs/a.json", content)
+    await bench.start()
+    files = [{"name": "cup.jpg", "source": {"url": bench.url("/cup.jpg")}}]
+    sha256 = pin or hashlib.sha256(content or b"").hexdigest()
+    await bench.ask_raw("raw", {"upload": {"key": "graphs/a.json", "sha256": sha256}, "files": files})
+    job = await wait_for(bench.kube, VIDEOJOB, bench.namespace, "raw", phase("Failed"), deadline=60)
+    assert job["status"]["reason"] == reason
+    assert words in job["status"]["message"]
+    assert bench.web.requests == []
+    assert bench.objects() == []
+
+
 REFUSED = [
     (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "InvalidInput", "answers with 404"),
     (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", "InvalidInput", "answers with 403"),

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from kinora.api.intake import fetched_fields, uploads_of
 from kinora.api.videojob import VideoJobSpec
 from kinora.controller.gather import Gatherer
 from kinora.controller.queues import read_queues
 from kinora.controller.store import Store
 from kinora.controller.videojob.check import Accepted, Around, Refused, Undecided, check
 from kinora.controller.videojob.decide import decide
+from kinora.controller.videojob.snapshot import IntakeState
 from kinora.workflows.workflow import text_hash
 from unit.controller.builders import NOW, SETTINGS, VACE, catalogue, job, server, snapshot
 from unit.workflows.made import node, sound
@@ -171,3 +174,55 @@ def test_only_servers_that_allow_the_classes_are_offered_the_job(gatherer: Gathe
 def test_the_spec_of_a_workflow_is_what_the_api_takes() -> None:
     assert VideoJobSpec.model_validate(made(REF)["spec"]).workflow is not None
     assert NOW.tzinfo is not None
+
+
+# --- a graph that lies in the store: a stager's to judge
+
+STORED = {"upload": {"key": "0123456789/" + "a" * 64, "sha256": "a" * 64}}
+JUDGED = {
+    "phase": "Pending",
+    "inputStore": "pvc://videos/",
+    "resolved": {"model": VACE, "frames": 81, "tokens": 1000, "classes": ["Glow", 7]},
+    "conditions": [{"type": "InputsReady", "status": "True", "reason": "InputsStored"}],
+}
+
+
+def test_a_graph_in_the_store_is_the_stager_s_to_judge_and_its_word_is_taken() -> None:
+    before, after = verdict(made(STORED)), verdict(made(STORED, JUDGED))
+    assert before == Accepted(VACE, {})
+    assert isinstance(after, Accepted)
+    assert (after.resolved["frames"], after.classes) == (81, {"Glow"})
+
+
+def test_what_the_operator_can_see_of_such_a_job_it_refuses_itself() -> None:
+    found = verdict(made(STORED, queue="gold", output={"fps": 30}))
+    assert isinstance(found, Refused)
+    assert "spec.queue is gold" in found.message
+    assert "spec.output.fps" in found.message
+    without = check(made(STORED), catalogue(), Around({}, has_stagers=False))
+    assert isinstance(without, Refused)
+    assert without.message.startswith("spec.workflow.upload is set")
+
+
+def test_such_a_job_waits_for_the_stager_and_goes_to_servers_that_allow_its_classes(
+    gatherer: Gatherer, store: Store
+) -> None:
+    for name, classes in (("plain", None), ("wide", ["Glow"])):
+        one = server(name=name, **({"allowedNodeClasses": classes} if classes else {}))
+        one["metadata"]["uid"] = name
+        store.servers.apply(one)
+    servers, waiting, told = gatherer.servers("films"), made(STORED), made(STORED, JUDGED)
+    assert gatherer.serving(waiting, gatherer.verdict(waiting), servers) == {"plain", "wide"}
+    assert not gatherer.wants_workflow(waiting)
+    assert gatherer.serving(told, gatherer.verdict(told), servers) == {"wide"}
+    chosen = IntakeState("kinora-stager-x", "pvc://videos/")
+    plan = decide(replace(snapshot(verdict=gatherer.verdict(waiting)), job=waiting, intake=chosen))
+    assert plan.status is not None
+    assert plan.status["reason"] == "FetchingInputs"
+    assert not {"resolved", "inputStore"} & plan.status.keys()
+
+
+def test_an_upload_that_is_a_graph_counts_as_used() -> None:
+    spec = made(STORED)["spec"]
+    assert list(uploads_of(spec)) == [STORED["upload"]["key"]]
+    assert fetched_fields(spec) == ("spec.workflow.upload",)

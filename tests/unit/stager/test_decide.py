@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 from kinora.api.intake import choose_store, claim_store
 from kinora.catalogue.load import load_catalogue
 from kinora.media.info import MediaInfo
-from kinora.stager.decide import Concluded, Found, Work, conclude, decide
+from kinora.recipes.faults import InvalidSpec
+from kinora.stager.decide import Concluded, Found, Work, conclude, decide, judged
 from kinora.stager.verdict import Refusal
 from unit.controller.builders import VACE, job, server
+from unit.workflows.made import node, sound
 
 Object = dict[str, Any]
 URL = {"url": "https://x.example/a?Signature=secret"}
@@ -216,3 +219,59 @@ def test_an_input_of_a_workflow_must_be_of_its_kind() -> None:
     outcome = concluded(raw([], inputs={"image": URL}), image=VIDEO)
     assert isinstance(outcome, Refusal)
     assert outcome.message == "spec.inputs.image is a file of kind Video; allowed: one image"
+
+
+# --- a graph that lies in the store: judged here
+
+STORED = {"key": "0123456789/" + "a" * 64, "sha256": "a" * 64}
+
+
+def stored(**spec: Any) -> Object:
+    made = job({"phase": "Pending"}, task=None, workflow={"upload": STORED, **spec.pop("workflow", {})}, **spec)
+    del made["spec"]["task"]
+    made["spec"].pop("prompt", None)
+    made["spec"].pop("parameters", None)
+    return made
+
+
+def work_of(*servers: Object, **spec: Any) -> Work:
+    work = decide(stored(**spec), list(servers), load_catalogue(), claim_store("videos"))
+    assert work is not None
+    return work
+
+
+def test_a_graph_in_the_store_is_taken_without_the_operator_s_word_by_one_stager() -> None:
+    work = work_on(stored())
+    assert work is not None
+    assert work.graph is not None
+    assert (work.inputs, work.graph.sha256, work.lists) == ((), "a" * 64, (frozenset(),))
+    assert work_on(stored(), claim="other") is None
+    assert work_on({**stored(), "status": _condition("True")}) is None
+
+
+def test_what_is_decided_of_a_graph_in_the_store_is_told_with_the_classes_that_need_a_server() -> None:
+    work, graph = work_of(server(allowedNodeClasses=["Glow", "Shine"])), {**sound(), "x": node("Glow")}
+    resolved = judged(work, "uid", json.dumps(graph))
+    outcome = conclude(work, {}, resolved)
+    assert isinstance(outcome, Concluded)
+    assert outcome.inputs == []
+    assert outcome.resolved is not None
+    assert (outcome.resolved["classes"], outcome.resolved["frames"]) == (["Glow"], 81)
+    assert "classes" not in judged(work, "uid", json.dumps(sound())).to_status()
+
+
+def test_a_graph_in_the_store_is_refused_where_no_server_of_this_store_allows_all_of_it() -> None:
+    lists = [server(name="a", allowedNodeClasses=["Glow"]), server(name="b", allowedNodeClasses=["Shine"])]
+    graph = {**sound(), "x": node("Glow"), "y": node("Shine")}
+    with pytest.raises(InvalidSpec, match="Glow, Shine; allowed: those of one ModelServer together"):
+        judged(work_of(*lists), "uid", json.dumps(graph))
+    elsewhere = server(name="c", allowedNodeClasses=["Glow", "Shine"], artifacts={"claimName": "other"})
+    with pytest.raises(InvalidSpec):
+        judged(work_of(*lists, elsewhere, modelServerName="a", model=None), "uid", json.dumps(graph))
+
+
+def test_more_classes_than_a_status_has_room_for_are_refused() -> None:
+    names = [f"{'Node' * 20}{index}" for index in range(8)]
+    graph = {**sound(), **{f"x{index}": node(name) for index, name in enumerate(names)}}
+    with pytest.raises(InvalidSpec, match="names of at most 600 characters"):
+        judged(work_of(server(allowedNodeClasses=names)), "uid", json.dumps(graph))

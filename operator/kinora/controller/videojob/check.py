@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from kinora.api import reasons
 from kinora.api.base import MESSAGE_LIMIT
 from kinora.api.findings import shape_message
-from kinora.api.intake import fetched_fields
+from kinora.api.intake import fetched_fields, is_resolved_by_stager
 from kinora.api.videojob import VideoJobSpec
 from kinora.catalogue.load import Catalogue
 from kinora.catalogue.model import Model
@@ -25,9 +25,8 @@ from kinora.controller.scheduling.facts import Queue
 from kinora.recipes.build import planned_hash
 from kinora.recipes.faults import Fault, InvalidSpec
 from kinora.recipes.resolve import prompts_of, resolve
-from kinora.workflows.allow import allowed_classes
 from kinora.workflows.resolved import pinned
-from kinora.workflows.workflow import class_names, plan, text_hash, workflow_changed
+from kinora.workflows.workflow import class_names, plan_among, spec_faults, text_hash, workflow_changed
 
 Object = Mapping[str, Any]
 
@@ -138,6 +137,8 @@ def _check_task(job: Object, spec: VideoJobSpec, model: Model, around: Around) -
 
 def _check_workflow(job: Object, spec: VideoJobSpec, model: Model, around: Around) -> Verdict:
     assert spec.workflow is not None
+    if spec.workflow.upload is not None:
+        return _check_stored(job, spec, model, around)
     text = around.text if spec.workflow.inline is None else spec.workflow.inline
     if text is None:
         return Undecided(around.missing or "its workflow's ConfigMap is being read", reasons.WAITING_FOR_WORKFLOW)
@@ -157,21 +158,31 @@ def _check_workflow(job: Object, spec: VideoJobSpec, model: Model, around: Aroun
         return _refused(InvalidSpec((*invalid.faults, *_queue_faults(spec, job, around))))
 
 
+def _check_stored(job: Object, spec: VideoJobSpec, model: Model, around: Around) -> Verdict:
+    """A graph in the store: a stager judges it, and tells in `status.resolved` what became of that."""
+    faults = (*spec_faults(spec), *_queue_faults(spec, job, around))
+    if faults:
+        return _refused(InvalidSpec(faults))
+    if not is_resolved_by_stager(job):
+        return Accepted(model.local_name, {})
+    return Accepted(model.local_name, job["status"]["resolved"], told_classes(job))
+
+
+def told_classes(job: Object) -> frozenset[str]:
+    """The node classes that a ModelServer must allow for a graph in the store, as its stager found them."""
+    classes = ((job.get("status") or {}).get("resolved") or {}).get("classes")
+    return frozenset(name for name in classes if isinstance(name, str)) if isinstance(classes, list) else frozenset()
+
+
 def _planned(  # noqa: PLR0917
     job: Object, spec: VideoJobSpec, model: Model, text: str, lists: Collection[frozenset[str]], around: Around
 ) -> Accepted:
     """Accepted by one at least of these allow-lists. Raises InvalidSpec."""
-    planned = plan(spec, model, text, job["metadata"]["uid"], frozenset().union(*lists))
+    planned = plan_among(spec, model, text, job["metadata"]["uid"], lists)
     later = _queue_faults(spec, job, around)
     if later:
         raise InvalidSpec(later)
-    beyond = planned.classes - allowed_classes(model.node_classes, None)
-    if beyond and not any(beyond <= one for one in lists):
-        names = ", ".join(sorted(beyond))
-        raise InvalidSpec(
-            [Fault("spec.workflow", f"a graph with classes {names}", "those of one ModelServer together")]
-        )
-    return Accepted(model.local_name, planned.resolved.to_status(), beyond)
+    return Accepted(model.local_name, planned.resolved.to_status(), planned.beyond)
 
 
 def _queue_faults(spec: VideoJobSpec, job: Object, around: Around) -> tuple[Fault, ...]:

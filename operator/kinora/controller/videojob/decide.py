@@ -12,7 +12,14 @@ from typing import Any
 
 from kinora.api import reasons
 from kinora.api.base import integral
-from kinora.api.intake import awaits_stager, fetched_fields, inputs_condition, is_resolved_by_stager, store_of
+from kinora.api.intake import (
+    awaits_stager,
+    fetched_fields,
+    inputs_condition,
+    is_judged_by_stager,
+    is_resolved_by_stager,
+    store_of,
+)
 from kinora.api.reasons import DISRUPTIONS, Phase
 from kinora.api.transitions import (
     awaiting_inputs,
@@ -67,7 +74,7 @@ def _wait(snapshot: JobSnapshot, verdict: Accepted | Undecided, deadline_left: f
     """Keep the job in the queue, with the reason why it is not bound."""
     status = snapshot.job.get("status") or {}
     awaits, is_new = awaits_stager(snapshot.job), snapshot.seen_seconds < QUEUE_AFTER
-    if phase_of(status) == Phase.PENDING and is_new and not (awaits and snapshot.job["spec"].get("workflow")):
+    if phase_of(status) == Phase.PENDING and is_new and not (awaits and _is_told_to_stager(snapshot.job)):
         return Plan(requeue_after=QUEUE_AFTER - snapshot.seen_seconds)
     if awaits:
         return _await_inputs(snapshot, verdict, deadline_left)
@@ -109,12 +116,12 @@ def _is_to_resolve(job: Mapping[str, Any], verdict: Accepted) -> bool:
 def _await_inputs(snapshot: JobSnapshot, verdict: Accepted | Undecided, deadline_left: float | None) -> Plan:
     """Keep the job Pending: nothing is queued, counted or scaled for before its inputs are known.
 
-    Of a raw workflow, whose graph no stager reads, it is told here what was decided of it and which store it goes to.
+    Of a raw workflow whose graph the operator reads, it is told here what was decided of it and which store it goes to.
     """
     status, intake = snapshot.job.get("status") or {}, snapshot.intake
     fields = ", ".join(fetched_fields(snapshot.job["spec"]))
     told: dict[str, Any] = {}
-    if isinstance(verdict, Accepted) and snapshot.job["spec"].get("workflow") and intake.store:
+    if isinstance(verdict, Accepted) and _is_told_to_stager(snapshot.job) and intake.store:
         told = {"inputStore": intake.store, "resolved": integral(dict(verdict.resolved))}
     if isinstance(verdict, Undecided):
         reason, message = verdict.reason, verdict.message
@@ -130,6 +137,11 @@ def _await_inputs(snapshot: JobSnapshot, verdict: Accepted | Undecided, deadline
         return Plan(requeue_after=deadline_left)
     patch = awaiting_inputs(snapshot.job, reason, message, snapshot.now)
     return Plan(status={**patch, **told}, requeue_after=deadline_left)
+
+
+def _is_told_to_stager(job: Mapping[str, Any]) -> bool:
+    """Whether a stager waits for what the operator decides: of a raw graph that no stager reads."""
+    return bool(job["spec"].get("workflow")) and not is_judged_by_stager(job)
 
 
 def _same_wait(old: str | None, new: str) -> bool:

@@ -1,6 +1,7 @@
 """The graphs of jobs, read from the cluster when they are asked for. A graph never changes, so the last ones are kept.
 
-The caches of watches hold none (they are texts of up to 64 KiB, with prompts); what is kept here is bounded.
+The caches of watches hold none (they are texts of up to 64 KiB, with prompts); what is kept here is bounded. A graph
+that is longer lies in the tenant's store, as an upload without a name.
 """
 
 from __future__ import annotations
@@ -8,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, Final
 
-from kinora.gateway.errors import NotFound
+from kinora.gateway.errors import NotFound, TooLarge
+from kinora.gateway.files import Files
 from kinora.gateway.jobs import Job
 from kinora.gateway.service import Service
 from kinora.gateway.tenants import Tenant
+from kinora.workflows.parse import MAX_BYTES
 
 Graph = Mapping[str, Any]
 _MOST_CHARACTERS: Final = 4 * 1024**2  # of all texts that are kept
@@ -24,13 +27,16 @@ _AT_ONCE: Final = 8
 class Graphs:
     """Reads graphs for all tenants; whether a job is the tenant's own is the service's to say."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, service: Service, files: Files) -> None:
+        self._service, self._files = service, files
         self._kept: OrderedDict[str, tuple[Graph, int]] = OrderedDict()
         self._characters = 0
 
     async def of(self, tenant: Tenant, job: Job) -> Graph:
-        """The job's graph; {} for one that has none (it came in by another dialect), or whose record is gone."""
+        """The job's graph; {} for one that has none (it came in by another dialect), or whose record is gone.
+
+        Unavailable, where it lies in a store that does not answer.
+        """
         if job.task is not None:
             return {}
         if job.uid in self._kept:
@@ -40,10 +46,27 @@ class Graphs:
             whole = await self._service.whole(tenant, job.id)
         except NotFound:
             return {}
-        text = ((whole.get("spec") or {}).get("workflow") or {}).get("inline") or "{}"
+        workflow = (whole.get("spec") or {}).get("workflow") or {}
+        text = workflow.get("inline") or await self._stored(tenant, workflow.get("upload") or {})
         graph = _graph(text)
         self._keep(job.uid, graph, len(text))
         return graph
+
+    async def store(self, tenant: Tenant, text: str) -> None:
+        """Put the text of a graph where its job will name it. TooLarge, Unavailable."""
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield text.encode()
+
+        await self._files.put(tenant, chunks(), max_bytes=MAX_BYTES)
+
+    async def _stored(self, tenant: Tenant, upload: Mapping[str, Any]) -> str:
+        """A text out of the store; an empty graph where it has expired, or is no text."""
+        try:
+            content = await self._files.read(tenant, str(upload.get("key")), max_bytes=MAX_BYTES)
+            return content.decode()
+        except (NotFound, TooLarge, UnicodeDecodeError):
+            return "{}"
 
     async def all_of(self, tenant: Tenant, jobs: Iterable[Job]) -> dict[str, Graph]:
         """Those of several jobs, by id."""

@@ -27,10 +27,10 @@ from kinora.recipes.faults import Fault
 from kinora.recipes.graph import Graph
 from kinora.workflows import allow
 from kinora.workflows.check import savers
-from kinora.workflows.parse import LEFTOVERS, NODE_ID, GraphError, parse
+from kinora.workflows.parse import LEFTOVERS, MAX_BYTES, NODE_ID, GraphError, parse
 from kinora.workflows.words import located
 
-MAX_TEXT: Final = 65536  # characters of spec.workflow.inline
+MAX_INLINE: Final = 65536  # characters of spec.workflow.inline
 _FAILED: Final = "prompt_outputs_failed_validation"
 
 
@@ -55,7 +55,9 @@ def checked_shape(prompt: Any) -> Graph:
                 assert refusal is not None
                 raise PromptRefused(refusal)
     try:
-        parse(_text(prompt))
+        text = _text(prompt)
+        _bounded(text)
+        parse(text)
     except GraphError as error:
         raise of_faults(error.faults, {}) from None
     except RecursionError:
@@ -84,14 +86,18 @@ def judge(graph: Graph, servers: Sequence[Server], uploads: Collection[str]) -> 
 
 
 def text_of(graph: Graph) -> str:
-    """The graph as spec.workflow.inline has it. Raises PromptRefused where that is too long."""
+    """The graph as a VideoJob has it: without titles, where it is long. Raises PromptRefused for one over 1 MiB."""
     text = _text(graph)
-    if len(text) > MAX_TEXT:
+    if len(text) > MAX_INLINE:
         text = _text({key: {name: one for name, one in node.items() if name != "_meta"} for key, node in graph.items()})
-    if len(text) > MAX_TEXT:
-        details = f"It is {len(text)} characters of JSON; allowed: {MAX_TEXT}"
-        raise refused("prompt_too_large", "Prompt is too large", details)
+    _bounded(text)
     return text
+
+
+def _bounded(text: str) -> None:
+    size = len(text.encode("utf-8", "surrogatepass"))
+    if size > MAX_BYTES:
+        raise refused("prompt_too_large", "Prompt is too large", f"It is {size} bytes of JSON; allowed: {MAX_BYTES}")
 
 
 # --- ComfyUI's validation ---------------------------------------------------------------------------------------------

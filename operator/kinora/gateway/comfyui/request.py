@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any, Final
 from kinora.engine.contract import node_specs
 from kinora.engine.filenames import annotated
 from kinora.gateway.comfyui.errors import refused
-from kinora.gateway.comfyui.judge import Judged, checked_shape, text_of
+from kinora.gateway.comfyui.judge import MAX_INLINE, Judged, checked_shape, text_of
 from kinora.gateway.comfyui.names import BadName, upload_path
 from kinora.gateway.names import is_id
 from kinora.gateway.service import Submission
@@ -132,23 +133,32 @@ def place_of(name: str) -> tuple[str, str] | None:
 
 
 def submission(
-    request: Asked, judged: Judged, files: Mapping[str, File], *, now: int, body: bytes
+    request: Asked, judged: Judged, files: Mapping[str, File], *, owner: str, now: int, body: bytes
 ) -> tuple[Submission, float]:
     """The job of a graph that runs, and its number. `files`: by name in the graph; `now`: milliseconds since 1970.
 
-    Raises PromptRefused for what a job cannot hold.
+    A graph that is too long for the job lies in the store by its hash, below `owner` (the tenant's digest): then
+    `Submission.graph` is its text. Raises PromptRefused for what a job cannot hold.
     """
     graph, declared = _with_files(judged.graph, files)
     number = float(request.number) if request.number is not None else (-now if request.front else now)
-    spec = {
-        "modelServerName": judged.server.name,
-        "workflow": {"inline": text_of(graph), **({"files": declared} if declared else {})},
-    }
+    text = text_of(graph)
+    is_long = len(text) > MAX_INLINE
+    workflow: dict[str, Any] = {"upload": _place(owner, text)} if is_long else {"inline": text}
+    if declared:
+        workflow["files"] = declared
+    spec = {"modelServerName": judged.server.name, "workflow": workflow}
     note: dict[str, Any] = {"number": number}
     if request.client_id is not None:
         note["client"] = request.client_id
-    made = Submission(dialect=NAME, spec=spec, note=note, id=request.prompt_id, body=body)
-    return made, number
+    kept = text if is_long else None
+    return Submission(dialect=NAME, spec=spec, note=note, id=request.prompt_id, body=body, graph=kept), number
+
+
+def _place(owner: str, text: str) -> dict[str, str]:
+    """Where the store keeps a text of this tenant: as any upload, by its content."""
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    return {"key": f"{owner}/{sha256}", "sha256": sha256}
 
 
 def _with_files(graph: Graph, files: Mapping[str, File]) -> tuple[Graph, list[dict[str, Any]]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from fastapi import APIRouter
@@ -84,7 +86,7 @@ class _Routes:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway, self._service = gateway, gateway.service
-        self._graphs = Graphs(gateway.service)
+        self._graphs = Graphs(gateway.service, gateway.files)
         self._queue = Queue(gateway.service, self._graphs)
         self._uploads = Uploads(gateway.files, gateway.service)
         self._view = View(gateway.files, gateway.service, self._uploads)
@@ -153,7 +155,10 @@ class _Routes:
         prompt = asked(body)
         files = await self._uploads.resolve(tenant, file_names(prompt.graph))
         judged = judge(prompt.graph, self._servers(tenant), files)
-        made, _ = submission(prompt, judged, files, now=int(time.time() * 1000), body=body)
+        now = int(time.time() * 1000)
+        made, _ = submission(prompt, judged, files, owner=tenant.digest, now=now, body=body)
+        if made.graph is not None:
+            made = replace(made, store=partial(self._graphs.store, tenant, made.graph))
         try:
             job = await self._service.submit(tenant, made)
         except InvalidInput as error:

@@ -20,6 +20,7 @@ Graph = dict[str, Any]
 ID = "6f2b4c1e-0000-4000-8000-000000000001"
 VACE, I2V = "wan2.1-vace-1.3b", "wan2.1-i2v-14b-480p"
 CLIENT = "a-client"
+OWNER = "0123456789"
 
 
 def server(
@@ -57,9 +58,9 @@ def admitted(
     """What would be made of a request, held to what the service holds every job to. Raises PromptRefused."""
     there = {name: file for name, file in (files or {}).items() if name in file_names(request.graph)}
     judged = judge(request.graph, servers(*objects), there)
-    made, number = submission(request, judged, there, now=now, body=b"")
+    made, number = submission(request, judged, there, owner=OWNER, now=now, body=b"")
     try:
-        admit(made.spec, load_catalogue(), objects or [server()])
+        admit(made.spec, load_catalogue(), objects or [server()], made.graph)
     except InvalidInput as error:
         raise of_faults(error.faults, judged.graph) from None
     return made, number

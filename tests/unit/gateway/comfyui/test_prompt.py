@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -12,9 +13,9 @@ from hypothesis import strategies as st
 from kinora.api.findings import findings
 from kinora.api.videojob import VideoJobSpec
 from kinora.gateway.comfyui.errors import PromptRefused
-from kinora.gateway.comfyui.judge import MAX_TEXT, judge
+from kinora.gateway.comfyui.judge import MAX_INLINE, judge
 from kinora.gateway.comfyui.request import File, asked
-from unit.gateway.comfyui.made import CLIENT, I2V, ID, admitted, body, server, servers, submitted
+from unit.gateway.comfyui.made import CLIENT, I2V, ID, OWNER, admitted, body, server, servers, submitted
 from unit.workflows.made import node, sound
 from unit.workflows.test_hostile import CASES
 
@@ -276,21 +277,41 @@ def test_a_graph_that_saves_nothing() -> None:
     assert "save_output" in found["error"]["details"]
 
 
-def test_a_graph_above_what_a_job_can_hold() -> None:
+def long(text: str, count: int) -> Graph:
+    """A graph with so many texts of their own, each of which an output needs."""
     graph = sound()
-    for index in range(8):
-        graph[f"t{index}"] = node("CLIPTextEncode", text="x" * 10_000, clip=["13", 0])
-        graph["24"]["inputs"]["negative"] = ["t0", 0]
-    made, _ = submitted(graph)  # seven of them are needed by nothing
-    assert len(made.spec["workflow"]["inline"]) < MAX_TEXT
-    graph["24"]["inputs"]["negative"] = ["16", 0]
-    graph["16"]["inputs"]["text"] = "x" * 19_000
-    graph["15"]["inputs"]["text"] = "y" * 19_000
-    for index in range(3):
+    for index in range(count):
+        graph[f"t{index}"] = node("CLIPTextEncode", text=f"{index} {text}", clip=["13", 0])
         graph[f"s{index}"] = {**sound()["24"], "inputs": {**sound()["24"]["inputs"], "negative": [f"t{index}", 0]}}
         graph[f"v{index}"] = node("VAEDecode", samples=[f"s{index}", 0], vae=["14", 0])
         graph[f"o{index}"] = node("PreviewImage", images=[f"v{index}", 0])
-    assert refused(graph)["error"]["type"] == "prompt_too_large"
+    return graph
+
+
+def test_a_graph_that_is_too_long_for_the_job_lies_in_the_store_by_its_hash() -> None:
+    graph = sound()
+    for index in range(8):
+        graph[f"t{index}"] = node("CLIPTextEncode", text="x" * 10_000, clip=["13", 0])
+    graph["24"]["inputs"]["negative"] = ["t0", 0]
+    made, _ = submitted(graph)  # seven of them are needed by nothing
+    assert len(made.spec["workflow"]["inline"]) < MAX_INLINE
+    assert (made.graph, made.store) == (None, None)
+    made, _ = submitted(long("x" * 19_000, 4))
+    assert made.graph is not None
+    sha256 = hashlib.sha256(made.graph.encode()).hexdigest()
+    assert made.spec["workflow"] == {"upload": {"key": f"{OWNER}/{sha256}", "sha256": sha256}}
+    assert json.loads(made.graph)["t3"]["inputs"]["text"] == "3 " + "x" * 19_000
+
+
+def test_titles_are_left_out_of_a_long_graph_and_what_is_over_1_mib_is_refused() -> None:
+    graph = long("x" * 15_000, 4)
+    for one in graph.values():
+        one["_meta"] = {"title": "a" * 1000}
+    made, _ = submitted(graph)
+    assert "_meta" not in made.spec["workflow"]["inline"]
+    error = refused(long("\u6f22" * 19_000, 19))["error"]  # three bytes each in UTF-8
+    assert error["type"] == "prompt_too_large"
+    assert "allowed: 1048576" in error["details"]
 
 
 JSON = st.recursive(
