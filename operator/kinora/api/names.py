@@ -17,6 +17,9 @@ API_VERSION: Final = f"{GROUP}/{VERSION}"
 VIDEOJOBS: Final = "videojobs"
 MODELSERVERS: Final = "modelservers"
 
+LABEL_TENANT: Final = f"{GROUP}/tenant"  # of the gateway: whose job it is
+LABEL_DIALECT: Final = f"{GROUP}/dialect"
+ANNOTATION_ORDER: Final = f"{GROUP}/order"  # a number: what goes first among a tenant's own jobs that wait
 LABEL_MODEL_SERVER: Final = f"{GROUP}/modelserver"
 LABEL_SLOT: Final = f"{GROUP}/slot"
 LABEL_POOL: Final = f"{GROUP}/pool"

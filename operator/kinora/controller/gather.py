@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Collection
 from dataclasses import replace
+from sys import intern
 from typing import Any
 
 from kinora.api.intake import (
@@ -17,7 +19,7 @@ from kinora.api.intake import (
     store_of,
     stores_for,
 )
-from kinora.api.names import LABEL_MODEL_SERVER, stager_name
+from kinora.api.names import ANNOTATION_ORDER, LABEL_DIALECT, LABEL_MODEL_SERVER, LABEL_TENANT, stager_name
 from kinora.api.reasons import Phase
 from kinora.api.transitions import is_assigned, is_finished, parse_time, phase_of
 from kinora.api.videojob import Preset
@@ -302,6 +304,7 @@ class Gatherer:
             self.waiting.remove(name)
             return
         metadata, spec = job["metadata"], job["spec"]
+        created = parse_time(metadata["creationTimestamp"]).timestamp()
         self.waiting.put(
             metadata["namespace"],
             way,
@@ -310,11 +313,12 @@ class Gatherer:
                 uid=metadata["uid"],
                 queue=spec.get("queue") or DEFAULT_QUEUE,
                 priority=int(spec.get("priority") or 0),
-                created=parse_time(metadata["creationTimestamp"]).timestamp(),
+                created=created,
                 work=work_of(job),
                 video_seconds=video_seconds_of(job),
                 losses=int((job.get("status") or {}).get("disruptions") or 0),
                 preset=_preset(spec),
+                **_own_turn(metadata, created),
             ),
         )
 
@@ -433,6 +437,19 @@ def _preset(spec: Object) -> str:
     """The preset whose files a pod must have besides."""
     asked = (spec.get("parameters") or {}).get("preset")
     return str(asked) if asked == Preset.FAST else ""
+
+
+def _own_turn(metadata: Object, created: float) -> dict[str, Any]:
+    """With which jobs of its tenant one may change places, and what goes first among them: their time, unless told."""
+    labels = metadata.get("labels") or {}
+    if not labels.get(LABEL_TENANT):
+        return {}
+    try:
+        told = float((metadata.get("annotations") or {})[ANNOTATION_ORDER])
+    except (KeyError, TypeError, ValueError):
+        told = math.nan
+    group = intern(f"{labels[LABEL_TENANT]}/{labels.get(LABEL_DIALECT, '')}")
+    return {"group": group, "order": told if math.isfinite(told) else created * 1000}
 
 
 def _may_be_bound(job: Object) -> bool:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from sortedcontainers import SortedKeyList
+from sortedcontainers import SortedKeyList, SortedList
 
 from kinora.controller.scheduling.facts import Job, Lane, place
 
@@ -31,6 +31,60 @@ class Way:
 
 
 _LaneKey = tuple[str, Way]  # queue, way
+_Slot = tuple[float, str]  # when it was made, and the UID: a place in the queue among those of equal priority
+_GroupKey = tuple[str, str, str, str, str, int]  # namespace, queue, group, the way's server and model, priority
+
+
+def _turn(job: Job) -> tuple[float, float, str]:
+    return job.order, job.created, job.uid
+
+
+class _Group:
+    """The waiting jobs of one tenant, and the places that they have in the queue, which it may hand out as it likes.
+
+    Nobody else's place changes: a job that goes first takes the first place of its own group, and the others move up
+    into the places that are left. A job that is gone takes its place with it.
+    """
+
+    def __init__(self) -> None:
+        self.members: SortedKeyList[Job, tuple[float, float, str]] = SortedKeyList(key=_turn)
+        self.slots: SortedList[_Slot] = SortedList()
+
+    def join(self, job: Job) -> bool:
+        """Whether the others keep their places."""
+        own = slot = (job.created, job.uid)
+        while slot in self.slots:  # one that comes back finds another in the place that was its own
+            slot = (job.created, f"{slot[1]}~")
+        self.members.add(job)
+        self.slots.add(slot)
+        return bool(slot == own and self.members[-1] is job and self.slots[-1] == slot)
+
+    def leave(self, job: Job, slot: _Slot) -> None:
+        """It is gone, and so is the place that it had."""
+        self.members.remove(job)
+        self.slots.remove(slot)
+
+
+@dataclass(slots=True)
+class _Entry:
+    """Where a job lies. `placed`: the job as it stands in its lane, perhaps in another's place."""
+
+    namespace: str
+    lane: _LaneKey
+    job: Job
+    placed: Job
+
+    @property
+    def slot(self) -> _Slot:
+        """The place that it has."""
+        return self.placed.created, self.placed.turn or self.placed.uid
+
+    @property
+    def group(self) -> _GroupKey | None:
+        """With whom it may change places."""
+        queue, way = self.lane
+        job = self.job
+        return (self.namespace, queue, job.group, way.server, way.model, job.priority) if job.group else None
 
 
 class WaitingJobs:
@@ -39,7 +93,8 @@ class WaitingJobs:
     def __init__(self, aging_seconds: float) -> None:
         self._aging = aging_seconds
         self._lanes: dict[str, dict[_LaneKey, SortedKeyList[Job, tuple[int, float, str]]]] = defaultdict(dict)
-        self._where: dict[str, tuple[str, _LaneKey, Job]] = {}  # job key -> namespace, lane, job
+        self._where: dict[str, _Entry] = {}  # by job key
+        self._groups: defaultdict[_GroupKey, _Group] = defaultdict(_Group)
 
     def __len__(self) -> int:
         return len(self._where)
@@ -49,29 +104,59 @@ class WaitingJobs:
 
     def put(self, namespace: str, way: Way, job: Job) -> None:
         """Take a job in, or move it."""
-        lane = (job.queue, way)
-        known = self._where.get(job.key)
-        if known == (namespace, lane, job):
+        known, entry = self._where.get(job.key), _Entry(namespace, (job.queue, way), job, job)
+        if known is not None and (known.namespace, known.lane, known.job) == (namespace, entry.lane, job):
+            return
+        stays = known is not None and known.group == entry.group is not None and _turn(known.job) == _turn(job)
+        if known is not None and stays:  # what it is has changed, its place has not
+            group = self._groups[entry.group]  # type: ignore[index]
+            group.members.remove(known.job)
+            group.members.add(job)
+            self._unlist(known)
+            entry.placed = _in_place(job, known.slot)
+            self._list(entry)
             return
         self.remove(job.key)
-        lanes = self._lanes[namespace]
-        if lane not in lanes:
-            lanes[lane] = SortedKeyList(key=lambda one: place(one, self._aging))
-        lanes[lane].add(job)
-        self._where[job.key] = (namespace, lane, job)
+        self._list(entry)
+        if entry.group is not None and not self._groups[entry.group].join(job):
+            self._hand_out(self._groups[entry.group])
 
     def remove(self, key: str) -> None:
         """Forget a job."""
-        known = self._where.pop(key, None)
+        known = self._where.get(key)
         if known is None:
             return
-        namespace, lane, job = known
-        jobs = self._lanes[namespace][lane]
-        jobs.remove(job)
+        self._unlist(known)
+        if known.group is not None:
+            group = self._groups[known.group]
+            group.leave(known.job, known.slot)
+            if not group.members:
+                del self._groups[known.group]
+
+    def _hand_out(self, group: _Group) -> None:
+        """Every member in the place that its turn gives it."""
+        for member, slot in zip(group.members, group.slots, strict=True):
+            entry = self._where[member.key]
+            if entry.slot != slot:
+                self._unlist(entry)
+                entry.placed = _in_place(member, slot)
+                self._list(entry)
+
+    def _list(self, entry: _Entry) -> None:
+        lanes = self._lanes[entry.namespace]
+        if entry.lane not in lanes:
+            lanes[entry.lane] = SortedKeyList(key=lambda one: place(one, self._aging))
+        lanes[entry.lane].add(entry.placed)
+        self._where[entry.job.key] = entry
+
+    def _unlist(self, entry: _Entry) -> None:
+        del self._where[entry.job.key]
+        jobs = self._lanes[entry.namespace][entry.lane]
+        jobs.remove(entry.placed)
         if not jobs:
-            del self._lanes[namespace][lane]
-            if not self._lanes[namespace]:
-                del self._lanes[namespace]
+            del self._lanes[entry.namespace][entry.lane]
+            if not self._lanes[entry.namespace]:
+                del self._lanes[entry.namespace]
 
     def lanes(self, namespace: str, servers: Callable[[Way], frozenset[str]]) -> tuple[Lane, ...]:
         """The lanes of a namespace that anybody can serve. Valid until the next change of the index."""
@@ -89,3 +174,8 @@ class WaitingJobs:
             for (queue, _), jobs in lanes.items():
                 out[queue] += len(jobs)
         return dict(out)
+
+
+def _in_place(job: Job, slot: _Slot) -> Job:
+    created, uid = slot
+    return job if uid == job.uid else replace(job, created=created, turn=uid)

@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from kinora.api.names import LABEL_DIALECT, LABEL_TENANT
 from kinora.api.reasons import Phase
 from kinora.api.transitions import parse_time, phase_of
-from kinora.gateway.names import ANNOTATION_NOTE, LABEL_DIALECT, LABEL_TENANT, id_of
+from kinora.gateway.names import ANNOTATION_NOTE, id_of
 
 _RESOLVED = ("seed", "width", "height", "outputWidth", "outputHeight", "frames", "fps", "steps", "deliveredFrames")
 

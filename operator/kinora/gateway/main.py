@@ -19,7 +19,7 @@ from typing import Any
 import uvicorn
 import uvloop
 
-from kinora.api.names import LABEL_CATALOGUE, SIGNING_SECRET_TYPE
+from kinora.api.names import LABEL_CATALOGUE, LABEL_TENANT, SIGNING_SECRET_TYPE
 from kinora.catalogue.load import load_catalogue
 from kinora.gateway.app import application
 from kinora.gateway.auth import Authenticator, Keys
@@ -31,7 +31,6 @@ from kinora.gateway.files import Files
 from kinora.gateway.limits import Rates
 from kinora.gateway.metrics import Metrics
 from kinora.gateway.models import catalogue_of
-from kinora.gateway.names import LABEL_TENANT
 from kinora.gateway.service import Service
 from kinora.gateway.settings import Settings, SettingsError, settings_from
 from kinora.gateway.stores import Stores

@@ -12,8 +12,6 @@ from typing import Final
 from kinora.api.names import GATEWAY_JOB, GROUP
 from kinora.gateway.tenants import Tenant
 
-LABEL_TENANT: Final = f"{GROUP}/tenant"
-LABEL_DIALECT: Final = f"{GROUP}/dialect"
 LABEL_REQUEST: Final = f"{GROUP}/request"
 ANNOTATION_NOTE: Final = f"{GROUP}/gateway"
 

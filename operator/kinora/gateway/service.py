@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from kinora.api.names import API_VERSION
+from kinora.api.names import ANNOTATION_ORDER, API_VERSION, LABEL_DIALECT, LABEL_TENANT
 from kinora.catalogue.load import Catalogue
 from kinora.gateway.admit import admit
 from kinora.gateway.cache import Jobs, Servers
@@ -24,9 +24,7 @@ from kinora.gateway.jobs import Job, job_of
 from kinora.gateway.limits import Rates
 from kinora.gateway.names import (
     ANNOTATION_NOTE,
-    LABEL_DIALECT,
     LABEL_REQUEST,
-    LABEL_TENANT,
     id_of_key,
     is_id,
     job_name,
@@ -53,7 +51,8 @@ class Submission:
     `retried`: the client says that it asks again. `rewrite`: the caller's prompt -> the one to render, and what the
     note is to say of it; as it costs something, it is asked for last, when nothing else stands in the way.
     `graph`: the text of a raw graph that the spec names by its hash, and which `store` puts where it says, before the
-    job is made and when nothing else stands in the way.
+    job is made and when nothing else stands in the way. `order`: which of the tenant's jobs of this dialect goes first,
+    of those that wait for the same servers: that with the least; None: its time, in milliseconds since 1970.
     """
 
     dialect: str
@@ -66,6 +65,7 @@ class Submission:
     rewrite: Callable[[str], Awaitable[tuple[str, Mapping[str, Any]]]] | None = None
     graph: str | None = None
     store: Callable[[], Awaitable[object]] | None = None
+    order: float | None = None
 
 
 class Service:
@@ -262,7 +262,9 @@ def _kept(note: Mapping[str, Any], digest: str, model: str) -> str:
 
 
 def _object(tenant: Tenant, submission: Submission, *, id_: str, spec: Object, digest: str, model: str) -> Object:
-    kept = _kept(submission.note, digest, model)
+    annotations = {ANNOTATION_NOTE: _kept(submission.note, digest, model)}
+    if submission.order is not None:
+        annotations[ANNOTATION_ORDER] = repr(float(submission.order))
     return {
         "apiVersion": API_VERSION,
         "kind": "VideoJob",
@@ -274,7 +276,7 @@ def _object(tenant: Tenant, submission: Submission, *, id_: str, spec: Object, d
                 LABEL_DIALECT: submission.dialect,
                 LABEL_REQUEST: digest,
             },
-            "annotations": {ANNOTATION_NOTE: kept},
+            "annotations": annotations,
         },
         "spec": spec,
     }

@@ -17,10 +17,10 @@ import httpx
 
 from integration.gateway.storehouse import StoreHouse
 from kinora.api import transitions
+from kinora.api.names import LABEL_TENANT
 from kinora.api.reasons import Phase
 from kinora.gateway.context import Gateway
 from kinora.gateway.main import serve
-from kinora.gateway.names import LABEL_TENANT
 from kinora.gateway.settings import GatewayValues, Settings
 from kinora.gateway.tenants import Entry, entry_text, hash_of
 from kinora.kube.client import KubeClient

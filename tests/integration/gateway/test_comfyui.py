@@ -29,12 +29,13 @@ from integration.gateway.comfyui import (
     uploaded,
 )
 from integration.gateway.house import House
+from integration.test_operator import make_ready
 from kinora.gateway.service import Submission
-from kinora.kube.resources import MODELSERVER
+from kinora.kube.resources import MODELSERVER, VIDEOJOB
 from kinora.stager.upkeep import Upkeep
 from kinora.storage.uploads import PvcFiles
 from unit.workflows.made import node, sound
-from waiting import model_server
+from waiting import model_server, phase, wait_for, wait_for_pods
 
 pytestmark = pytest.mark.integration
 Object = dict[str, Any]
@@ -126,6 +127,27 @@ async def test_a_long_graph_over_the_quota_is_refused_and_makes_nothing(house: H
     assert "the tenant's uploads would have more than 50000 bytes" in answer.json()["error"]["message"]
     assert await house.jobs() == []
     assert house.store.uploads() == house.store.drafts() == []
+
+
+@pytest.mark.usefixtures("claims", "operator")
+async def test_a_prompt_that_goes_to_the_front_is_bound_before_the_tenants_others(
+    house: House, user: httpx.AsyncClient
+) -> None:
+    pods = await wait_for_pods(house.kube, house.namespace, lambda pods: len(pods) == 1)
+    first, second = await prompted(user), await prompted(user)
+    ahead = await prompted(user, front=True)
+    before = await prompted(user, number=-(2**50))
+    waiting = (await user.get("/queue")).json()["queue_pending"]
+    assert [one[1] for one in waiting] == [before, ahead, *sorted((first, second), key=[first, second].index)]
+    await make_ready(house.kube, house.namespace, pods[0])
+    names = {(await house.job(id_))["metadata"]["name"]: id_ for id_ in (first, second, ahead, before)}
+    bound = await wait_for(
+        house.kube, VIDEOJOB, house.namespace, (await house.job(before))["metadata"]["name"], phase("Scheduled")
+    )
+    assert bound["status"]["attempt"] == 1
+    phases = {names[job["metadata"]["name"]]: job["status"]["phase"] for job in await house.jobs()}
+    assert phases[first] != "Scheduled"
+    assert phases[second] != "Scheduled"
 
 
 async def test_a_client_may_choose_the_id_and_ask_again(house: House, user: httpx.AsyncClient) -> None:

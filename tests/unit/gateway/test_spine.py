@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from kinora.api.names import LABEL_TENANT
 from kinora.api.reasons import Phase
 from kinora.catalogue.load import load_catalogue
 from kinora.gateway.admit import admit
@@ -29,7 +30,7 @@ from kinora.gateway.jobs import State, job_of
 from kinora.gateway.limits import Rates
 from kinora.gateway.metrics import Metrics
 from kinora.gateway.models import catalogue_of
-from kinora.gateway.names import LABEL_TENANT, id_of, id_of_key, is_id, job_name
+from kinora.gateway.names import id_of, id_of_key, is_id, job_name
 from kinora.gateway.settings import GatewayValues, Settings, SettingsError, settings_from
 from kinora.gateway.tenants import EntryError, KeyRing, Limits, Tenant, entry_text, hash_of, parse_entry
 

@@ -24,6 +24,9 @@ class Job:
         video_seconds: what its queue's daily limit is charged.
         losses: attempts that were lost; after two it goes to capacity that is not taken away.
         preset: whose files a pod must have besides; empty: none. The same for all jobs of a lane.
+        group: of the jobs that may change places with each other, those of one tenant; empty: it keeps its own.
+        order: what goes first in its group.
+        turn: the UID whose place it has instead of its own; empty: its own.
     """
 
     key: str
@@ -35,6 +38,9 @@ class Job:
     video_seconds: float = 0.0
     losses: int = 0
     preset: str = ""
+    group: str = ""
+    order: float = 0.0
+    turn: str = ""
 
 
 def level(priority: int, created: float, aging_seconds: float) -> int:
@@ -49,7 +55,7 @@ def level(priority: int, created: float, aging_seconds: float) -> int:
 
 def place(job: Job, aging_seconds: float) -> tuple[int, float, str]:
     """The key by which the jobs of one queue are sorted: level, age, UID."""
-    return -level(job.priority, job.created, aging_seconds), job.created, job.uid
+    return -level(job.priority, job.created, aging_seconds), job.created, job.turn or job.uid
 
 
 @dataclass(frozen=True, slots=True)

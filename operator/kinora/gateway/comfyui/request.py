@@ -151,8 +151,16 @@ def submission(
     note: dict[str, Any] = {"number": number}
     if request.client_id is not None:
         note["client"] = request.client_id
-    kept = text if is_long else None
-    return Submission(dialect=NAME, spec=spec, note=note, id=request.prompt_id, body=body, graph=kept), number
+    made = Submission(
+        dialect=NAME,
+        spec=spec,
+        note=note,
+        id=request.prompt_id,
+        body=body,
+        graph=text if is_long else None,
+        order=number if request.number is not None or request.front else None,
+    )
+    return made, number
 
 
 def _place(owner: str, text: str) -> dict[str, str]:

@@ -90,6 +90,7 @@ def test_one_good_output_runs_without_the_bad_one() -> None:
 def test_numbers(asked_for: dict[str, Any], number: float) -> None:
     made, found = submitted(sound(), now=1000, **asked_for)
     assert found == number == made.note["number"]
+    assert made.order == (number if asked_for not in ({}, {"front": False}) else None)
 
 
 def test_without_a_client_id() -> None:
