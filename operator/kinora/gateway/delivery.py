@@ -60,7 +60,7 @@ def disposition(content_type: str, filename: str) -> str:
     return f'{kind}; filename="{plain}"{encoded}'
 
 
-class _Streamed(StreamingResponse):
+class Streamed(StreamingResponse):
     """A stream whose source is let go of at the end, whether it was read or not."""
 
     def __init__(
@@ -101,7 +101,7 @@ async def delivered(stores: Stores, request: Request, place: Place, shown: Shown
     if request.method == "HEAD" or reading.status == 416:
         await opened.aclose()
         return Response(status_code=reading.status, headers=headers)
-    return _Streamed(opened, watched(place.namespace, reading.chunks), reading.status, headers)
+    return Streamed(opened, watched(place.namespace, reading.chunks), reading.status, headers)
 
 
 def _wanted(request: Request, etag: str) -> dict[str, str]:

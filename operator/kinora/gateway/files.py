@@ -369,13 +369,26 @@ class Files:
         root, size = await self._find(tenant, key)
         if size > max_bytes:
             raise TooLarge(f"the file has {size} bytes; allowed: {max_bytes}")
+        return await self._whole(tenant, root, upload_key(tenant.namespace, key), max_bytes)
+
+    async def read_artifact(self, tenant: Tenant, job: Job, index: int, *, max_bytes: int) -> bytes:
+        """An artifact of a job of the tenant, whole. NotFound, TooLarge, Unavailable."""
+        artifact = _artifact_of(job, index)
+        if artifact.bytes > max_bytes:
+            raise TooLarge(f"the file has {artifact.bytes} bytes; allowed: {max_bytes}")
+        root, key = self.stores.place(tenant, artifact.uri)
+        return await self._whole(tenant, root, key, max_bytes)
+
+    async def _whole(self, tenant: Tenant, root: str, key: str, max_bytes: int) -> bytes:
         data = bytearray()
 
         async def taken(store: StoreClient) -> bytes:
             data.clear()
-            async with store.read(upload_key(tenant.namespace, key)) as reading:
+            async with store.read(key) as reading:
                 async for chunk in reading.chunks:
                     data.extend(chunk)
+                    if len(data) > max_bytes:
+                        raise TooLarge(f"the file has more than {max_bytes} bytes, which is what is allowed")
             return bytes(data)
 
         return await self.stores.ask(tenant.namespace, root, taken)

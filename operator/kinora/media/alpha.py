@@ -1,4 +1,4 @@
-"""The alpha of a picture, as ComfyUI's mask editor works with it: put on, and looked at alone. Pillow; no paths.
+"""A picture as ComfyUI's editor asks for it: its alpha put on, or looked at alone; a smaller preview. Pillow; no paths.
 
 Alpha is what a loader node takes for the mask: transparent is what is to be painted anew.
 """
@@ -10,9 +10,11 @@ from typing import BinaryIO
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from kinora.media.images import eight_bits
 from kinora.media.info import InputError, MediaError, Normalised
-from kinora.media.inspect import MAX_PIXELS, open_image
+from kinora.media.inspect import open_image
 
+MAX_PIXELS = 4096 * 4096  # of one picture: what a graph may have, and what fits into a gateway
 _MAX_TEXT = 1024 * 1024  # characters of a PNG's notes (editors keep a whole workflow there)
 
 
@@ -43,6 +45,20 @@ def channel(file: BinaryIO, output: BinaryIO, name: str) -> Normalised:
             made = Image.new("RGBA", image.size)
             made.putalpha(image.convert("RGBA").getchannel("A"))
     made.save(output, format="PNG", compress_level=1)
+    output.flush()
+    return Normalised(made.width, made.height, ())
+
+
+def preview(file: BinaryIO, output: BinaryIO, kind: str, quality: int, opaque: bool) -> Normalised:
+    """Write the picture as `kind` (webp or jpeg) of this quality (1 to 100); `opaque`: its colours alone."""
+    with open_image(file, MAX_PIXELS) as image:
+        image.load()
+        plain = eight_bits(image, [])
+        if opaque or kind == "jpeg":
+            made = plain.convert("RGBA").convert("RGB") if plain.has_transparency_data else plain.convert("RGB")
+        else:
+            made = plain.convert("RGBA" if plain.has_transparency_data else "RGB")
+        made.save(output, format=kind.upper(), quality=quality)
     output.flush()
     return Normalised(made.width, made.height, ())
 

@@ -69,6 +69,14 @@ async def channel(file: BinaryIO, output: BinaryIO, name: str, limits: Limits | 
     await run_isolated("channel", file, {"name": name}, output=output, limits=limits)
 
 
+async def preview(
+    file: BinaryIO, output: BinaryIO, kind: str, quality: int, *, opaque: bool, limits: Limits | None = None
+) -> None:
+    """Write a picture as `kind` (webp, jpeg) to `output`, open for writing (see alpha.py). Raises MediaError."""
+    arguments = {"kind": kind, "quality": quality, "opaque": opaque}
+    await run_isolated("preview", file, arguments, output=output, limits=limits)
+
+
 async def prepare(
     inputs: Mapping[str, BinaryIO],
     outputs: Mapping[str, BinaryIO],

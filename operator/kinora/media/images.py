@@ -23,15 +23,15 @@ def normalise_image(file: BinaryIO, output: BinaryIO, max_pixels: int = MAX_PIXE
         image.load()
         turned = ImageOps.exif_transpose(image)
         actions = [] if turned.size == image.size and turned.tobytes() == image.tobytes() else ["turned upright (EXIF)"]
-        upright = _eight_bits(turned, actions)
+        upright = eight_bits(turned, actions)
         flat = _opaque(upright, actions)
     flat.save(output, format="PNG", compress_level=1)
     output.flush()
     return Normalised(flat.width, flat.height, tuple(actions))
 
 
-def _eight_bits(image: Image.Image, actions: list[str]) -> Image.Image:
-    """Sixteen bits a channel are scaled: Pillow's own conversion would clip them to white."""
+def eight_bits(image: Image.Image, actions: list[str]) -> Image.Image:
+    """The picture with eight bits a channel. Sixteen are scaled: Pillow's own conversion would clip them to white."""
     if image.mode.startswith("I") or image.mode == "F":
         actions.append("reduced to 8 bits")
         values = np.asarray(image, dtype=np.float64)

@@ -42,10 +42,10 @@ def main() -> int:
         from kinora.media.sound import hear  # noqa: PLC0415
 
         functions["hear"] = hear
-    elif request["function"] in ("put_alpha", "channel"):
+    elif request["function"] in ("put_alpha", "channel", "preview"):
         from kinora.media import alpha  # noqa: PLC0415
 
-        functions |= {"put_alpha": alpha.put_alpha, "channel": alpha.channel}
+        functions |= {"put_alpha": alpha.put_alpha, "channel": alpha.channel, "preview": alpha.preview}
     function = functions[request["function"]]
     arguments: dict[str, Any] = dict(request["arguments"])
     if request["output"] is not None:

@@ -73,10 +73,11 @@ async def uploaded(client: httpx.AsyncClient, content: bytes, name: str = "a.png
     return found
 
 
-async def finished(house: House, id_: str, content: bytes = CLIP) -> None:
-    """The agent has rendered it, and its video is in the store."""
+async def finished(house: House, id_: str, content: bytes = CLIP, **more: Any) -> None:
+    """The agent has rendered it, and its video is in the store. `more`: what its artifact is said to be."""
     await house.run(id_)
-    entry = artifact_of(await house.job(id_), node="32", list="gifs", filename="x-32_00001.mp4", bytes=len(content))
+    told = {"node": "32", "list": "gifs", "filename": "x-32_00001.mp4", "bytes": len(content), **more}
+    entry = artifact_of(await house.job(id_), **told)
     key = entry["uri"].removeprefix("pvc://artifacts/")
     house.store.artifact(key, content)
     await house.succeed(id_, [entry])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import io
 import json
 import uuid
@@ -13,7 +15,7 @@ import pytest
 from PIL import Image
 
 from integration.conftest import free_port
-from integration.gateway.comfyui import PHOTO, entry, finished, graph, picture, prompted, uploaded
+from integration.gateway.comfyui import CLIP, PHOTO, entry, finished, graph, picture, prompted, uploaded
 from integration.gateway.house import House
 from unit.workflows.made import node
 
@@ -96,6 +98,98 @@ async def test_a_mask_of_another_size_and_one_that_is_no_picture(user: httpx.Asy
     small = await user.post("/upload/mask", files={"image": ("m.png", picture("red", (8, 8)))}, data=fields)
     assert (small.status_code, "8x8" in small.text) == (400, True)
     assert (await user.post("/upload/mask", files={"image": ("m.png", b"no picture")}, data=fields)).status_code == 400
+
+
+async def pictured(house: House, user: httpx.AsyncClient, content: bytes, kind: str = "image/png") -> str:
+    """The name of a picture that a job has made."""
+    id_ = await prompted(user)
+    sha256 = hashlib.sha256(content).hexdigest()
+    await finished(house, id_, content, list="images", filename="x-32_00001_.png", contentType=kind, sha256=sha256)
+    return str((await entry(user, id_))["outputs"]["32"]["images"][0]["filename"])
+
+
+def opened(answer: httpx.Response) -> Image.Image:
+    assert answer.status_code == 200, answer.text
+    return Image.open(io.BytesIO(answer.content))
+
+
+async def test_a_mask_is_put_on_a_picture_that_a_job_has_made(
+    house: House, user: httpx.AsyncClient, stranger: httpx.AsyncClient
+) -> None:
+    name = await pictured(house, user, picture("red"))
+    ref = {"original_ref": json.dumps({"filename": name, "subfolder": "video", "type": "output"})}
+    form = {"image": ("mask.png", picture("#00000000", mode="RGBA"))}
+    made = (await user.post("/upload/mask", files=form, data=ref)).json()
+    mask = opened(await user.get("/view", params={"filename": made["name"], "type": "input"}))
+    assert mask.getpixel((0, 0)) == (255, 0, 0, 0)
+    refused = await stranger.post("/upload/mask", files=form, data=ref)
+    assert (refused.status_code, "which is no result of yours" in refused.text) == (400, True)
+    video = await prompted(user)
+    await finished(house, video)
+    clip = (await entry(user, video))["outputs"]["32"]["gifs"][0]["filename"]
+    ref = {"original_ref": json.dumps({"filename": clip})}  # of type output, where none is given
+    wrong = await user.post("/upload/mask", files=form, data=ref)
+    assert (wrong.status_code, "original_ref is a file that cannot be used" in wrong.text) == (400, True)
+
+
+async def test_previews_and_channels_of_uploads_and_of_results(house: House, user: httpx.AsyncClient) -> None:
+    content = picture("#ff000080", (64, 48), mode="RGBA")
+    await uploaded(user, content, "a.png")
+    name = await pictured(house, user, content)
+    for place in ({"filename": "a.png", "type": "input"}, {"filename": name}):
+        for query, kind, mode in (
+            ({"preview": "webp;90"}, "WEBP", "RGBA"), ({"preview": "jpeg;40"}, "JPEG", "RGB"),
+            ({"preview": "webp"}, "WEBP", "RGBA"), ({"preview": "nonsense;;0"}, "WEBP", "RGBA"),
+            ({"preview": "webp;90", "channel": "rgb"}, "WEBP", "RGB"),
+            ({"preview": "jpeg", "channel": "a"}, "WEBP", "RGBA"),
+            ({"channel": "rgb"}, "PNG", "RGB"), ({"channel": "a"}, "PNG", "RGBA"),
+        ):  # fmt: skip
+            answer = await user.get("/view", params={**place, **query})
+            found = opened(answer)
+            assert (found.format, found.mode, found.size) == (kind, mode, (64, 48)), query
+            assert answer.headers["content-type"] == f"image/{kind.lower()}"
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            known = {"If-None-Match": answer.headers["etag"]}
+            assert (await user.get("/view", params={**place, **query}, headers=known)).status_code == 304
+        whole = await user.get("/view", params={**place, "channel": "rgba"})
+        assert whole.content == content
+    other = {"filename": name, "preview": "jpeg;41"}
+    assert (await user.get("/view", params=other, headers=known)).status_code == 200
+
+
+async def test_a_video_is_shown_as_it_is_whatever_is_asked_for(house: House, user: httpx.AsyncClient) -> None:
+    id_ = await prompted(user)
+    await finished(house, id_)
+    name = (await entry(user, id_))["outputs"]["32"]["gifs"][0]["filename"]
+    await uploaded(user, CLIP, "b.mp4")
+    for place in ({"filename": name}, {"filename": "b.mp4", "type": "input"}):
+        for query in ({"preview": "webp;90"}, {"channel": "a"}):
+            answer = await user.get("/view", params={**place, **query})
+            assert (answer.status_code, answer.content) == (200, CLIP)
+
+
+async def test_a_picture_that_would_take_too_much_is_refused(house: House, user: httpx.AsyncClient) -> None:
+    bomb = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(bomb, format="PNG")
+    await uploaded(user, bomb.getvalue(), "bomb.png")
+    name = await pictured(house, user, bomb.getvalue())
+    for place in ({"filename": "bomb.png", "type": "input"}, {"filename": name}):
+        answer = await user.get("/view", params={**place, "preview": "webp;90"})
+        assert (answer.status_code, "20000x20000" in answer.text) == (400, True)
+    broken = await pictured(house, user, b"\x89PNG\r\n\x1a\n but not really")
+    answer = await user.get("/view", params={"filename": broken, "channel": "rgb"})
+    assert (answer.status_code, "the file has no channel rgb" in answer.text) == (400, True)
+
+
+async def test_only_so_many_pictures_wait_to_be_worked_on(user: httpx.AsyncClient) -> None:
+    await uploaded(user, picture("red", (2000, 2000)), "a.png")
+    place = {"filename": "a.png", "type": "input", "preview": "webp;90"}
+    answers = await asyncio.gather(*(user.get("/view", params=place) for _ in range(40)))
+    told = [answer.status_code for answer in answers]
+    assert set(told) == {200, 503}
+    assert told.count(200) >= 16
+    assert all(answer.headers["retry-after"] for answer in answers if answer.status_code == 503)
+    assert (await user.get("/view", params=place)).status_code == 200
 
 
 async def test_a_graph_reads_uploads_pinned_by_hash_and_results_of_jobs(house: House, user: httpx.AsyncClient) -> None:

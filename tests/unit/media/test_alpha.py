@@ -1,14 +1,16 @@
 """The alpha of pictures: put on, and looked at alone."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from kinora.gateway.comfyui.pictures import LIMITS
 from kinora.media import child
-from kinora.media.alpha import channel, put_alpha
+from kinora.media.alpha import channel, preview, put_alpha
 from kinora.media.info import InputError, MediaError
 
 
@@ -99,3 +101,56 @@ async def test_in_the_child(tmp_path: Path) -> None:
         pytest.raises(MediaError),
     ):
         await child.put_alpha(image_file, mask, output)
+
+
+# --- previews
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "kind", "opaque", "made"),
+    [
+        ("RGB", "red", "webp", False, "RGB"),
+        ("RGBA", (255, 0, 0, 0), "webp", False, "RGBA"),
+        ("RGBA", (255, 0, 0, 0), "webp", True, "RGB"),
+        ("RGBA", (255, 0, 0, 0), "jpeg", False, "RGB"),
+        ("P", 0, "webp", False, "RGB"),
+        ("L", 200, "jpeg", False, "RGB"),
+        ("I;16", 40000, "webp", False, "RGB"),
+        ("CMYK", (0, 255, 255, 0), "jpeg", False, "RGB"),
+    ],
+)
+def test_a_preview_of_any_picture(mode: str, colour: object, kind: str, opaque: bool, made: str) -> None:
+    file, output = io.BytesIO(), io.BytesIO()
+    Image.new(mode, (8, 4), colour).save(file, format="TIFF" if mode == "CMYK" else "PNG")  # type: ignore[arg-type]
+    preview(file, output, kind, 90, opaque)
+    found = Image.open(output)
+    assert (found.format, found.mode, found.size) == (kind.upper(), made, (8, 4))
+    if mode == "I;16":
+        assert abs(found.getpixel((0, 0))[0] - 40000 / 257) < 3  # type: ignore[index]
+
+
+def test_a_preview_of_lower_quality_is_smaller() -> None:
+    noise = Image.effect_noise((64, 64), 80).convert("RGB")
+    sizes = []
+    for quality in (5, 90):
+        output = io.BytesIO()
+        preview(_png(noise), output, "webp", quality, False)
+        sizes.append(len(output.getvalue()))
+    assert sizes[0] < sizes[1]
+
+
+def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded() -> None:
+    with pytest.raises(MediaError, match="4097x4096"):
+        preview(_png(Image.new("1", (4097, 4096))), io.BytesIO(), "webp", 90, False)
+
+
+async def test_the_largest_picture_fits_into_what_a_gateway_gives_its_child(tmp_path: Path) -> None:
+    path, out = tmp_path / "large.png", tmp_path / "out"
+    Image.new("RGBA", (4096, 4096), (9, 8, 7, 6)).save(path, compress_level=1)
+    with path.open("rb") as file, path.open("rb") as mask, out.open("w+b") as output:
+        await child.put_alpha(file, mask, output, LIMITS)
+        await child.preview(file, output, "webp", 90, opaque=True, limits=LIMITS)
+        await child.channel(file, output, "a", LIMITS)
+    tight = replace(LIMITS, data_bytes=128 * 1024**2)
+    with path.open("rb") as file, out.open("w+b") as output, pytest.raises(MediaError):
+        await child.preview(file, output, "webp", 90, opaque=False, limits=tight)

@@ -21,6 +21,7 @@ from kinora.gateway.comfyui.answer import number_of
 from kinora.gateway.comfyui.errors import body_of
 from kinora.gateway.comfyui.graphs import Graphs
 from kinora.gateway.comfyui.judge import judge, of_faults
+from kinora.gateway.comfyui.pictures import Pictures
 from kinora.gateway.comfyui.queue import Queue
 from kinora.gateway.comfyui.request import NAME, asked, file_names, json_object, submission
 from kinora.gateway.comfyui.servers import Server, servers_of, weights_of
@@ -88,8 +89,9 @@ class _Routes:
         self._gateway, self._service = gateway, gateway.service
         self._graphs = Graphs(gateway.service, gateway.files)
         self._queue = Queue(gateway.service, self._graphs)
-        self._uploads = Uploads(gateway.files, gateway.service)
-        self._view = View(gateway.files, gateway.service, self._uploads)
+        pictures = Pictures()
+        self._uploads = Uploads(gateway.files, gateway.service, pictures)
+        self._view = View(gateway.files, self._uploads, pictures)
         self._sockets = Sockets(gateway.service, self._graphs)
 
     def router(self) -> APIRouter:

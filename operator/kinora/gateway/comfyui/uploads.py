@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import tempfile
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, BinaryIO, Final
 
@@ -17,9 +17,11 @@ from starlette.requests import Request
 
 from kinora.engine.filenames import annotated, numbered, parted
 from kinora.gateway.comfyui.names import BadName, result_of, upload_path
+from kinora.gateway.comfyui.pictures import MAX_PICTURE, Pictures, chunks, opened
 from kinora.gateway.comfyui.request import File, place_of
 from kinora.gateway.errors import Conflict, InvalidInput, NotFound
 from kinora.gateway.files import Files, Upload
+from kinora.gateway.jobs import Artifact, Job
 from kinora.gateway.multipart import parts
 from kinora.gateway.service import Service
 from kinora.gateway.tenants import Tenant
@@ -28,17 +30,25 @@ from kinora.media.info import InputError, MediaError
 
 SCOPE: Final = "comfyui"
 KINDS: Final = ("input", "temp")  # where uploads may go; results come from jobs alone
-MAX_PICTURE: Final = 32 * 1024**2  # bytes of a picture whose pixels are worked on here
+RESULTS: Final = "output"
 _MOST_NAMES: Final = 100  # tried for one upload
 _AT_ONCE: Final = 8
 _MOST_LOOKED_UP: Final = 64  # names of one graph
 
 
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A file that a job has made."""
+
+    job: Job
+    artifact: Artifact
+
+
 class Uploads:
     """The uploads of all tenants, by name."""
 
-    def __init__(self, files: Files, service: Service) -> None:
-        self._files, self._service = files, service
+    def __init__(self, files: Files, service: Service, pictures: Pictures) -> None:
+        self._files, self._service, self._pictures = files, service, pictures
 
     async def image(self, request: Request, tenant: Tenant) -> dict[str, str]:
         """POST /upload/image: the name, as the client is to use it. InvalidInput, TooLarge, Conflict, Unavailable."""
@@ -80,16 +90,11 @@ class Uploads:
             if kind in KINDS:
                 upload = await self.find(tenant, kind, path)
                 return File({"upload": upload.key}, upload.sha256)
-            made = result_of(parted(path)[1])
-            if made is None:
-                return None
-            job = await self._service.job(tenant, made[0])
+            made = await self.result(tenant, parted(path)[1])
         except NotFound:
             return None
-        artifact = next((one for one in job.artifacts if one.index == made[1]), None)
-        if artifact is None:
-            return None
-        return File({"artifact": {"videoJobName": job.name, "index": artifact.index}}, artifact.sha256)
+        source = {"artifact": {"videoJobName": made.job.name, "index": made.artifact.index}}
+        return File(source, made.artifact.sha256)
 
     # --- what comes in ------------------------------------------------------------------------------------------------
 
@@ -126,42 +131,56 @@ class Uploads:
 
     # --- masks --------------------------------------------------------------------------------------------------------
 
-    async def _original(self, tenant: Tenant, text: str | None) -> Upload:
-        """The upload that `original_ref` names."""
-        allowed = '{"filename": ..., "subfolder": ..., "type": "input"}, of a file that was uploaded'
+    async def _original(self, tenant: Tenant, text: str | None) -> Upload | Result:
+        """What `original_ref` names: an upload, or a picture that a job has made."""
+        allowed = '{"filename": ..., "subfolder": ..., "type": ...}, of an upload or a result'
         try:
             ref = json.loads(text or "")
             name, kind = annotated(str(ref["filename"]))
             path = upload_path(str(ref.get("subfolder") or ""), name)
-            kind = kind or str(ref.get("type") or "output")
+            kind = kind or str(ref.get("type") or RESULTS)
         except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
             raise InvalidInput("original_ref", f"original_ref cannot be read; allowed: {allowed}") from None
-        if kind not in KINDS:
-            raise InvalidInput("original_ref", f"original_ref is of type {kind[:40]}; allowed: {', '.join(KINDS)}")
+        if kind not in (RESULTS, *KINDS):
+            told = ", ".join((RESULTS, *KINDS))
+            raise InvalidInput("original_ref", f"original_ref is of type {kind[:40]}; allowed: {told}")
         try:
-            return await self.find(tenant, kind, path)
+            return await (self.result(tenant, parted(path)[1]) if kind == RESULTS else self.find(tenant, kind, path))
         except NotFound:
-            raise InvalidInput("original_ref", f"original_ref is {path[:80]}, which was not uploaded") from None
+            missing = "which was not uploaded" if kind in KINDS else "which is no result of yours"
+            raise InvalidInput("original_ref", f"original_ref is {path[:80]}, {missing}") from None
 
-    async def _with_alpha(self, tenant: Tenant, original: Upload, mask: Upload) -> Upload:
-        image, alpha = await self.picture(tenant, original), await self.picture(tenant, mask)
-        with image, alpha, tempfile.TemporaryFile() as output:
-            try:
-                await child.put_alpha(image, alpha, output)
-            except InputError as error:
-                field = "original_ref" if error.name == "image" else "image"
-                raise InvalidInput(field, f"{field} is a file that cannot be used: {error}") from None
-            except MediaError as error:
-                raise InvalidInput("", f"the pictures cannot be used: {error}") from None
-            return await self._files.put(tenant, _chunks(output))
+    async def result(self, tenant: Tenant, filename: str) -> Result:
+        """The file of a job that a name stands for. NotFound."""
+        made = result_of(filename)
+        if made is None:
+            raise NotFound("no such file")
+        job = await self._service.job(tenant, made[0])
+        artifact = next((one for one in job.artifacts if one.index == made[1]), None)
+        if artifact is None:
+            raise NotFound(f"no artifact {made[1]} of job {job.id}")
+        return Result(job, artifact)
 
-    async def picture(self, tenant: Tenant, upload: Upload) -> BinaryIO:
-        """An upload as an open file without a name, for the media child. TooLarge."""
-        content = await self._files.read(tenant, upload.key, max_bytes=MAX_PICTURE)
-        file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
-        await asyncio.to_thread(file.write, content)
-        file.flush()
-        return file
+    async def _with_alpha(self, tenant: Tenant, original: Upload | Result, mask: Upload) -> Upload:
+        async with self._pictures.turn():
+            image, alpha = await self.picture(tenant, original), await self.picture(tenant, mask)
+            with image, alpha:
+                try:
+                    made = await self._pictures.made(lambda out, limits: child.put_alpha(image, alpha, out, limits))
+                except InputError as error:
+                    field = "original_ref" if error.name == "image" else "image"
+                    raise InvalidInput(field, f"{field} is a file that cannot be used: {error}") from None
+                except MediaError as error:
+                    raise InvalidInput("", f"the pictures cannot be used: {error}") from None
+        with made:
+            return await self._files.put(tenant, chunks(made))
+
+    async def picture(self, tenant: Tenant, file: Upload | Result) -> BinaryIO:
+        """A file as an open one without a name, for the media child. TooLarge."""
+        if isinstance(file, Upload):
+            return await opened(await self._files.read(tenant, file.key, max_bytes=MAX_PICTURE))
+        index = file.artifact.index
+        return await opened(await self._files.read_artifact(tenant, file.job, index, max_bytes=MAX_PICTURE))
 
 
 def _path(subfolder: str, filename: str) -> str:
@@ -171,12 +190,6 @@ def _path(subfolder: str, filename: str) -> str:
         raise InvalidInput(
             "subfolder" if subfolder else "image", f"{subfolder}/{filename}"[:80] + f": {error}"
         ) from None
-
-
-async def _chunks(file: BinaryIO) -> AsyncIterator[bytes]:
-    file.seek(0)
-    while chunk := await asyncio.to_thread(file.read, 1 << 18):
-        yield chunk
 
 
 def document() -> dict[str, Any]:
