@@ -6,6 +6,7 @@ somebody else goes into the VideoJob as it is, and the stager's guarded fetcher 
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
@@ -32,14 +33,16 @@ from kinora.storage import sniff
 from kinora.storage.keys import upload_key
 from kinora.storage.service import model
 from kinora.storage.service.client import StoreClient
-from kinora.storage.service.model import Name
+from kinora.storage.service.model import Name, PreviewKind
 
 PATH: Final = "/files"
 INPUTS: Final = "inputs"  # the scope of names that dialects give to inputs
+PREVIEWS: Final = "previews"  # the scope of names of what was drawn of a video: <kind>/<sha256 of the video>
 TICKETS: Final = "tickets"  # the scope of names of files that come by ticket: <ticket>/<filename>
 OSS: Final = "oss://"
 _OSS_FOLDER: Final = "kinora"
 _MAX_LINK: Final = 2048  # characters
+_MAX_PREVIEW: Final = 16 * 1024**2  # bytes
 _UNBOUNDED: Final = 1 << 48  # of a copy between a tenant's own stores: the first one has counted it
 
 
@@ -401,6 +404,45 @@ class Files:
         root, key = self.stores.place(tenant, artifact.uri)
         shown = Shown(filename or artifact.filename, artifact.content_type, artifact.sha256, redirect=True)
         return await delivered(self.stores, request, Place(tenant.namespace, root, key), shown)
+
+    async def preview_response(
+        self, request: Request, tenant: Tenant, job: Job, index: int, kind: PreviewKind
+    ) -> Response:
+        """A preview of an artifact: drawn by the store's stager for whoever asks first, and kept as an upload.
+
+        NotFound, InvalidInput for one that cannot be drawn, TooLarge over the quota, Unavailable.
+        """
+        artifact = _artifact_of(job, index)
+        root, key = self.stores.place(tenant, artifact.uri)
+        name = f"{kind}/{artifact.sha256 or hashlib.sha256(artifact.uri.encode()).hexdigest()}"
+        sha256 = await self._kept_preview(tenant, root, name)
+        if sha256 is None:
+            quota = tenant.limits.upload_quota_bytes
+            made = await self.stores.ask(
+                tenant.namespace,
+                root,
+                lambda store: store.preview(tenant.digest, kind, key, max_bytes=_MAX_PREVIEW, quota=quota),
+            )
+            sha256, pointer = made.sha256, Name(name, {"sha256": made.sha256, "bytes": made.bytes})
+            await self.stores.ask(
+                tenant.namespace, root, lambda store: store.put_name(tenant.digest, PREVIEWS, pointer)
+            )
+        suffix = "webp" if kind is PreviewKind.THUMBNAIL else "jpg"
+        place = Place(tenant.namespace, root, upload_key(tenant.namespace, f"{tenant.digest}/{sha256}"))
+        content_type = "image/webp" if kind is PreviewKind.THUMBNAIL else "image/jpeg"
+        return await delivered(self.stores, request, place, Shown(f"{job.id}.{suffix}", content_type, sha256))
+
+    async def _kept_preview(self, tenant: Tenant, root: str, name: str) -> str | None:
+        """The content of one that was drawn before and is there still, counted as used now."""
+
+        async def known(store: StoreClient) -> str:
+            sha256 = str((await store.get_name(tenant.digest, PREVIEWS, name)).value.get("sha256"))
+            await store.renew(tenant.digest, sha256)
+            return sha256
+
+        with suppress(NotFound):
+            return await self.stores.ask(tenant.namespace, root, known)
+        return None
 
     async def upload_response(self, request: Request, tenant: Tenant, key: str, *, filename: str) -> Response:
         """An upload of the tenant: whole or a range. NotFound."""

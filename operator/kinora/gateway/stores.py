@@ -16,13 +16,13 @@ import aiohttp
 
 from kinora.api import names
 from kinora.api.intake import Store, artifact_store, choose_store
-from kinora.gateway.errors import Conflict, NotFound, TooLarge, Unavailable
+from kinora.gateway.errors import Conflict, InvalidInput, NotFound, TooLarge, Unavailable
 from kinora.gateway.tenants import Tenant
 from kinora.kube.client import ApiError, KubeClient, UnreachableError
 from kinora.kube.secret_keys import SecretKeyError, SecretKeys
 from kinora.storage.keys import KeyRefused
 from kinora.storage.service.client import StoreAway, StoreClient, StoreRefused
-from kinora.storage.service.model import NameTaken, OverLimit
+from kinora.storage.service.model import Busy, NameTaken, NotDrawable, OverLimit
 from kinora.storage.store import NotStoredError, StoreError
 
 log = logging.getLogger(__name__)
@@ -125,6 +125,10 @@ def told(namespace: str) -> Iterator[None]:
         raise Conflict("a file of this name is there already, with other content") from None
     except KeyRefused:
         raise NotFound("no such file in the store") from None
+    except NotDrawable as fault:
+        raise InvalidInput("variant", str(fault)) from None
+    except Busy:
+        raise Unavailable("too many previews are being drawn; ask again", _RETRY) from None
     except StoreAway as error:
         log.warning("the store of namespace %s: %s", namespace, error)
         raise Unavailable("the store of your namespace does not answer: its stager may be starting", _RETRY) from None

@@ -77,6 +77,16 @@ async def preview(
     await run_isolated("preview", file, arguments, output=output, limits=limits)
 
 
+async def thumbnail(file: BinaryIO, output: BinaryIO, limits: Limits | None = None) -> None:
+    """Write one frame of a video to `output`, open for writing, as WebP (see stills.py). Raises MediaError."""
+    await run_isolated("thumbnail", file, output=output, limits=limits)
+
+
+async def spritesheet(file: BinaryIO, output: BinaryIO, limits: Limits | None = None) -> None:
+    """Write many frames of a video to `output`, open for writing, as one JPEG (see stills.py). Raises MediaError."""
+    await run_isolated("spritesheet", file, output=output, limits=limits)
+
+
 async def prepare(
     inputs: Mapping[str, BinaryIO],
     outputs: Mapping[str, BinaryIO],

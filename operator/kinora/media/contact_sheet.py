@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 from typing import BinaryIO
 
-from av.video.frame import VideoFrame
 from PIL import Image, ImageDraw, ImageFont
 
 from kinora.media.info import MediaError, MediaInfo
 from kinora.media.inspect import decode, open_video, probe
+from kinora.media.stills import spread, upright
 
 _CELL, _GAP, _CAPTION, _HEAD = 240, 8, 20, 30  # pixels
 _PAPER, _INK, _FAINT = (24, 26, 30), (236, 238, 240), (150, 156, 164)
@@ -24,7 +24,7 @@ def contact_sheet(file: BinaryIO, frames: int = 8, columns: int = 4, title: str 
     info = probe(file)
     if info.kind != "Video":
         raise MediaError("a contact sheet is made of a video")
-    numbers = _spread(info.frames, frames)
+    numbers = spread(info.frames, frames)
     pictures = _pictures(file, set(numbers))
     width = min(_CELL, info.width)
     height = max(round(width * info.height / info.width), 1)
@@ -52,19 +52,9 @@ def _title(info: MediaInfo, title: str) -> str:
     return f"{title}: {facts}" if title else facts
 
 
-def _spread(total: int, wanted: int) -> list[int]:
-    wanted = max(1, min(wanted, total))
-    return [round(index * (total - 1) / max(wanted - 1, 1)) for index in range(wanted)]
-
-
 def _pictures(file: BinaryIO, numbers: set[int]) -> dict[int, Image.Image]:
     with open_video(file) as (container, stream):
-        return {number: _upright(frame) for number, frame in enumerate(decode(container, stream)) if number in numbers}
-
-
-def _upright(frame: VideoFrame) -> Image.Image:
-    picture = Image.fromarray(frame.to_ndarray(format="rgb24"))
-    return picture.rotate(frame.rotation, expand=True) if frame.rotation else picture
+        return {number: upright(frame) for number, frame in enumerate(decode(container, stream)) if number in numbers}
 
 
 def main(arguments: list[str] | None = None) -> int:

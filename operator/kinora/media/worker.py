@@ -46,6 +46,10 @@ def main() -> int:
         from kinora.media import alpha  # noqa: PLC0415
 
         functions |= {"put_alpha": alpha.put_alpha, "channel": alpha.channel, "preview": alpha.preview}
+    elif request["function"] in ("thumbnail", "spritesheet"):
+        from kinora.media import stills  # noqa: PLC0415
+
+        functions |= {"thumbnail": stills.thumbnail, "spritesheet": stills.spritesheet}
     function = functions[request["function"]]
     arguments: dict[str, Any] = dict(request["arguments"])
     if request["output"] is not None:

@@ -5,6 +5,7 @@ GET    /v1/uploads/{tenant}                what the tenant's uploads take
 POST   /v1/uploads/{tenant}/{sha256}       it is used again
 DELETE /v1/uploads/{tenant}/{sha256}
 GET    /v1/objects/{key}                   an artifact or upload: whole or a range; 302 where the store says so
+POST   /v1/previews/{tenant}/{kind}/{key}  draw a thumbnail or spritesheet of a video, as an upload of the tenant
 GET    /v1/names/{tenant}/{scope}          all names of a scope
 PUT    /v1/names/{tenant}/{scope}/{digest} point a name somewhere; ?create=1: only a new one
 GET, DELETE of the same
@@ -24,6 +25,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from kinora.stager.metrics import Metrics
+from kinora.stager.previews import Previews
 from kinora.stager.receive import Receiver
 from kinora.storage import sniff
 from kinora.storage.broker import asks
@@ -31,12 +33,16 @@ from kinora.storage.keys import KeyRefused
 from kinora.storage.service import signing
 from kinora.storage.service.model import (
     MAX_VALUE,
+    Busy,
     Content,
     Elsewhere,
     FileStore,
     Name,
     NameTaken,
+    NotDrawable,
     OverLimit,
+    PreviewKind,
+    Upload,
     checked_tenant,
     name_digest,
 )
@@ -50,7 +56,7 @@ Keys = Callable[[bool], Awaitable[list[bytes]]]
 _CHUNK: Final = 1 << 18
 _MAX_BODY: Final = 4 * MAX_VALUE
 _OPERATIONS: Final = (
-    *("upload", "usage", "renew", "remove", "read"),
+    *("upload", "usage", "renew", "remove", "read", "preview"),
     *("names", "put_name", "get_name", "remove_name"),
     "urls",  # the broker's
 )
@@ -83,6 +89,7 @@ def service(
             web.post(uploads + "/{sha256}", routes.renew),
             web.delete(uploads + "/{sha256}", routes.remove),
             web.get("/v1/objects/{key:.+}", routes.read),
+            web.post("/v1/previews/{tenant}/{kind}/{key:.+}", routes.preview),
             web.get(names, routes.names),
             web.put(names + "/{digest}", routes.put_name),
             web.get(names + "/{digest}", routes.get_name, allow_head=False),
@@ -124,6 +131,7 @@ def _measured(metrics: Metrics) -> Middleware:
 class _Routes:
     def __init__(self, store: FileStore, keys: Keys, agents: Handler | None) -> None:
         self._store, self._keys, self._receiver, self._agents = store, keys, Receiver(store), agents
+        self._previews = Previews(store, self._receiver)
 
     @web.middleware
     async def guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -143,6 +151,10 @@ class _Routes:
             return _refusal(413, "OverLimit", str(over), what=over.what, limit=over.limit)
         except NameTaken as taken:
             return _refusal(409, "NameTaken", str(taken), value=taken.value)
+        except Busy as busy:
+            return _refusal(429, "Busy", str(busy))
+        except NotDrawable as fault:
+            return _refusal(422, "NotDrawable", str(fault))
         except StoreError as error:
             log.warning("%s %s: %s", request.method, request.path, error)
             return _refusal(507, "StoreFailed", str(error))
@@ -170,8 +182,16 @@ class _Routes:
             made = await self._receiver.take(tenant, chunks, max_bytes=signed.max_bytes, quota=signed.quota)
         finally:
             await chunks.aclose()
-        body = {"sha256": made.sha256, "bytes": made.bytes, "created": made.created}
-        return web.json_response(body, status=201 if made.created else 200)
+        return _made(made)
+
+    async def preview(self, request: web.Request) -> web.Response:
+        """Drawn when it is asked for; whoever asks keeps a name for it."""
+        signed, where = request[_REQUEST], request.match_info
+        tenant = checked_tenant(where["tenant"])
+        if where["kind"] not in list(PreviewKind):
+            return _refusal(400, "Malformed", f"a preview is one of {', '.join(PreviewKind)}")
+        kind, limits = PreviewKind(where["kind"]), {"max_bytes": signed.max_bytes, "quota": signed.quota}
+        return _made(await self._previews.make(tenant, kind, where["key"], **limits))
 
     async def usage(self, request: web.Request) -> web.Response:
         found = await self._store.usage(request.match_info["tenant"])
@@ -236,6 +256,11 @@ class _Routes:
     async def names(self, request: web.Request) -> web.Response:
         found = await self._store.names(request.match_info["tenant"], request.match_info["scope"])
         return web.json_response({"names": [{"name": one.name, "value": dict(one.value)} for one in found]})
+
+
+def _made(made: Upload) -> web.Response:
+    body = {"sha256": made.sha256, "bytes": made.bytes, "created": made.created}
+    return web.json_response(body, status=201 if made.created else 200)
 
 
 async def _body(request: web.Request) -> AsyncGenerator[bytes, None]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import io
 import warnings
 from collections.abc import AsyncIterator
 from typing import Any
 
 import openai
 import pytest
+from PIL import Image
 
 from integration.gateway.hosted import CLIP, PHOTO, deliver, jobs
 from integration.gateway.house import House, artifact_of
@@ -296,16 +298,78 @@ async def test_a_job_of_another_dialect_is_a_video_too(house: House, client: ope
     assert [video.id async for video in client.videos.list()] == [id_]
 
 
-async def test_thumbnails_and_what_is_not_there_yet_are_refused_clearly(
+async def test_what_is_not_there_yet_and_variants_that_are_none_are_refused_clearly(
     house: House, client: openai.AsyncOpenAI
 ) -> None:
     video = await made(client)
-    with pytest.raises(openai.BadRequestError, match="allowed: one that is completed"):
-        await client.videos.download_content(video.id)
+    for variant in ("video", "thumbnail"):
+        with pytest.raises(openai.BadRequestError, match="allowed: one that is completed"):
+            await client.videos.download_content(video.id, variant=variant)  # type: ignore[arg-type]
     await house.succeed(video.id)
-    with pytest.raises(openai.BadRequestError) as caught:
-        await client.videos.download_content(video.id, variant="thumbnail")
+    with pytest.raises(openai.BadRequestError, match="allowed: video, thumbnail, spritesheet") as caught:
+        await client.videos.download_content(video.id, variant="poster")  # type: ignore[arg-type]
     assert caught.value.param == "variant"
+    with pytest.raises(openai.NotFoundError):
+        await client.videos.download_content(video.id, variant="thumbnail")  # its file is gone
+
+
+async def test_thumbnails_and_spritesheets_are_drawn_once_and_kept(house: House, client: openai.AsyncOpenAI) -> None:
+    video = await made(client)
+    await deliver(house, video.id)
+    for variant, kind, most in (("thumbnail", "WEBP", 640), ("spritesheet", "JPEG", 5 * 240)):
+        content = await client.videos.download_content(video.id, variant=variant)  # type: ignore[arg-type]
+        picture = Image.open(io.BytesIO(content.read()))
+        assert content.response.headers["content-type"] == f"image/{kind.lower()}"
+        assert picture.format == kind
+        assert 0 < picture.width <= most
+        [kept] = [path for path in house.store.uploads() if path.name == content.response.headers["etag"].strip('"')]
+        written = kept.stat().st_ino
+        again = await client.videos.download_content(video.id, variant=variant)  # type: ignore[arg-type]
+        assert again.read() == kept.read_bytes()
+        assert kept.stat().st_ino == written
+        kept.unlink()  # as when it has expired: it is drawn anew
+        assert (await client.videos.download_content(video.id, variant=variant)).read()  # type: ignore[arg-type]
+    assert len(house.store.uploads()) == 2
+    assert house.store.drafts() == []
+
+
+async def test_a_preview_counts_against_the_quota_and_is_of_the_tenants_own_videos_alone(
+    house: House, client: openai.AsyncOpenAI
+) -> None:
+    video = await made(client)
+    await deliver(house, video.id)
+    stranger = await house.key("stranger")
+    async with house.client(stranger) as http:
+        assert (await http.get(f"/v1/videos/{video.id}/content?variant=thumbnail")).status_code == 404
+    poor = openai.AsyncOpenAI(
+        base_url=f"{house.url}/v1", api_key=await house.key("poor", limits={"uploadQuotaBytes": 10}), max_retries=0
+    )
+    mine = await made(poor)
+    await deliver(house, mine.id)
+    with pytest.raises(openai.APIStatusError) as caught:
+        await poor.videos.download_content(mine.id, variant="thumbnail")
+    assert caught.value.status_code == 413
+    assert house.store.uploads() == []
+
+
+async def test_a_video_that_cannot_be_decoded_has_no_thumbnail(house: House, client: openai.AsyncOpenAI) -> None:
+    video = await made(client)
+    await deliver(house, video.id, b"\x00\x00\x00\x18ftypmp42 and nothing else")
+    with pytest.raises(openai.BadRequestError, match="the thumbnail cannot be drawn"):
+        await client.videos.download_content(video.id, variant="thumbnail")
+
+
+async def test_only_so_many_previews_are_waited_for(house: House, client: openai.AsyncOpenAI) -> None:
+    videos = [await made(client) for _ in range(8)]
+    for index, video in enumerate(videos):  # each of its own content, so that each is drawn
+        await deliver(house, video.id, CLIP + b"\x00\x00\x00\x0cfree" + index.to_bytes(4))
+    async with house.client(client.api_key) as http:
+        places = [f"/v1/videos/{video.id}/content?variant=thumbnail" for video in videos]
+        answers = await asyncio.gather(*map(http.get, places))
+        told = [answer.status_code for answer in answers]
+        assert set(told) == {200, 503}
+        assert told.count(200) >= 4
+        assert (await http.get(places[told.index(503)])).status_code == 200
 
 
 async def test_json_and_forms_are_the_same_request(house: House, client: openai.AsyncOpenAI) -> None:

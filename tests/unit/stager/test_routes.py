@@ -22,9 +22,10 @@ from kinora.stager.routes import service
 from kinora.storage.keys import KeyRefused
 from kinora.storage.service import signing
 from kinora.storage.service.client import StoreAway, StoreClient, StoreRefused
-from kinora.storage.service.model import Name, NameTaken, OverLimit, Usage
+from kinora.storage.service.model import Name, NameTaken, NotDrawable, OverLimit, PreviewKind, Usage
 from kinora.storage.store import NotStoredError
 from kinora.storage.uploads import PvcFiles
+from kinora_cluster import ROOT
 
 TENANT, OTHER = "0123456789", "abcdef0123"
 CONTENT = bytes(range(256)) * 4000  # about a MB
@@ -411,3 +412,35 @@ async def test_a_service_that_is_not_there_is_away(house: StoreHouse) -> None:
     for ask in (gone.usage(TENANT), gone.upload(TENANT, sent(CONTENT), **PLENTY)):
         with pytest.raises(StoreAway):
             await ask
+
+
+# --- previews
+
+
+async def test_previews_are_drawn_of_what_can_be_read_alone(house: StoreHouse) -> None:
+    house.artifact(ARTIFACT, (ROOT / "examples/inputs/bunny.mp4").read_bytes())
+    made = await house.client.preview(TENANT, PreviewKind.THUMBNAIL, ARTIFACT, **PLENTY)
+    assert (made.created, (await house.client.usage(TENANT)).files) == (True, 1)
+    again = await house.client.preview(TENANT, PreviewKind.THUMBNAIL, ARTIFACT, **PLENTY)
+    assert (again.sha256, again.created) == (made.sha256, False)
+    for key, error in (
+        ("films/job/none/1/0-video.mp4", NotStoredError), ("inputs/" + "0" * 64, KeyRefused),
+        ("other/job/x/1/0-video.mp4", KeyRefused), ("films/../x/y/1/0-video.mp4", KeyRefused),
+    ):  # fmt: skip
+        with pytest.raises(error):
+            await house.client.preview(TENANT, PreviewKind.SPRITESHEET, key, **PLENTY)
+    with pytest.raises(OverLimit) as caught:
+        await house.client.preview(OTHER, PreviewKind.THUMBNAIL, ARTIFACT, max_bytes=100, quota=1 << 30)
+    assert (caught.value.what, caught.value.limit) == ("bytes", 100)
+    house.artifact(ARTIFACT.replace("0-", "1-"), CONTENT)
+    with pytest.raises(NotDrawable, match="the thumbnail cannot be drawn: "):
+        await house.client.preview(TENANT, PreviewKind.THUMBNAIL, ARTIFACT.replace("0-", "1-"), **PLENTY)
+    assert house.drafts() == []
+    target = f"/v1/previews/{TENANT}/poster/{ARTIFACT}"
+    async with aiohttp.ClientSession(headers={"Authorization": signed(house, "POST", target)}) as session:
+        async with session.post(house.url + target) as answer:
+            assert (answer.status, (await answer.json())["message"]) == (
+                400, "a preview is one of thumbnail, spritesheet",
+            )  # fmt: skip
+        async with session.post(house.url + target.replace("poster", "thumbnail")) as answer:
+            assert answer.status == 401  # signed for another one

@@ -33,10 +33,12 @@ from kinora.gateway.openai.request import (
 from kinora.gateway.tenants import Tenant
 from kinora.recipes.joining import generated_frames
 from kinora.recipes.needs import frames_at_rate
+from kinora.storage.service.model import PreviewKind
 
 NAME: Final = "openai"
 PREFIX: Final = "/v1/videos"
 MODELS: Final = "/v1/models"
+_VARIANTS: Final = ("video", *PreviewKind)
 POLL_AFTER: Final = {"openai-poll-after-ms": str(answer.POLL_AFTER_MILLISECONDS)}
 
 
@@ -207,13 +209,15 @@ def _content(api: APIRouter, shell: _Shell) -> None:
     @api.head("/{video_id}/content", include_in_schema=False)
     @api.get("/{video_id}/content", response_class=Response)
     async def content(video_id: str, request: Request, variant: str = "video") -> Response:
-        """The finished video's bytes, with Range."""
+        """The finished video's bytes, with Range; or a picture that stands for it: thumbnail, spritesheet."""
         tenant = await gateway.tenant(request, NAME)
-        if variant != "video":
-            allowed = "video, this server makes no thumbnails and no spritesheets"
-            raise InvalidInput("variant", f"variant is {shown(variant)}; allowed: {allowed}")
+        if variant not in _VARIANTS:
+            raise InvalidInput("variant", f"variant is {shown(variant)}; allowed: {', '.join(_VARIANTS)}")
         job = await shell.completed(tenant, video_id, "video_id")
-        return await gateway.files.artifact_response(request, tenant, job, of_kind(job, "video")[0].index)
+        index = of_kind(job, "video")[0].index
+        if variant != _VARIANTS[0]:
+            return await gateway.files.preview_response(request, tenant, job, index, PreviewKind(variant))
+        return await gateway.files.artifact_response(request, tenant, job, index)
 
 
 def _models(api: APIRouter, gateway: Gateway) -> None:

@@ -16,13 +16,25 @@ from yarl import URL
 
 from kinora.storage.keys import KeyRefused
 from kinora.storage.service import signing
-from kinora.storage.service.model import SERVICE_PATH, Name, NameTaken, OverLimit, Upload, Usage, name_digest
+from kinora.storage.service.model import (
+    SERVICE_PATH,
+    Busy,
+    Name,
+    NameTaken,
+    NotDrawable,
+    OverLimit,
+    PreviewKind,
+    Upload,
+    Usage,
+    name_digest,
+)
 from kinora.storage.store import NotStoredError, StoreError
 
 READ_BUFFER: Final = 1 << 18  # bytes that are read ahead of whoever takes them
 _CONNECT_SECONDS: Final = 5.0
 _IDLE_SECONDS: Final = 60.0  # without a byte
 _WHOLE_SECONDS: Final = 30.0  # of a request that streams nothing
+_DRAWN_SECONDS: Final = 150.0  # of a preview: others may be before it
 
 
 class StoreAway(StoreError):  # noqa: N818 - a verdict
@@ -71,6 +83,12 @@ class StoreClient:
             raise
         if failed:  # it answered before it had all: the answer is of no use
             raise failed[0]
+        return Upload(tenant, str(answer["sha256"]), int(answer["bytes"]), created=bool(answer["created"]))
+
+    async def preview(self, tenant: str, kind: PreviewKind, key: str, *, max_bytes: int, quota: int) -> Upload:
+        """Have a preview of the object drawn and kept as an upload. NotStoredError, NotDrawable, Busy, OverLimit."""
+        place = f"/previews/{tenant}/{kind}/{quote(key)}"
+        answer = await self._ask("POST", place, max_bytes=max_bytes, quota=quota, seconds=_DRAWN_SECONDS)
         return Upload(tenant, str(answer["sha256"]), int(answer["bytes"]), created=bool(answer["created"]))
 
     async def renew(self, tenant: str, sha256: str) -> int:
@@ -154,10 +172,11 @@ class StoreClient:
         max_bytes: int = 0,
         quota: int = 0,
         streamed: bool = False,
+        seconds: float = _WHOLE_SECONDS,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         url = URL(self._url + SERVICE_PATH + place, encoded=True)
         signed = signing.Request(method, url.raw_path_qs, self.store, max_bytes, quota)
-        whole = None if streamed or place.startswith("/objects/") else _WHOLE_SECONDS
+        whole = None if streamed or place.startswith("/objects/") else seconds
         asking = self._session.request(
             method,
             url,
@@ -165,7 +184,7 @@ class StoreClient:
             headers={**(headers or {}), "Authorization": signing.sign(self._key, signed, time.time())},
             allow_redirects=False,
             read_bufsize=READ_BUFFER,
-            timeout=aiohttp.ClientTimeout(total=whole, connect=_CONNECT_SECONDS, sock_read=_IDLE_SECONDS),
+            timeout=aiohttp.ClientTimeout(total=whole, connect=_CONNECT_SECONDS, sock_read=max(_IDLE_SECONDS, seconds)),
         )
         try:
             response = await asking
@@ -192,6 +211,10 @@ async def _told(response: aiohttp.ClientResponse) -> Exception:
     message = str(found.get("message") or f"the store answered {response.status}") if isinstance(found, dict) else ""
     if response.status == 401:
         return StoreRefused(message)
+    if response.status == 422:
+        return NotDrawable(message)
+    if response.status == 429:
+        return Busy(message)
     if response.status == 404:
         return NotStoredError(message)
     if response.status == 413:

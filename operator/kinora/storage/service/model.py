@@ -11,6 +11,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, BinaryIO, Final, Protocol
 
 from kinora.storage.keys import KeyRefused
@@ -46,6 +47,21 @@ class NameTaken(StoreError):  # noqa: N818 - a verdict
     def __init__(self, value: Mapping[str, Any]) -> None:
         super().__init__("the name is taken by other content")
         self.value = dict(value)
+
+
+class NotDrawable(StoreError):  # noqa: N818 - a verdict
+    """Nothing can be drawn of the object. The message says why."""
+
+
+class Busy(StoreError):  # noqa: N818 - a verdict
+    """Too much is being drawn; it may be asked for again soon."""
+
+
+class PreviewKind(StrEnum):
+    """What can be drawn of a video: one frame as WebP, or a sheet of frames as JPEG."""
+
+    THUMBNAIL = "thumbnail"
+    SPRITESHEET = "spritesheet"
 
 
 @dataclass(frozen=True, slots=True)
