@@ -11,6 +11,7 @@ import wavespeed
 
 from integration.gateway.hosted import CLIP, PHOTO, beside, deliver
 from integration.gateway.house import House, artifact_of
+from kinora.catalogue.load import load_catalogue
 from kinora.gateway.wavespeed import routes
 from unit.gateway.hosted import printed_bodies
 
@@ -39,6 +40,25 @@ async def test_the_package_renders_a_video(house: House) -> None:
     assert (spec["model"], spec["task"], spec["prompt"]) == ("wan2.1-vace-14b", "TextToVideo", INPUT["prompt"])
     assert spec["output"] == {**spec["output"], "width": 480, "height": 832}
     assert spec["parameters"]["seed"] == 7
+
+
+async def test_a_lora_of_the_model_is_its_preset_and_another_is_refused(house: House) -> None:
+    model = load_catalogue().get("wan2.1-vace-14b")
+    assert model is not None
+    weights = model.preset_weights("Fast")
+    async with house.client(await house.key()) as http:
+        given = {"prompt": "a fox runs", "loras": [{"path": one.name, "scale": 1} for one in weights]}
+        answer = await http.post(SUBMIT, json=given)
+        assert answer.status_code == 200, answer.text
+        spec = (await house.job(answer.json()["data"]["id"]))["spec"]
+        assert spec["parameters"]["preset"] == "Fast"
+        assert not {"steps", "guidance", "shift"} & spec["parameters"].keys()
+        foreign = {**given, "loras": [{"path": "https://x.example/style.safetensors?Signature=secret"}]}
+        refused = await http.post(SUBMIT, json=foreign)
+        assert (refused.status_code, refused.json()["code"]) == (400, 400)
+        assert refused.json()["message"].startswith(f"loras[0].path is a URL; allowed: {weights[0].name}")
+        assert "secret" not in refused.text
+    assert len(await house.jobs()) == 1
 
 
 async def test_the_package_uploads_files_and_takes_outputs_as_inputs(house: House, tmp_path: Path) -> None:

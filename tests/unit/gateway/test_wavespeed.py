@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kinora.api import reasons
+from kinora.catalogue.load import load_catalogue
 from kinora.gateway.errors import InvalidInput, Limited, NotFound, Unavailable
 from kinora.gateway.jobs import State
 from kinora.gateway.mapping import Draft, parse
@@ -20,12 +21,13 @@ from kinora.gateway.wavespeed.request import LOCAL, Prediction, draft
 
 from .hosted import ID, artifact, document, job, printed_bodies, validated
 
+LORA = "lightx2v_T2V_14B_cfg_step_distill_v2_lora_rank64_bf16.safetensors"
 LINK = "https://media.example.com/a.png"
 URL = f"https://gateway.example.com/api/v3/predictions/{ID}/result"
 
 
 def made(**given: Any) -> Draft:
-    return draft(parse(Prediction, {"prompt": "a fox runs", **given}), LOCAL)
+    return draft(parse(Prediction, {"prompt": "a fox runs", **given}), LOCAL, entry=load_catalogue().get(LOCAL))
 
 
 def refused(**given: Any) -> InvalidInput:
@@ -162,7 +164,14 @@ def test_a_context_scale_without_anything_to_scale_says_so() -> None:
         ({"first_image": LINK, "video": LINK}, "first_image"),
         ({"last_image": LINK, "video": LINK}, "last_image"),
         ({"images": [LINK] * 6}, "images"),
-        ({"loras": [{"path": LINK, "scale": 1}]}, "loras"),
+        ({"loras": [{"path": LINK, "scale": 1}]}, "loras[0].path"),
+        ({"loras": [{"path": "my-style.safetensors"}]}, "loras[0].path"),
+        ({"loras": [{"path": f"../{LORA}"}]}, "loras[0].path"),
+        ({"loras": [{"path": LORA, "scale": 0.7}]}, "loras[0].scale"),
+        ({"loras": [{"path": LORA, "scale": "1"}]}, "loras[0].scale"),
+        ({"loras": [{"scale": 1}]}, "loras[0]"),
+        ({"loras": [LORA]}, "loras[0]"),
+        ({"loras": [{"path": LORA}] * 9}, "loras"),
         ({"prompt": "   "}, "prompt"),
         ({"duration": 4}, "duration"),
         ({"duration": 11}, "duration"),
@@ -197,6 +206,37 @@ def test_whom_to_tell_of_the_end_is_the_videojobs_webhook() -> None:
 
 def test_an_empty_list_of_loras_is_none() -> None:
     assert made(loras=[]).notes == ()
+
+
+@pytest.mark.parametrize("path", [LORA, f"loras/{LORA}", LORA.removesuffix(".safetensors")])
+def test_the_lora_of_a_preset_is_that_preset_and_what_the_preset_says_is_not_said_over(path: str) -> None:
+    spec = made(loras=[{"path": path, "scale": 1}]).spec
+    assert spec["parameters"] == {"durationSeconds": 5, "preset": "Fast"}
+    told = made(loras=[{"path": path}], num_inference_steps=6, guidance_scale=1).spec["parameters"]
+    assert (told["preset"], told["steps"], told["guidance"], "shift" in told) == ("Fast", 6, 1, False)
+    validated(spec)
+
+
+def test_a_lora_that_is_a_url_is_refused_without_repeating_it() -> None:
+    found = refused(loras=[{"path": "https://x.example/a.safetensors?Signature=secret"}])
+    assert found.message.startswith(f"loras[0].path is a URL; allowed: {LORA} (no LoRA is fetched")
+    assert "secret" not in found.message
+
+
+def test_of_two_experts_both_loras_are_needed() -> None:
+    entry = load_catalogue().get("wan2.2-vace-fun-a14b")
+    assert entry is not None
+    names = [one.name for one in entry.preset_weights("Fast")]
+
+    def asked(*paths: str) -> Draft:
+        body = {"prompt": "a", "loras": [{"path": path} for path in paths]}
+        return draft(parse(Prediction, body), entry.name if entry else "", entry=entry)
+
+    assert asked(*names).spec["parameters"]["preset"] == "Fast"
+    with pytest.raises(InvalidInput, match=r"allowed: all of one: wan2\.2"):
+        asked(names[0])
+    with pytest.raises(InvalidInput, match="allowed: none, the model has no LoRA"):
+        draft(parse(Prediction, {"prompt": "a", "loras": [{"path": names[0]}]}), "own")
 
 
 _links = st.sampled_from(["", LINK])

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, StringConstraints
 
 from kinora.catalogue.load import Catalogue
+from kinora.catalogue.model import Model
 from kinora.gateway.errors import InvalidInput
 from kinora.gateway.mapping import (
     MAX_PROMPT,
@@ -16,6 +17,7 @@ from kinora.gateway.mapping import (
     compact,
     local_model,
     references,
+    shown,
     size_of,
     unknown_notes,
     url,
@@ -78,7 +80,9 @@ class Prediction(Body):
     flow_shift: float = Field(16, ge=0, le=30, description="0 is rendered as 1")
     context_scale: float = Field(1, ge=0, le=2, description="How closely the result keeps to the video")
     seed: int = Field(-1, ge=-1, le=2147483647, description="-1: a random one")
-    loras: list[dict[str, Any]] | None = Field(None, description="Refused: weights come from the catalogue alone")
+    loras: Annotated[list[Any], Field(max_length=8)] | None = Field(
+        None, description="The LoRAs of one of the model's presets, by file name; none is fetched"
+    )
     enable_sync_mode: bool = Field(False, description="Keep the request open until the result is there")
 
 
@@ -101,9 +105,10 @@ class _Choice:
     notes: tuple[str, ...] = ()
 
 
-def draft(asked: Prediction, model: str, webhook: str = "") -> Draft:
+def draft(asked: Prediction, model: str, webhook: str = "", *, entry: Model | None = None) -> Draft:
     """The VideoJob's spec for the local model `model`. `webhook`: the URL that is told of its end; empty: none.
 
+    `entry`: what the catalogue knows of the model, and so of its LoRAs.
     Raises InvalidInput for what cannot go together.
     """
     _refuse(asked)
@@ -117,11 +122,18 @@ def draft(asked: Prediction, model: str, webhook: str = "") -> Draft:
     width, height = size_of(asked.size, "*")
     pictures = [link for link in asked.images if link]
     inputs = {**choice.inputs, **({"references": references(pictures)} if pictures else {})}
+    preset = _preset(asked.loras, entry) if asked.loras else None
+
+    def default(name: str) -> Any:
+        """What a preset says itself is the request's to say only where it does."""
+        return getattr(asked, name) if preset is None or name in asked.model_fields_set else None
+
     parameters = {
         "durationSeconds": asked.duration,
-        "steps": asked.num_inference_steps,
-        "guidance": asked.guidance_scale,
-        "shift": asked.flow_shift,
+        "preset": preset,
+        "steps": default("num_inference_steps"),
+        "guidance": default("guidance_scale"),
+        "shift": default("flow_shift"),
         "controlStrength": scale,
         "control": choice.control,
         "seed": None if asked.seed == -1 else asked.seed,
@@ -141,8 +153,6 @@ def draft(asked: Prediction, model: str, webhook: str = "") -> Draft:
 
 def _refuse(asked: Prediction) -> None:
     """What the API would have to guess about is said instead."""
-    if asked.loras:
-        raise InvalidInput("loras", f"loras is a list of {len(asked.loras)}; allowed: none, no LoRA is fetched")
     mask = "mask_video" if asked.mask_video else "mask_image" if asked.mask_image else None
     if asked.mask_video and asked.mask_image:
         raise InvalidInput("mask_image", "mask_image and mask_video are both set; allowed: one of them")
@@ -157,6 +167,47 @@ def _refuse(asked: Prediction) -> None:
     for name in ("first_image", "last_image"):
         if asked.video and getattr(asked, name):
             raise InvalidInput(name, f"{name} and video are both set; allowed: one of them")
+
+
+def _preset(loras: list[Any], entry: Model | None) -> str:
+    """The preset whose LoRAs these are: all of its files, each as strong as it is made for. Raises InvalidInput."""
+    presets = {name: entry.preset_weights(name) for name in entry.presets} if entry is not None else {}
+    files = {_stem(one.name): (one, name) for name, found in presets.items() for one in found}
+    known = ", ".join(sorted(one.name for one, _ in files.values())) or "none, the model has no LoRA"
+    chosen: set[tuple[str, str]] = set()
+    for index, lora in enumerate(loras):
+        path, scale = _lora(f"loras[{index}]", lora, known)
+        if _stem(path) not in files:
+            said = "a URL" if "://" in path else shown(path)
+            mend = "no LoRA is fetched: weights are the administrator's, and mounted for reading"
+            raise InvalidInput(f"loras[{index}].path", f"loras[{index}].path is {said}; allowed: {known} ({mend})")
+        file, name = files[_stem(path)]
+        strength = entry.presets[name].strengths.get(file.role, 1) if entry is not None else 1
+        if scale != strength:
+            field, allowed = f"loras[{index}].scale", f"{strength:g}, for which {file.name} is made"
+            raise InvalidInput(field, f"{field} is {shown(scale)}; allowed: {allowed}")
+        chosen.add((str(name), file.name))
+    names = {name for name, _ in chosen}
+    wanted = {(str(name), one.name) for name, found in presets.items() if str(name) in names for one in found}
+    if len(names) > 1 or chosen != wanted:
+        missing = ", ".join(sorted(name for _, name in wanted))
+        raise InvalidInput("loras", f"loras are {len(chosen)} of a preset's; allowed: all of one: {missing}")
+    return names.pop()
+
+
+def _lora(field: str, lora: Any, known: str) -> tuple[str, Any]:
+    """The path and the scale of an entry. InvalidInput."""
+    path = lora.get("path") if isinstance(lora, dict) else None
+    if not isinstance(path, str) or not path:
+        allowed = f'{{"path": a file name, "scale": 1}}, of these files: {known}'
+        raise InvalidInput(field, f"{field} has no path; allowed: {allowed}")
+    return path, lora.get("scale", 1)
+
+
+def _stem(path: str) -> str:
+    """`loras/a.safetensors` and `a` are one."""
+    name = path.replace("\\", "/").removeprefix("loras/")
+    return name.removesuffix(".safetensors")
 
 
 def _choice(asked: Prediction) -> _Choice:

@@ -93,7 +93,7 @@ def _submit(api: APIRouter, shell: _Shell) -> None:
         if local is None:
             raise ModelNotFound("model", f"model is {shown(model)}; allowed: {MODEL}")
         asked = parse(Prediction, await read_json(request))
-        made = draft(asked, local, webhook)
+        made = draft(asked, local, webhook, entry=gateway.catalogue.get(local))
         note: dict[str, Any] = {"model": model, **({"notes": list(made.notes)} if made.notes else {})}
         job = await submitted(gateway, request, tenant, made, dialect=NAME, note=note, body=await request.body())
         if not asked.enable_sync_mode:
