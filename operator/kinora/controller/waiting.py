@@ -6,8 +6,9 @@ An index over the store, brought up to date job by job; nothing is decided here.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Final
 
 from sortedcontainers import SortedKeyList, SortedList
 
@@ -30,6 +31,7 @@ class Way:
     store: str = ""
 
 
+MOST_IN_TURN: Final = 500  # jobs of one group: where more wait, one that comes goes behind them, whatever it asks for
 _LaneKey = tuple[str, Way]  # queue, way
 _Slot = tuple[float, str]  # when it was made, and the UID: a place in the queue among those of equal priority
 _GroupKey = tuple[str, str, str, str, str, int]  # namespace, queue, group, the way's server and model, priority
@@ -50,14 +52,19 @@ class _Group:
         self.members: SortedKeyList[Job, tuple[float, float, str]] = SortedKeyList(key=_turn)
         self.slots: SortedList[_Slot] = SortedList()
 
-    def join(self, job: Job) -> bool:
-        """Whether the others keep their places."""
-        own = slot = (job.created, job.uid)
+    def join(self, job: Job) -> Iterator[tuple[Job, _Slot]]:
+        """The members whose places change by it, itself among them, with their new ones.
+
+        Where nothing else than age was asked for, that is itself alone, in its own place.
+        """
+        slot = (job.created, job.uid)
         while slot in self.slots:  # one that comes back finds another in the place that was its own
             slot = (job.created, f"{slot[1]}~")
         self.members.add(job)
         self.slots.add(slot)
-        return bool(slot == own and self.members[-1] is job and self.slots[-1] == slot)
+        first, last = sorted((self.members.index(job), self.slots.index(slot)))
+        span = slice(first, last + 1)
+        return zip(self.members[span], self.slots[span], strict=True)
 
     def leave(self, job: Job, slot: _Slot) -> None:
         """It is gone, and so is the place that it had."""
@@ -105,6 +112,9 @@ class WaitingJobs:
     def put(self, namespace: str, way: Way, job: Job) -> None:
         """Take a job in, or move it."""
         known, entry = self._where.get(job.key), _Entry(namespace, (job.queue, way), job, job)
+        there = known is not None and known.group == entry.group and known.job.order == job.order
+        if not there and entry.group in self._groups and len(self._groups[entry.group].members) >= MOST_IN_TURN:
+            job = entry.job = entry.placed = replace(job, order=job.created * 1000)
         if known is not None and (known.namespace, known.lane, known.job) == (namespace, entry.lane, job):
             return
         stays = known is not None and known.group == entry.group is not None and _turn(known.job) == _turn(job)
@@ -118,8 +128,8 @@ class WaitingJobs:
             return
         self.remove(job.key)
         self._list(entry)
-        if entry.group is not None and not self._groups[entry.group].join(job):
-            self._hand_out(self._groups[entry.group])
+        for member, slot in self._groups[entry.group].join(job) if entry.group is not None else ():
+            self._move(self._where[member.key], slot)
 
     def remove(self, key: str) -> None:
         """Forget a job."""
@@ -133,14 +143,11 @@ class WaitingJobs:
             if not group.members:
                 del self._groups[known.group]
 
-    def _hand_out(self, group: _Group) -> None:
-        """Every member in the place that its turn gives it."""
-        for member, slot in zip(group.members, group.slots, strict=True):
-            entry = self._where[member.key]
-            if entry.slot != slot:
-                self._unlist(entry)
-                entry.placed = _in_place(member, slot)
-                self._list(entry)
+    def _move(self, entry: _Entry, slot: _Slot) -> None:
+        if entry.slot != slot:
+            self._unlist(entry)
+            entry.placed = _in_place(entry.job, slot)
+            self._list(entry)
 
     def _list(self, entry: _Entry) -> None:
         lanes = self._lanes[entry.namespace]

@@ -93,3 +93,50 @@ async def test_what_cannot_run_fails_for_good_before_the_engine_is_asked(bench: 
         assert said in status["message"]
         assert "startTime" not in status
         assert str(bench.root) not in status["message"]
+
+
+def stored(bench: Bench, text: str, content: str | None = None) -> tuple[Object, Object]:
+    """A workflow whose text a stager has judged and kept, and what it told. `content`: what lies there by now."""
+    sha256 = text_hash(text)
+    path = bench.root / "artifacts/inputs" / sha256
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text if content is None else content)
+    workflow = {"upload": {"key": f"0123456789/{sha256}", "sha256": sha256}}
+    return workflow, {"inputStore": "pvc://artifacts/", "resolved": {"workflowSha256": sha256}}
+
+
+async def test_a_graph_that_a_stager_keeps_in_the_store_is_rendered(bench: Bench) -> None:
+    workflow, told = stored(bench, json.dumps(small()) + " " * 100_000)
+    await ready(bench)
+    await bench.bind(raw_job(workflow=workflow), told)
+    status = await bench.status_when("raw", ENDED)
+    assert status["phase"] == "Succeeded", status
+    assert status["resolved"]["workflowSha256"] == workflow["upload"]["sha256"]
+
+
+async def test_a_graph_in_the_store_that_is_not_the_judged_one_is_never_run(bench: Bench) -> None:
+    await ready(bench)
+    spoilt, told = stored(bench, json.dumps(small(n24={"seed": 1})), json.dumps(small(n24={"seed": 2})))
+    gone, told_gone = stored(bench, json.dumps(small(n24={"seed": 3})))
+    (bench.root / "artifacts/inputs" / gone["upload"]["sha256"]).unlink()
+    foreign, told_foreign = stored(bench, json.dumps(small(n24={"seed": 4})))
+    hostile, told_hostile = stored(bench, json.dumps(small(n14={"vae_name": "../x"})))
+    cases = {
+        "spoilt": (spoilt, told, "InvalidInput", "as it was judged"),
+        "gone": (gone, told_gone, "InvalidInput", "no longer in the store"),
+        "foreign": (
+            foreign,
+            {**told_foreign, "inputStore": "pvc://other/"},
+            "InvalidInput",
+            "in the store pvc://other/",
+        ),
+        "unread": (foreign, {"resolved": told_foreign["resolved"]}, "InvalidInput", "no stager has read it"),
+        "hostile": (hostile, told_hostile, "InvalidSpec", "vae_name"),
+    }
+    for name, (workflow, status, _, _) in cases.items():
+        await bench.bind(raw_job(name, workflow=workflow), status)
+    for name, (_, _, reason, said) in cases.items():
+        status = await bench.status_when(name, ENDED)
+        assert (status["phase"], status["reason"]) == ("Failed", reason), status
+        assert said in status["message"]
+        assert "startTime" not in status

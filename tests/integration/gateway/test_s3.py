@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ import httpx
 import pytest
 
 from integration.conftest import free_port
+from integration.gateway.comfyui import long, prompted
 from integration.gateway.house import House, artifact_of
 from integration.gateway.storehouse import KEY, StoreHouse, serving
 from integration.gateway.test_files import CLIP, PHOTO, SPEC, files, request, tenant, ticket
@@ -94,3 +96,26 @@ async def test_a_link_leads_to_the_bucket_and_an_upload_into_it(at: tuple[House,
     assert server.path(f"a/b/uploads/{house.namespace}/{upload}").read_bytes() == PHOTO
     assert await files(house).source(tenant(house), made.download_url) == {"upload": upload}
     assert await files(house).source(tenant(house), link) == {"artifact": {"videoJobName": job.name, "index": 0}}
+
+
+async def test_previews_of_a_video_in_a_bucket_are_drawn_once_and_kept_there(at: tuple[House, S3Server]) -> None:
+    house, server = at
+    job = await finished(house, server)
+    async with house.client(await house.key("a")) as user:
+        for variant, kind in (("thumbnail", "webp"), ("spritesheet", "jpeg")):
+            answer = await user.get(f"/v1/videos/{job.id}/content", params={"variant": variant})
+            assert (answer.status_code, answer.headers["content-type"]) == (200, f"image/{kind}"), answer.text
+            kept = server.path(f"a/b/uploads/{house.namespace}/{tenant(house).digest}/{answer.headers['etag'][1:-1]}")
+            assert kept.read_bytes() == answer.content
+            again = await user.get(f"/v1/videos/{job.id}/content", params={"variant": variant})
+            assert again.content == answer.content
+
+
+async def test_a_long_graph_lies_in_the_bucket(at: tuple[House, S3Server]) -> None:
+    house, server = at
+    async with house.client(await house.key("user")) as user:
+        id_ = await prompted(user, long())
+        upload = (await house.job(id_))["spec"]["workflow"]["upload"]
+        text = server.path(f"a/b/uploads/{house.namespace}/{upload['key']}").read_bytes()
+        assert hashlib.sha256(text).hexdigest() == upload["sha256"]
+        assert (await user.get("/queue")).json()["queue_pending"][0][2] == json.loads(text) == long()

@@ -18,9 +18,11 @@ from integration.test_operator import make_ready
 from kinora.api.intake import inputs_condition
 from kinora.kube.client import KubeClient
 from kinora.kube.resources import MODELSERVER, VIDEOJOB
+from kinora.workflows.workflow import text_hash
 from rawserver import file_answer
 from s3proxy import s3_proxy
 from s3server import ACCESS_KEY, S3Server, s3_server
+from unit.workflows.made import sound
 from waiting import model_server, phase, wait_for, wait_for_pods
 
 pytestmark = pytest.mark.integration
@@ -138,3 +140,18 @@ async def test_a_bucket_that_lets_no_video_be_deleted_gives_up_its_unused_inputs
         await until(lambda: server.objects() == [video])
         proxy.faults.clear()
         await until(lambda: server.objects() == [])
+
+
+async def test_a_graph_in_the_bucket_is_judged_and_kept_among_the_inputs(bench: StagerBench, server: S3Server) -> None:
+    s3 = await on_bucket(bench, server)
+    text = json.dumps(sound()) + " " * 100_000
+    upload = f"department/uploads/{bench.namespace}/graphs/vace.json"
+    server.path(upload).parent.mkdir(parents=True)
+    server.path(upload).write_text(text)
+    await bench.start(s3=s3)
+    sha256 = text_hash(text)
+    await bench.ask_raw("raw", {"upload": {"key": "graphs/vace.json", "sha256": sha256}})
+    status = (await bench.told("raw"))["status"]
+    assert (status["inputStore"], status["inputs"]) == ("s3://films/department/", [])
+    assert status["resolved"]["workflowSha256"] == sha256
+    assert server.path(f"department/inputs/{sha256}").read_text() == text

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kinora.controller.scheduling.facts import Job, place
-from kinora.controller.waiting import WaitingJobs, Way
+from kinora.controller.waiting import MOST_IN_TURN, WaitingJobs, Way
 
 A, B = Way(model="a"), Way(server="b")
 
@@ -112,6 +112,23 @@ def test_a_change_of_a_job_keeps_its_place_and_another_priority_or_server_does_n
     assert keys(waiting)[0][-1] == "films/7"
     waiting.put("films", B, own(7, -1))
     assert keys(waiting) == [["films/1", "films/0", "films/3", "films/2", "films/4"], ["films/7"]]
+
+
+def test_where_many_wait_what_comes_goes_behind_them_whatever_it_asks_for() -> None:
+    waiting = WaitingJobs(3600)
+    for number in range(MOST_IN_TURN):
+        waiting.put("films", A, own(number))
+    waiting.put("films", A, own(MOST_IN_TURN, -1))
+    assert lined_up(waiting)[-1].key == f"films/{MOST_IN_TURN}"
+    waiting.remove("films/0")
+    waiting.remove("films/1")
+    waiting.put("films", A, own(MOST_IN_TURN + 1, -1))
+    assert lined_up(waiting)[0].key == f"films/{MOST_IN_TURN + 1}"
+    waiting.put("films", A, own(MOST_IN_TURN + 1, -1, losses=1))
+    waiting.put("films", A, own(MOST_IN_TURN, -1, losses=1))
+    assert (lined_up(waiting)[0].key, lined_up(waiting)[-1].key) == (
+        f"films/{MOST_IN_TURN + 1}", f"films/{MOST_IN_TURN}",
+    )  # fmt: skip
 
 
 def test_places_are_changed_between_lanes_of_one_server_too() -> None:
