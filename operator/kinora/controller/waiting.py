@@ -112,24 +112,28 @@ class WaitingJobs:
     def put(self, namespace: str, way: Way, job: Job) -> None:
         """Take a job in, or move it."""
         known, entry = self._where.get(job.key), _Entry(namespace, (job.queue, way), job, job)
-        there = known is not None and known.group == entry.group and known.job.order == job.order
-        if not there and entry.group in self._groups and len(self._groups[entry.group].members) >= MOST_IN_TURN:
-            job = entry.job = entry.placed = replace(job, order=job.created * 1000)
+        group = entry.group
+        same_group = known is not None and group is not None and known.group == group
+        if group is not None and not (same_group and known is not None and known.job.order == job.order):
+            job = entry.job = entry.placed = self._in_turn(group, job)
         if known is not None and (known.namespace, known.lane, known.job) == (namespace, entry.lane, job):
             return
-        stays = known is not None and known.group == entry.group is not None and _turn(known.job) == _turn(job)
-        if known is not None and stays:  # what it is has changed, its place has not
-            group = self._groups[entry.group]  # type: ignore[index]
-            group.members.remove(known.job)
-            group.members.add(job)
+        if known is not None and group is not None and same_group and _turn(known.job) == _turn(job):
+            self._groups[group].members.remove(known.job)  # what it is has changed, its place has not
+            self._groups[group].members.add(job)
             self._unlist(known)
             entry.placed = _in_place(job, known.slot)
             self._list(entry)
             return
         self.remove(job.key)
         self._list(entry)
-        for member, slot in self._groups[entry.group].join(job) if entry.group is not None else ():
+        for member, slot in self._groups[group].join(job) if group is not None else ():
             self._move(self._where[member.key], slot)
+
+    def _in_turn(self, group: _GroupKey, job: Job) -> Job:
+        """The job with the order that it asks for, where its group is not too large for that."""
+        is_large = group in self._groups and len(self._groups[group].members) >= MOST_IN_TURN
+        return replace(job, order=job.created * 1000) if is_large else job
 
     def remove(self, key: str) -> None:
         """Forget a job."""
