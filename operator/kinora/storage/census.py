@@ -15,7 +15,9 @@ async def census_of(client: KubeClient, namespace: str) -> Census:
 def _trimmed(job: Object) -> Object:
     """What facts_of reads: prompts and graphs of ten thousand jobs are not kept."""
     status = job.get("status") or {}
+    graph = ((job.get("spec") or {}).get("workflow") or {}).get("upload")
     return {
         "metadata": {"uid": job["metadata"]["uid"]},
+        "spec": {"workflow": {"upload": graph}} if graph else {},
         "status": {name: status[name] for name in ("phase", "artifacts", "inputs") if name in status},
     }

@@ -105,6 +105,8 @@ def facts_of(job: Object) -> JobFacts:
     status = job.get("status") or {}
     named = {tail_of(urlsplit(str(one.get("uri", ""))).path) for one in status.get("artifacts") or []}
     inputs = {str(one.get("sha256", "")) for one in status.get("inputs") or []}
+    graph = ((job.get("spec") or {}).get("workflow") or {}).get("upload") or {}  # its copy lies among the inputs
+    inputs.add(str(graph.get("sha256", "")))
     return JobFacts(str(job["metadata"]["uid"]), transitions.is_finished(status), frozenset(named), frozenset(inputs))
 
 

@@ -61,6 +61,12 @@ def test_an_input_is_needed_by_unfinished_jobs_alone() -> None:
     assert found(one, jobs=[finished], keep=Keep(lost=0, gone=0)) == []
 
 
+def test_a_graph_in_the_store_stays_while_its_job_is_unfinished() -> None:
+    graph = {"spec": {"workflow": {"upload": {"key": "graphs/vace.json", "sha256": SHAS[0]}}}}
+    assert found(input_key(SHAS[0]), jobs=[job(phase="Queued") | graph]) == []
+    assert found(input_key(SHAS[0]), jobs=[job() | graph]) == [(input_key(SHAS[0]), Why.INPUT_UNUSED)]
+
+
 def test_a_job_that_is_gone_leaves_garbage_and_one_of_the_same_name_does_not_save_it() -> None:
     assert found(key(), jobs=[job(UIDS[1])]) == [(key(), Why.JOB_GONE)]
     prefixed = key(prefix="2026/may")
