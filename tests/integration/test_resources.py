@@ -111,6 +111,49 @@ async def test_a_wrong_job_is_refused_with_field_value_and_what_is_allowed(
         assert words in message
 
 
+@pytest.mark.parametrize(
+    ("task", "inputs", "told"),
+    [
+        ("ImageToVideo", None, "image"),
+        ("ReferenceToVideo", {"references": []}, "references"),
+        ("VideoToVideo", {"image": CLAIM}, "video"),
+        ("Inpaint", {"mask": {"source": CLAIM}}, "video and spec.inputs.mask"),
+        ("Inpaint", {"video": CLAIM}, "video and spec.inputs.mask"),
+        ("Outpaint", {}, "video"),
+        ("Extend", {"video": CLAIM}, "firstClip, lastClip, firstFrame or lastFrame"),
+        ("FirstLastFrame", {"lastFrame": CLAIM}, "firstFrame and spec.inputs.lastFrame"),
+        ("Edit", {"references": [{"source": CLAIM}]}, "video"),
+    ],
+)
+async def test_what_a_task_needs_is_told(
+    kube: KubeClient, namespace: str, task: str, inputs: Object | None, told: str
+) -> None:
+    message = await refusal(
+        kube, VIDEOJOB, namespace, video_job(task=task, **({} if inputs is None else {"inputs": inputs}))
+    )
+    assert f"task {task} needs spec.inputs.{told}, which is not set" in message
+
+
+@pytest.mark.parametrize(
+    ("task", "inputs"),
+    [
+        ("TextToVideo", {}),
+        ("ImageToVideo", {"image": CLAIM}),
+        ("ReferenceToVideo", {"references": [{"source": CLAIM}]}),
+        ("VideoToVideo", {"video": CLAIM}),
+        ("Inpaint", {"video": CLAIM, "mask": {"source": CLAIM}}),
+        ("Outpaint", {"video": CLAIM}),
+        *(("Extend", {given: CLAIM}) for given in ("firstClip", "lastClip", "firstFrame", "lastFrame")),
+        ("FirstLastFrame", {"firstFrame": CLAIM, "lastFrame": CLAIM}),
+        ("Edit", {"video": CLAIM}),
+    ],
+)
+async def test_a_task_that_has_what_it_needs_is_taken(
+    kube: KubeClient, namespace: str, task: str, inputs: Object
+) -> None:
+    await kube.create(VIDEOJOB, namespace, video_job(task=task, inputs=inputs))
+
+
 @pytest.mark.parametrize("missing", [("model",), ("task",), ("model", "task")])
 async def test_a_job_without_model_or_task_is_refused(
     kube: KubeClient, namespace: str, missing: tuple[str, ...]
@@ -311,6 +354,19 @@ async def test_a_status_write_changes_no_spec_and_no_generation(kube: KubeClient
     assert after["spec"] == job["spec"]
     assert after["metadata"]["generation"] == job["metadata"]["generation"]
     assert "labels" not in after["metadata"]
+
+
+async def test_who_wrote_a_status_is_kept_in_one_field(kube: KubeClient, namespace: str) -> None:
+    """Field by field it was half of what a queued job weighed, and a fifth of what a status write cost."""
+    await kube.create(VIDEOJOB, namespace, video_job())
+    for manager, percent in (("kinora-operator", 1), ("kinora-agent", 2)):
+        conditions = [{"type": "Ready", "status": "False", "reason": manager}]
+        body = {"status": {"phase": "Running", "progress": {"percent": percent}, "conditions": conditions}}
+        query = {"fieldManager": manager}
+        job = await kube.patch(VIDEOJOB, namespace, "job", body, subresource="status", query=query)
+    kept = [entry for entry in job["metadata"]["managedFields"] if entry.get("subresource") == "status"]
+    assert [(entry["manager"], entry["fieldsV1"]) for entry in kept] == [("kinora-agent", {"f:status": {}})]
+    assert job["status"]["progress"] == {"percent": 2, "stage": ""}, "a merge patch still merges"
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,7 @@ def _definition(
 ) -> Schema:
     status_schema = schema_of(status)
     status_schema["default"] = initial_status
+    status_schema["x-kubernetes-map-type"] = "atomic"
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any, get_args
 
 from pydantic import ValidationError
@@ -66,15 +67,21 @@ def _info(model: type[ApiModel], steps: list[int | str]) -> FieldInfo | None:
     return info
 
 
+@cache
 def _fields(model: type[ApiModel]) -> dict[str, FieldInfo]:
     return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def _nested(annotation: Any) -> type[ApiModel] | None:
     """The model inside an annotation: X, X | None, list[X], Annotated[X, ...]."""
+    return _searched(annotation)
+
+
+@cache
+def _searched(annotation: Any) -> type[ApiModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, ApiModel):
         return annotation
-    return next(filter(None, (_nested(part) for part in get_args(annotation))), None)
+    return next(filter(None, (_searched(part) for part in get_args(annotation))), None)
 
 
 _KINDS = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import gc
 import logging
 import os
 import signal
@@ -58,6 +59,9 @@ def run() -> None:
         settings = settings_from(os.environ)
     except SettingsError as error:
         sys.exit(f"kinora gateway: {error}")
+    # What is there at the start stays: the collector need not walk through it again and again (0.2 ms of CPU a submit).
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
     uvloop.run(_until_told(settings, connect()))
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import lru_cache
 
 from kinora.api.videojob import Audio, Control, MaskFrameOf, Preset, Task, VideoJobSpec
 from kinora.catalogue.model import FrameLimits, Model, Range
@@ -121,6 +122,7 @@ def nearest_frames(frames: int, limits: FrameLimits) -> tuple[int, ...]:
     return tuple(sorted(clipped))
 
 
+@lru_cache(maxsize=1024)
 def frames_of_duration(duration_seconds: float, fps: float, step: int = 4) -> int:
     """4*floor(durationSeconds*fps/4)+1, in exact arithmetic on the decimal numbers as written."""
     return step * (Fraction(str(duration_seconds)) * Fraction(str(fps)) // step) + 1

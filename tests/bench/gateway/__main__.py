@@ -12,17 +12,19 @@ import asyncio
 import json
 import os
 import re
+import resource
 import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
+from bench.scale.measure import control_plane, cpu_seconds
 from integration.conftest import free_port
 from kinora.gateway.settings import GatewayValues
 from kinora.gateway.tenants import Entry, entry_text, hash_of
@@ -47,13 +49,22 @@ READS = {
 
 @dataclass(frozen=True)
 class Load:
-    """What wrk said: requests a second, latencies in milliseconds, answers other than 2xx."""
+    """What wrk said: requests a second, latencies in milliseconds, answers other than 2xx.
+
+    `cpu`: milliseconds of CPU a request, by process; they say more than the clock on a machine with other work.
+    """
 
     rate: float
     p50: float
     p99: float
     worst: float
     wrong: int
+    cpu: Mapping[str, float]
+
+    @property
+    def bound(self) -> float:
+        """Requests a second that the cores would bear if they did nothing else."""
+        return 1000 * (os.cpu_count() or 1) / max(sum(self.cpu.values()), 0.001)
 
 
 def install(cluster: Cluster) -> None:
@@ -80,8 +91,8 @@ async def tenancy(kube: KubeClient) -> AsyncIterator[tuple[str, str]]:
 
 
 @asynccontextmanager
-async def gateway(cluster: Cluster, namespace: str) -> AsyncIterator[str]:
-    """One replica, a process of its own; its address."""
+async def gateway(cluster: Cluster, namespace: str) -> AsyncIterator[tuple[str, int]]:
+    """One replica, a process of its own; its address and its id."""
     port, admin = free_port(), free_port()
     environment = {
         **os.environ,
@@ -105,14 +116,18 @@ async def gateway(cluster: Cluster, namespace: str) -> AsyncIterator[str]:
                 except httpx.TransportError:
                     assert process.returncode is None, "the gateway ended"
                 await asyncio.sleep(0.05)
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}", process.pid
     finally:
         process.terminate()
         await process.wait()
 
 
-def wrk(url: str, key: str, script: str, *, seconds: int, connections: int, **environment: str) -> Load:
-    """Run wrk with a script; its latencies."""
+def wrk(
+    url: str, key: str, script: str, processes: Mapping[str, int], *, seconds: int, connections: int, **environment: str
+) -> Load:
+    """Run wrk with a script; its latencies, and what these processes and wrk itself used."""
+    before = {name: cpu_seconds(pid) for name, pid in processes.items()}
+    own = _children_seconds()
     done = subprocess.run(
         [
             *("wrk", "-t", "1", "-c", str(connections), "-d", f"{seconds}s", "--latency"),
@@ -129,8 +144,20 @@ def wrk(url: str, key: str, script: str, *, seconds: int, connections: int, **en
     wrong = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
     assert rate, text
     assert worst, text
+    answered = re.search(r"(\d+) requests in", text)
+    assert answered, text
+    spent = {name: cpu_seconds(pid) - before[name] for name, pid in processes.items()}
+    spent["wrk"] = _children_seconds() - own
+    cpu = {name: 1000 * value / max(int(answered[1]), 1) for name, value in spent.items()}
     percent = dict(re.findall(r"^\s+(50|99)%\s+(\S+)$", text, re.MULTILINE))
-    return Load(float(rate[1]), _ms(percent["50"]), _ms(percent["99"]), _ms(worst[1]), int(wrong[1]) if wrong else 0)
+    failed = int(wrong[1]) if wrong else 0
+    return Load(float(rate[1]), _ms(percent["50"]), _ms(percent["99"]), _ms(worst[1]), failed, cpu)
+
+
+def _children_seconds() -> float:
+    """CPU time of ended children."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _ms(text: str) -> float:
@@ -147,21 +174,25 @@ async def submitted(url: str, key: str, jobs: int = 200) -> str:
     return " ".join(answer.json()["data"]["id"] for answer in answers)
 
 
-async def measure(cluster: Cluster, seconds: int, connections: int) -> dict[str, Load]:
+async def measure(cluster: Cluster, seconds: int, connections: int, *, reads: bool) -> dict[str, Load]:
     """All loads, one after the other."""
     found: dict[str, Load] = {}
     load = {"seconds": seconds, "connections": connections}
+    state = control_plane(Path(cluster.kubeconfig).parent)
     async with (
         KubeClient(connect(kubeconfig=cluster.kubeconfig)) as kube,
         tenancy(kube) as (namespace, key),
-        gateway(cluster, namespace) as url,
+        gateway(cluster, namespace) as (url, pid),
     ):
+        processes = {"gateway": pid, "API server": state["kube-apiserver"], "etcd": state["etcd"]}
         ids = await submitted(url, key)
-        for name, path in READS.items():
-            found[name] = await asyncio.to_thread(wrk, url, key, "status.lua", **load, BENCH_IDS=ids, BENCH_PATH=path)
+        for name, path in READS.items() if reads else ():
+            found[name] = await asyncio.to_thread(
+                wrk, url, key, "status.lua", processes, **load, BENCH_IDS=ids, BENCH_PATH=path
+            )
         body = json.dumps(BODY)
         found["submit"] = await asyncio.to_thread(
-            wrk, url, key, "submit.lua", **load, BENCH_PATH=SUBMIT, BENCH_BODY=body
+            wrk, url, key, "submit.lua", processes, **load, BENCH_PATH=SUBMIT, BENCH_BODY=body
         )
     return found
 
@@ -172,17 +203,22 @@ def main() -> None:
     parser.add_argument("--name", default="kinora-gateway")
     parser.add_argument("--seconds", type=int, default=10)
     parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--submits-only", action="store_true", help="leave the reads out")
     arguments = parser.parse_args()
     if shutil.which("wrk") is None:
         sys.exit("wrk is not here; on Debian: apt-get install wrk")
     cluster = find_cluster(arguments.name)
     install(cluster)
-    found = asyncio.run(measure(cluster, arguments.seconds, arguments.connections))
+    found = asyncio.run(measure(cluster, arguments.seconds, arguments.connections, reads=not arguments.submits_only))
     shared = f"{os.cpu_count()} cores for all, {arguments.connections} connections, {arguments.seconds} s each"
     print(f"one replica, {shared}; milliseconds")
-    print(f"{'':<20}{'requests/s':>12}{'p50':>8}{'p99':>8}{'max':>8}{'errors':>8}")
+    print(f"{'':<20}{'requests/s':>12}{'p50':>8}{'p99':>8}{'max':>8}{'errors':>8}   CPU ms a request; the cores' bound")
     for name, load in found.items():
-        print(f"{name:<20}{load.rate:>12.0f}{load.p50:>8.1f}{load.p99:>8.1f}{load.worst:>8.1f}{load.wrong:>8}")
+        spent = ", ".join(f"{process} {value:.2f}" for process, value in load.cpu.items())
+        print(
+            f"{name:<20}{load.rate:>12.0f}{load.p50:>8.1f}{load.p99:>8.1f}{load.worst:>8.1f}{load.wrong:>8}"
+            f"   {spent}; {load.bound:.0f}/s"
+        )
 
 
 if __name__ == "__main__":

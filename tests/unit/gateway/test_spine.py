@@ -10,7 +10,8 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import APIRouter
+from fastapi import APIRouter, FastAPI
+from fastapi.openapi.utils import get_openapi
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import generate_latest
@@ -22,15 +23,18 @@ from kinora.api.names import LABEL_TENANT
 from kinora.api.reasons import Phase
 from kinora.catalogue.load import load_catalogue
 from kinora.gateway.admit import admit
-from kinora.gateway.app import application
-from kinora.gateway.cache import Jobs
+from kinora.gateway.app import application, dialect_of
+from kinora.gateway.cache import Jobs, Servers
 from kinora.gateway.context import Dialect, Gateway
+from kinora.gateway.dialects import ALL
 from kinora.gateway.errors import GatewayError, InvalidInput, ModelNotFound, Unavailable
+from kinora.gateway.file_routes import FILES
 from kinora.gateway.jobs import State, job_of
 from kinora.gateway.limits import Rates
 from kinora.gateway.metrics import Metrics
 from kinora.gateway.models import catalogue_of
 from kinora.gateway.names import id_of, id_of_key, is_id, job_name
+from kinora.gateway.service import Service
 from kinora.gateway.settings import GatewayValues, Settings, SettingsError, settings_from
 from kinora.gateway.tenants import EntryError, KeyRing, Limits, Tenant, entry_text, hash_of, parse_entry
 
@@ -340,3 +344,24 @@ async def test_requests_are_counted_by_route_and_never_by_path(http: httpx.Async
     text = generate_latest(http.metrics.registry).decode()  # type: ignore[attr-defined]
     assert 'code="200",dialect="toy",method="POST",route="/toy/echo"} 1.0' in text
     assert 'code="404",dialect="toy",method="GET",route="other"} 3.0' in text
+
+
+def test_every_route_lies_where_its_dialect_is_looked_for() -> None:
+    service = Service(None, Jobs(), Servers(), Rates(lambda: 0.0), retention_seconds=None)  # type: ignore[arg-type]
+    gateway = Gateway(Settings("k"), service, None, Metrics(), None)  # type: ignore[arg-type]
+    everyone, routes = [FILES, *ALL], 0
+    for dialect in everyone:
+        app = FastAPI(openapi_url=None)
+        app.include_router(dialect.router(gateway))
+        paths = get_openapi(title="", version="1", routes=app.routes)["paths"]
+        assert paths, dialect.name
+        for path in paths:
+            routes += 1
+            assert dialect_of(path, everyone) is dialect, path
+    assert routes > 40
+
+
+async def test_a_path_of_no_dialect_is_not_found(http: httpx.AsyncClient) -> None:
+    nowhere = await http.get("/elsewhere")
+    assert (nowhere.status_code, nowhere.json()["error"]["code"]) == (404, "NotFound")
+    assert (await http.post("/toyota", json={})).status_code == 404
