@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -74,14 +74,33 @@ def _fields(model: type[ApiModel]) -> dict[str, FieldInfo]:
 
 def _nested(annotation: Any) -> type[ApiModel] | None:
     """The model inside an annotation: X, X | None, list[X], Annotated[X, ...]."""
-    return _searched(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, ApiModel):
+        return annotation
+    return next(filter(None, (_nested(part) for part in get_args(annotation))), None)
+
+
+class _Part(NamedTuple):
+    """What is looked at of one field: its name in the manifest, its rules that have a meaning here, its model."""
+
+    name: str
+    rules: tuple[Rule, ...]
+    model: type[ApiModel] | None
 
 
 @cache
-def _searched(annotation: Any) -> type[ApiModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, ApiModel):
-        return annotation
-    return next(filter(None, (_searched(part) for part in get_args(annotation))), None)
+def _parts(model: type[ApiModel]) -> tuple[_Part, ...]:
+    return tuple(
+        _Part(name, _meant(info.json_schema_extra), _nested(info.annotation)) for name, info in _fields(model).items()
+    )
+
+
+@cache
+def _own_rules(model: type[ApiModel]) -> tuple[Rule, ...]:
+    return _meant(model.model_config.get("json_schema_extra"))
+
+
+def _meant(extra: object) -> tuple[Rule, ...]:
+    return tuple(rule for rule in rules_of(extra) if rule.meaning is not None)
 
 
 _KINDS = {
@@ -142,26 +161,26 @@ def _bounds(info: FieldInfo | None, name: str) -> Any:
 
 def _rules(model: type[ApiModel], value: object, path: str) -> Iterator[Finding]:
     """CEL's rules, of the model and of each field that is set, in depth."""
-    yield from _apply(rules_of(model.model_config.get("json_schema_extra")), value, path)
-    for place, info, inner in _present(model, value, path):
-        yield from _apply(rules_of(info.json_schema_extra), inner, place)
-        nested = _nested(info.annotation)
-        for at, item in _items(inner, place) if nested is not None else ():
-            assert nested is not None
-            yield from _rules(nested, item, at)
+    yield from _apply(_own_rules(model), value, path)
+    for place, part, inner in _present(model, value, path):
+        yield from _apply(part.rules, inner, place)
+        if part.model is not None:
+            for at, item in _items(inner, place):
+                yield from _rules(part.model, item, at)
 
 
-def _apply(rules: Iterator[Rule], value: object, path: str) -> Iterator[Finding]:
+def _apply(rules: tuple[Rule, ...], value: object, path: str) -> Iterator[Finding]:
     for rule in rules:
         for found in rule.meaning(value) if rule.meaning else ():
             yield Finding(f"{path}.{found.field}" if found.field else path, found.value, found.allowed)
 
 
-def _present(model: type[ApiModel], value: object, path: str) -> Iterator[tuple[str, FieldInfo, object]]:
+def _present(model: type[ApiModel], value: object, path: str) -> Iterator[tuple[str, _Part, object]]:
     if isinstance(value, Mapping):
-        for name, info in _fields(model).items():
-            if value.get(name) is not None:
-                yield f"{path}.{name}", info, value[name]
+        for part in _parts(model):
+            inner = value.get(part.name)
+            if inner is not None:
+                yield f"{path}.{part.name}", part, inner
 
 
 def _items(value: object, path: str) -> Iterator[tuple[str, object]]:
@@ -179,11 +198,10 @@ def _unknown(model: type[ApiModel], value: object, path: str) -> Iterator[Findin
     for name in value:
         if name not in known:
             yield Finding(f"{path}.{name}", "no field of this resource", _nearest(str(name), list(known)))
-    for place, info, inner in _present(model, value, path):
-        nested = _nested(info.annotation)
-        for at, item in _items(inner, place) if nested is not None else ():
-            assert nested is not None
-            yield from _unknown(nested, item, at)
+    for place, part, inner in _present(model, value, path):
+        if part.model is not None:
+            for at, item in _items(inner, place):
+                yield from _unknown(part.model, item, at)
 
 
 def _nearest(name: str, known: list[str]) -> str:

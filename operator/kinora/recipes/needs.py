@@ -86,7 +86,7 @@ NEEDS: Mapping[Task, tuple[Need, ...]] = MappingProxyType(
 def given_inputs(inputs: Inputs) -> Mapping[str, tuple[Source, ...]]:
     """The sources of each field of `spec.inputs` that is set, by the field's name in the manifest."""
     found: dict[str, tuple[Source, ...]] = {}
-    for attribute, field in type(inputs).model_fields.items():
+    for attribute, field in Inputs.model_fields.items():
         value = getattr(inputs, attribute)
         if isinstance(value, Source):
             found[field.alias or attribute] = (value,)

@@ -17,25 +17,30 @@ import secrets
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import yaml
 
+from bench.scale import kubelet
 from bench.scale.measure import control_plane, cpu_seconds
 from integration.conftest import free_port
 from kinora.gateway.settings import GatewayValues
 from kinora.gateway.tenants import Entry, entry_text, hash_of
 from kinora.kube.client import KubeClient
 from kinora.kube.config import connect
-from kinora.kube.resources import MODELSERVER, NAMESPACE, SECRET
+from kinora.kube.resources import MODELSERVER, NAMESPACE, ROLE_BINDING, SECRET, Resource
 from kinora_cluster import ROOT, Cluster
 from kinora_cluster import cluster as find_cluster
 from waiting import model_server
 
 HERE = Path(__file__).parent
+SYSTEM, ACCOUNT = "kinora-system", "kinora-gateway"
+_ROLE = Resource("rbac.authorization.k8s.io", "v1", "roles", "Role")
 SUBMIT = "/api/v3/wavespeed-ai/wan-2.1-14b-vace"
 BODY = {"prompt": "a lighthouse NUMBER", "task": "none", "images": ["https://example.com/a.png"]}
 READS = {
@@ -91,12 +96,40 @@ async def tenancy(kube: KubeClient) -> AsyncIterator[tuple[str, str]]:
 
 
 @asynccontextmanager
-async def gateway(cluster: Cluster, namespace: str) -> AsyncIterator[tuple[str, int]]:
+async def _folder() -> AsyncIterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="kinora-gateway-") as path:
+        yield Path(path)
+
+
+async def login(kube: KubeClient, cluster: Cluster, namespace: str, folder: Path) -> Path:
+    """A kubeconfig of the account that the chart runs the gateway by, with its own namespace's rights in this one.
+
+    A token, as in a pod: a client's certificate is verified anew at every request, and the policies know the account.
+    """
+    role = await kube.get(_ROLE, SYSTEM, ACCOUNT)
+    await kube.create(_ROLE, namespace, {"metadata": {"name": "gateway"}, "rules": role["rules"]})
+    subject = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": SYSTEM}
+    reference = {"apiGroup": _ROLE.group, "kind": "Role", "name": "gateway"}
+    binding = {"metadata": {"name": "gateway"}, "roleRef": reference, "subjects": [subject]}
+    await kube.create(ROLE_BINDING, namespace, binding)
+    secret = await kubelet.service_account_token(kube, SYSTEM, ACCOUNT)
+    return _with_token(Path(cluster.kubeconfig), secret, folder / "kubeconfig")
+
+
+def _with_token(source: Path, secret: str, target: Path) -> Path:
+    config = yaml.safe_load(source.read_text())
+    config["users"] = [{"name": config["contexts"][0]["context"]["user"], "user": {"token": secret}}]
+    target.write_text(yaml.safe_dump(config))
+    return target
+
+
+@asynccontextmanager
+async def gateway(kubeconfig: Path, namespace: str) -> AsyncIterator[tuple[str, int]]:
     """One replica, a process of its own; its address and its id."""
     port, admin = free_port(), free_port()
     environment = {
         **os.environ,
-        "KUBECONFIG": cluster.kubeconfig,
+        "KUBECONFIG": str(kubeconfig),
         "POD_NAMESPACE": namespace,
         "KINORA_NAMESPACES": namespace,
         "KINORA_LISTEN_HOST": "127.0.0.1",
@@ -150,6 +183,7 @@ def wrk(
     spent["wrk"] = _children_seconds() - own
     cpu = {name: 1000 * value / max(int(answered[1]), 1) for name, value in spent.items()}
     percent = dict(re.findall(r"^\s+(50|99)%\s+(\S+)$", text, re.MULTILINE))
+    assert {"50", "99"} <= percent.keys(), text
     failed = int(wrong[1]) if wrong else 0
     return Load(float(rate[1]), _ms(percent["50"]), _ms(percent["99"]), _ms(worst[1]), failed, cpu)
 
@@ -180,9 +214,10 @@ async def measure(cluster: Cluster, seconds: int, connections: int, *, reads: bo
     load = {"seconds": seconds, "connections": connections}
     state = control_plane(Path(cluster.kubeconfig).parent)
     async with (
+        _folder() as folder,
         KubeClient(connect(kubeconfig=cluster.kubeconfig)) as kube,
         tenancy(kube) as (namespace, key),
-        gateway(cluster, namespace) as (url, pid),
+        gateway(await login(kube, cluster, namespace, folder), namespace) as (url, pid),
     ):
         processes = {"gateway": pid, "API server": state["kube-apiserver"], "etcd": state["etcd"]}
         ids = await submitted(url, key)
