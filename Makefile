@@ -15,7 +15,7 @@ KINORA_GATEWAY_NAME ?= kinora-gateway
 include hack/make/cluster.mk
 
 .PHONY: help venv lock fmt lint types generate verify unit contract integration s3-server e2e test demo demo-down bench \
-  bench-failover bench-scale bench-scale-down bench-gateway docs-pictures clean
+  bench-failover bench-scale bench-scale-down bench-gateway bench-writes docs-pictures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -103,6 +103,10 @@ bench-scale-down: ## Stop the control plane of bench-scale
 bench-gateway: venv ## What one replica of the gateway answers a second (needs wrk: apt-get install wrk)
 	@env -u KINORA_CLUSTER -u KINORA_REGISTRY $(CLUSTER) up --name $(KINORA_GATEWAY_NAME) --control-plane-only
 	PYTHONPATH=hack:tests $(BIN)/python -m bench.gateway --name $(KINORA_GATEWAY_NAME)
+
+bench-writes: venv ## What each write of a VideoJob costs the API server; WATCHES=500 as with so many agents
+	@env -u KINORA_CLUSTER -u KINORA_REGISTRY $(CLUSTER) up --name $(KINORA_GATEWAY_NAME) --control-plane-only
+	PYTHONPATH=hack:tests $(BIN)/python -m bench.writes --name $(KINORA_GATEWAY_NAME) $(if $(WATCHES),--watches $(WATCHES))
 
 docs-pictures: venv ## Draw the pictures of docs/tasks.md from its manifests, on the stand-in
 	PYTHONPATH=hack:tests $(BIN)/python hack/docs

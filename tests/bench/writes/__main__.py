@@ -2,8 +2,9 @@
 
 Usage: make bench-writes, or PYTHONPATH=hack:tests python -m bench.writes [--name kinora-gateway] [--jobs 400]
 CPU time, not the clock: other work on the machine disturbs it less. Each kind of write is one batch, by the account
-that writes it in the product (the gateway's, the operator's, tokens bound to pods), with so many agents' watches open
-as are asked for. A ConfigMap's create stands beside them: it says how fast the machine was in that minute.
+that writes it in the product (a submitter's, the operator's, tokens bound to pods), with so many agents' watches open
+as are asked for. A ConfigMap's create stands beside them: it says how fast the machine was in that minute. KiB are what
+the API server allocated for a write: they hardly depend on what else the machine does.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import datetime as dt
+import itertools
 import re
 import secrets
 import statistics
@@ -30,7 +32,7 @@ from kinora.api import transitions
 from kinora.api.names import AGENT_SERVICE_ACCOUNT, prompt_id
 from kinora.api.reasons import COMPLETED, WAITING_FOR_SERVER, Phase
 from kinora.kube.client import ApiError, KubeClient, UnreachableError
-from kinora.kube.config import Connection, connect
+from kinora.kube.config import connect
 from kinora.kube.resources import CONFIGMAP, NAMESPACE, POD, ROLE_BINDING, SERVICE_ACCOUNT, VIDEOJOB
 from kinora_cluster import Cluster
 from kinora_cluster import cluster as find_cluster
@@ -65,21 +67,20 @@ class Life:
 class Writer:
     """The writes of a product's lives, each kind for all jobs of a batch."""
 
-    def __init__(self, namespace: str, gateway: KubeClient, operator: KubeClient, agents: list[KubeClient]) -> None:
-        self._namespace, self._gateway, self._operator, self._agents = namespace, gateway, operator, agents
-        self._pods: list[Object] = []
-
-    def bind_to(self, pods: list[Object]) -> None:
-        """The pods whose tokens the agents' clients hold, in their order."""
-        self._pods = pods
+    def __init__(
+        self, namespace: str, submitter: KubeClient, operator: KubeClient, agents: list[KubeClient], pods: list[Object]
+    ) -> None:
+        """``pods``: those whose tokens the agents' clients hold, in their order."""
+        self._namespace, self._submitter, self._operator = namespace, submitter, operator
+        self._agents, self._pods = agents, pods
 
     async def create(self, life: Life, body: Object) -> None:
         """As the gateway or a user does."""
-        life.job = await self._gateway.create(VIDEOJOB, self._namespace, body)
+        life.job = await self._submitter.create(VIDEOJOB, self._namespace, body)
 
     async def configmap(self, name: str) -> None:
         """The measure of the machine."""
-        await self._gateway.create(CONFIGMAP, self._namespace, {"metadata": {"name": name}, "data": {"a": "b"}})
+        await self._submitter.create(CONFIGMAP, self._namespace, {"metadata": {"name": name}, "data": {"a": "b"}})
 
     async def queued(self, life: Life) -> None:
         """By the operator."""
@@ -219,13 +220,43 @@ async def one_round(writer: Writer, meter: Meter, jobs: int, round_: int) -> Non
     await meter.batch("-> Succeeded", each(writer.succeeded))
 
 
-async def _watch(client: KubeClient, namespace: str, uid: str, version: str) -> None:
-    while True:
-        with suppress(ApiError, UnreachableError):
-            async for _ in client.stream(
-                VIDEOJOB, namespace, resource_version=version, field_selector=selection(uid), timeout_seconds=3600
-            ):
-                pass
+class Watches:
+    """Agents' watches, each of the jobs bound to one pod UID."""
+
+    def __init__(self, agents: list[KubeClient], namespace: str) -> None:
+        self._agents, self._namespace = agents, namespace
+        self._open = 0
+        for agent in agents:
+            agent.observe = self._seen
+
+    def _seen(self, verb: str, _plural: str, status: int, _seconds: float) -> None:
+        self._open += verb == "watch" and status == 200
+
+    @asynccontextmanager
+    async def opened(self, uids: list[str], version: str) -> AsyncIterator[None]:
+        """All of them are open meanwhile."""
+        clients = itertools.cycle(self._agents)
+        tasks = [asyncio.create_task(self._watch(next(clients), uid, version)) for uid in uids]
+        try:
+            async with asyncio.timeout(120):
+                while self._open < len(uids):  # noqa: ASYNC110 - a bench, and nothing tells of it
+                    await asyncio.sleep(0.1)
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _watch(self, client: KubeClient, uid: str, version: str) -> None:
+        while True:
+            with suppress(ApiError, UnreachableError):
+                async for _ in client.stream(
+                    VIDEOJOB,
+                    self._namespace,
+                    resource_version=version,
+                    field_selector=selection(uid),
+                    timeout_seconds=3600,
+                ):
+                    pass
 
 
 def _pod(name: str) -> Object:
@@ -236,46 +267,37 @@ def _pod(name: str) -> Object:
     }
 
 
+async def _account(admin: KubeClient, namespace: str, name: str, role: str) -> None:
+    """A service account that may do in the namespace what a ClusterRole says."""
+    await admin.create(SERVICE_ACCOUNT, namespace, {"metadata": {"name": name}})
+    reference = {"apiGroup": ROLE_BINDING.group, "kind": "ClusterRole", "name": role}
+    subjects = [{"kind": "ServiceAccount", "name": name, "namespace": namespace}]
+    body = {"metadata": {"name": name}, "roleRef": reference, "subjects": subjects}
+    await admin.create(ROLE_BINDING, namespace, body)
+
+
 @asynccontextmanager
 async def writers(admin: KubeClient, watches: int) -> AsyncIterator[tuple[Writer, str]]:
-    """A namespace with pods, their tokens, the accounts of gateway and operator, and agents' watches."""
+    """A namespace with pods, their tokens, the accounts of a submitter and of the operator, and agents' watches."""
     namespace = f"writes-{secrets.token_hex(3)}"
-    await admin.create(NAMESPACE, None, {"metadata": {"name": namespace}})
-    await admin.create(SERVICE_ACCOUNT, namespace, {"metadata": {"name": AGENT_SERVICE_ACCOUNT}})
-    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "kinora-agent"}
-    subjects = [{"kind": "ServiceAccount", "name": AGENT_SERVICE_ACCOUNT, "namespace": namespace}]
-    await admin.create(ROLE_BINDING, namespace, {"metadata": {"name": "agents"}, "roleRef": role, "subjects": subjects})
-    pods = [await admin.create(POD, namespace, _pod(f"server-{index}")) for index in range(PODS)]
     tls = kubelet.tls_without_certificate(admin.connection)
-
-    async def as_account(name: str) -> Connection:
-        return kubelet.as_bearer(admin.connection, tls, await kubelet.service_account_token(admin, SYSTEM, name))
-
     async with AsyncExitStack() as stack:
+        await admin.create(NAMESPACE, None, {"metadata": {"name": namespace}})
         stack.push_async_callback(admin.delete, NAMESPACE, None, namespace)
-        operator = await stack.enter_async_context(KubeClient(await as_account("kinora-operator")))
-        await _with_accounts_of_gateway(admin, namespace)
-        gateway_secret = await kubelet.service_account_token(admin, namespace, "gateway")
-        gateway = await stack.enter_async_context(KubeClient(kubelet.as_bearer(admin.connection, tls, gateway_secret)))
-        agents = []
-        for pod in pods:
-            bound = kubelet.as_bearer(admin.connection, tls, await kubelet.token(admin, pod))
-            agents.append(await stack.enter_async_context(KubeClient(bound)))
+        await _account(admin, namespace, AGENT_SERVICE_ACCOUNT, "kinora-agent")
+        await _account(admin, namespace, "submitter", "edit")
+        pods = [await admin.create(POD, namespace, _pod(f"server-{index}")) for index in range(PODS)]
+
+        async def client(secret: str) -> KubeClient:
+            return await stack.enter_async_context(KubeClient(kubelet.as_bearer(admin.connection, tls, secret)))
+
+        submitter = await client(await kubelet.service_account_token(admin, namespace, "submitter"))
+        operator = await client(await kubelet.service_account_token(admin, SYSTEM, "kinora-operator"))
+        agents = [await client(await kubelet.token(admin, pod)) for pod in pods]
         version = (await admin.list_page(VIDEOJOB, namespace))["metadata"]["resourceVersion"]
         uids = [pods[index]["metadata"]["uid"] if index < PODS else str(index) for index in range(watches)]
-        tasks = [asyncio.create_task(_watch(agents[n % PODS], namespace, uid, version)) for n, uid in enumerate(uids)]
-        stack.callback(lambda: [task.cancel() for task in tasks])
-        writer = Writer(namespace, gateway, operator, agents)
-        writer.bind_to(pods)
-        yield writer, namespace
-
-
-async def _with_accounts_of_gateway(admin: KubeClient, namespace: str) -> None:
-    await admin.create(SERVICE_ACCOUNT, namespace, {"metadata": {"name": "gateway"}})
-    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"}
-    subjects = [{"kind": "ServiceAccount", "name": "gateway", "namespace": namespace}]
-    body = {"metadata": {"name": "gateway"}, "roleRef": role, "subjects": subjects}
-    await admin.create(ROLE_BINDING, namespace, body)
+        await stack.enter_async_context(Watches(agents, namespace).opened(uids, version))
+        yield Writer(namespace, submitter, operator, agents, pods), namespace
 
 
 async def measure(cluster: Cluster, *, jobs: int, rounds: int, watches: int) -> Meter:
@@ -283,7 +305,6 @@ async def measure(cluster: Cluster, *, jobs: int, rounds: int, watches: int) -> 
     state = Path(cluster.kubeconfig).parent
     processes = {name: pid for name, pid in control_plane(state).items() if name in ("kube-apiserver", "etcd")}
     async with KubeClient(connect(kubeconfig=cluster.kubeconfig)) as admin, writers(admin, watches) as (writer, where):
-        await asyncio.sleep(3)  # until the watches are open; what follows is measured
 
         async def allocated() -> float:
             page = await scrape(admin.connection, admin.connection.host + "/metrics")
