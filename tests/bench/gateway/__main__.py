@@ -182,7 +182,7 @@ def wrk(
     spent = {name: cpu_seconds(pid) - before[name] for name, pid in processes.items()}
     spent["wrk"] = _children_seconds() - own
     cpu = {name: 1000 * value / max(int(answered[1]), 1) for name, value in spent.items()}
-    percent = dict(re.findall(r"^\s+(50|99)%\s+(\S+)$", text, re.MULTILINE))
+    percent = dict(re.findall(r"^\s+(50|99)%\s+(\S+)\s*$", text, re.MULTILINE))
     assert {"50", "99"} <= percent.keys(), text
     failed = int(wrong[1]) if wrong else 0
     return Load(float(rate[1]), _ms(percent["50"]), _ms(percent["99"]), _ms(worst[1]), failed, cpu)
