@@ -93,5 +93,5 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- $extend := $gateway.promptExtend -}}
 {{- $file := ternary (printf "/kinora/prompt-extend/%s" $extend.secretKey) "" (ne $extend.secretName "") -}}
 {{- $prompt := dict "url" $extend.url "model" $extend.model "keyFile" $file "timeoutSeconds" $extend.timeoutSeconds -}}
-{{- dict "dialects" $gateway.dialects "publicUrl" $gateway.publicURL "keysSecret" $gateway.keysSecret "signingSecret" $gateway.signingSecret "maxBodyBytes" $gateway.maxBodyBytes "accountLimits" $limits "retention" $retention "promptExtend" $prompt "webhooks" $webhooks "drainSeconds" $gateway.drainSeconds | toJson -}}
+{{- dict "dialects" $gateway.dialects "publicUrl" $gateway.publicURL "keysSecret" $gateway.keysSecret "signingSecret" $gateway.signingSecret "maxBodyBytes" $gateway.maxBodyBytes "accountLimits" $limits "retention" $retention "promptExtend" $prompt "webhooks" $webhooks "live" (dict "enabled" $gateway.live.enabled) "drainSeconds" $gateway.drainSeconds | toJson -}}
 {{- end -}}

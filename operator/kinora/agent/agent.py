@@ -22,6 +22,7 @@ from kinora.agent.condition import ConditionWriter
 from kinora.agent.events import EventPump
 from kinora.agent.health import Health, WeightFiles, WeightsCheck
 from kinora.agent.jobs import Hold, Key, choose, is_ours, key_of
+from kinora.agent.live import Live
 from kinora.agent.metrics import Metrics
 from kinora.agent.publish import Publisher
 from kinora.agent.readiness import Readiness
@@ -101,7 +102,9 @@ class Agent:
             ask_container_oom=self._condition.engine_was_oom_killed,
             token_fault=parts.token_fault,
         )
-        self._pump = EventPump(parts.engine, settings.identity.client_id)
+        self.live = Live()
+        metrics.live.streams.set_function(lambda: len(self.live))
+        self._pump = EventPump(parts.engine, settings.identity.client_id, self.live)
         self._reflector = Reflector(
             parts.client,
             VIDEOJOB,

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
+from kinora.agent.live import Live
 from kinora.engine import base
 from kinora.engine.base import Engine, EngineEvent
 
@@ -15,9 +16,10 @@ Listener = Callable[[EngineEvent], None]
 class EventPump:
     """Keeps the stream up; listeners get the events of their prompt, and every Connected and Disconnected."""
 
-    def __init__(self, engine: Engine, client_id: str) -> None:
+    def __init__(self, engine: Engine, client_id: str, live: Live | None = None) -> None:
         self._engine = engine
         self._client_id = client_id
+        self._live = live or Live()
         self._listeners: dict[str, Listener] = {}
         self._task: asyncio.Task[None] | None = None
         self._again = False
@@ -26,10 +28,12 @@ class EventPump:
     def follow(self, prompt_id: str, listener: Listener) -> None:
         """Tell this listener of that prompt."""
         self._listeners[prompt_id] = listener
+        self._live.open(prompt_id)
 
     def leave(self, prompt_id: str) -> None:
         """No more."""
         self._listeners.pop(prompt_id, None)
+        self._live.close(prompt_id)
 
     async def until_connected(self) -> None:
         """Wait for the stream. An engine that has just begun to answer is not left waiting for the next try."""
@@ -68,3 +72,4 @@ class EventPump:
                 listener_of = self._listeners.get(event.prompt_id)
                 if listener_of is not None:
                     listener_of(event)
+                    self._live.note(event)

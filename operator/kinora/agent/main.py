@@ -12,8 +12,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from kinora.agent.agent import Agent, Parts
+from kinora.agent.liveroutes import service
 from kinora.agent.settings import Settings, SettingsError, settings_from
 from kinora.agent.token import TOKEN_PATH, token_fault
+from kinora.api import names
 from kinora.api.agentconfig import CONFIG_VARIABLE, AgentConfig
 from kinora.catalogue.load import CatalogueError, load_catalogue
 from kinora.catalogue.model import Model
@@ -23,6 +25,7 @@ from kinora.engine.supervisor_client import SupervisorClient
 from kinora.kube.client import KubeClient
 from kinora.kube.config import connect
 from kinora.kube.http import application, serve
+from kinora.kube.secret_keys import SecretKeys
 from kinora.s3.address import Bucket
 from kinora.storage.broker.signer import BrokerSigner
 from kinora.storage.opened import opened_bucket
@@ -69,10 +72,31 @@ async def _serve(settings: Settings) -> None:
             application(agent.metrics.registry, agent.obstacle), settings.listen_host, settings.listen_port
         )
         try:
-            await agent.run()
+            async with listeners(settings, client, agent):
+                await agent.run()
         finally:
             await runner.cleanup()
     log.info("drained")
+
+
+@asynccontextmanager
+async def listeners(settings: Settings, client: KubeClient, agent: Agent) -> AsyncIterator[None]:
+    """Let gateways listen to what the engine says, where the pod was told so. No render depends on it."""
+    if not settings.live:
+        yield
+        return
+    keys = SecretKeys(client, settings.identity.namespace, names.LIVE_SECRET)
+    told = service(agent.live, keys, settings.identity.pod_uid, agent.metrics.live)
+    try:
+        runner = await serve(told, settings.listen_host, settings.live_port, shutdown_seconds=1.0, leaving=True)
+    except OSError as error:  # the port is taken, by a container of the pod template for one
+        log.warning("no gateway can listen: port %d: %s", settings.live_port, error)
+        runner = None
+    try:
+        yield
+    finally:
+        if runner is not None:
+            await runner.cleanup()
 
 
 @asynccontextmanager

@@ -25,6 +25,7 @@ class Metrics:
         self.registry = book.registry
         self.api = ApiMetrics(book)
         self.engine = EngineTime(now)
+        self.live = LiveMetrics(book)
         self.attempts = book.counter(
             "kinora_agent_attempts_total",
             "Attempts that ended in this pod: Succeeded, Failure, Disruption, Permanent, Cancelled, Lost",
@@ -66,6 +67,22 @@ class Metrics:
             "the rate of Idle over the rate of all",
             ["state"],
             samples=self.engine.samples,
+        )
+
+
+class LiveMetrics:
+    """Of those who listen to renders."""
+
+    def __init__(self, book: Book) -> None:
+        self.streams = book.gauge("kinora_agent_live_streams", "Gateways that listen to a render of this pod")
+        self.messages = book.counter("kinora_agent_live_messages_total", "Events of the engine that they were told")
+        self.dropped = book.counter(
+            "kinora_agent_live_dropped_total", "Steps that a listener was not told, since it was behind"
+        )
+        self.refused = book.counter(
+            "kinora_agent_live_refused_total",
+            "Listeners that were refused: BadToken, NoKey, NotHere (the attempt), Full",
+            ["reason"],
         )
 
 

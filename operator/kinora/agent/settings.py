@@ -72,6 +72,8 @@ class Settings:
     engine_url: str = f"http://127.0.0.1:{names.ENGINE_PORT}"
     listen_host: str = "0.0.0.0"  # noqa: S104 - the kubelet's probes and Prometheus come from outside the pod
     listen_port: int = names.AGENT_PORT
+    live: bool = False  # whether gateways may listen to renders
+    live_port: int = names.AGENT_LIVE_PORT
     mounts: Mounts = field(default_factory=Mounts)
     patience: Patience = field(default_factory=Patience)
     watermark: Watermark = field(default_factory=Watermark)
@@ -100,4 +102,5 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
         watermark = Watermark.model_validate_json(environment.get(agentconfig.WATERMARK_VARIABLE) or "{}")
     except ValueError as error:
         raise SettingsError(f"{agentconfig.WATERMARK_VARIABLE}: {error}") from None
-    return Settings(identity, config, watermark=watermark)
+    live = environment.get(agentconfig.LIVE_VARIABLE) == "true"
+    return Settings(identity, config, watermark=watermark, live=live)

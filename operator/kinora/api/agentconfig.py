@@ -23,6 +23,8 @@ NAMESPACE_VARIABLE: Final = "KINORA_NAMESPACE"
 NODE_NAME_VARIABLE: Final = "KINORA_NODE_NAME"
 # What `output.watermark` shows, as JSON (Watermark); set only where an administrator chose something else.
 WATERMARK_VARIABLE: Final = "KINORA_WATERMARK"
+# "true" where gateways may listen to renders; not part of the template hash, so that a change rolls no pod.
+LIVE_VARIABLE: Final = "KINORA_LIVE"
 # Set in every engine image: the command that starts its engine; Kinora appends the folders, the port, and engine.args.
 ENGINE_COMMAND_VARIABLE: Final = "KINORA_ENGINE_COMMAND"
 

@@ -51,6 +51,10 @@ STAGER_CLUSTER_ROLE: Final = "kinora-stager"
 STORE_SECRET: Final = "kinora-store"  # noqa: S105 - a name
 STORE_SECRET_TYPE: Final = f"{GROUP}/store-key"
 SIGNING_SECRET_TYPE: Final = f"{GROUP}/link-key"  # of the key that gateways sign their links with
+# Of a namespace: the key that gateways show its agents that they may listen to a render.
+LIVE_SECRET: Final = "kinora-live"  # noqa: S105 - a name
+LIVE_SECRET_TYPE: Final = f"{GROUP}/live-key"
+SERVER_POLICY: Final = "kinora-server"  # the NetworkPolicy of a namespace's server pods
 WEIGHTS_SERVICE_ACCOUNT: Final = "kinora-weights"
 WEIGHTS_CLUSTER_ROLE: Final = "kinora-weights"
 
@@ -85,6 +89,7 @@ ENGINE_PORT: Final = 8188
 AGENT_PORT: Final = 8780
 STAGER_PORT: Final = 8782
 STORE_PORT: Final = 8783  # of a stager: the store service
+AGENT_LIVE_PORT: Final = 8784  # of an agent: what its engine says of a prompt, for gateways alone
 
 #: What the gateway calls its VideoJobs: gw-<tenant's digest>-<id>. Their artifacts are known by it when they are gone.
 GATEWAY_JOB: Final = re.compile(r"gw-[0-9a-f]{10}-(?P<id>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")

@@ -97,6 +97,8 @@ class Executor:
         except ApiError as error:
             if create.resource == POD and error.status in _REFUSED:
                 self._refused(create.body, error)
+            elif create.optional and error.status in _REFUSED:
+                log.warning("%s %s/%s: %s", create.resource.kind, metadata["namespace"], metadata["name"], error)
             elif not error.already_exists:
                 raise
         else:

@@ -15,10 +15,14 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True)
 class Create:
-    """A child to make; AlreadyExists means that it was made before."""
+    """A child to make; AlreadyExists means that it was made before.
+
+    `optional`: where the API server refuses it the log says so, and all the rest goes on.
+    """
 
     resource: Resource
     body: Object
+    optional: bool = False
 
 
 @dataclass(frozen=True)

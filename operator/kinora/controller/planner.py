@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import secrets
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
 from kinora.api.modelserver import ModelServerSpec
+from kinora.api.names import LIVE_SECRET, LIVE_SECRET_TYPE
 from kinora.controller.binder import Binder
 from kinora.controller.gather import Gatherer
 from kinora.controller.metrics import Metrics
@@ -22,12 +24,14 @@ from kinora.controller.modelserver import weights
 from kinora.controller.modelserver.capacity import Ages, capacity
 from kinora.controller.modelserver.refuse import Refusal
 from kinora.controller.modelserver.snapshot import PodRefusal, ServerPod, ServerSnapshot, start_stages
-from kinora.controller.plan import Plan
+from kinora.controller.plan import Create, Plan
 from kinora.controller.scheduling import decide as scheduling
 from kinora.controller.scheduling.decide import Server
 from kinora.controller.settings import Settings
 from kinora.controller.spot import spot_pools
 from kinora.controller.store import Store
+from kinora.kube.resources import SECRET
+from kinora.kube.secret_keys import KEY_BYTES, secret_body
 
 Object = dict[str, Any]
 LOOK_AGAIN: Final = 15.0
@@ -75,7 +79,8 @@ class Planner:
             return server_decide.refused(snapshot, spec)
         outcome = self._decide(server, snapshot, spec)
         self._binder.cordoned[name] = outcome.fleet.cordoned
-        return server_decide.decide(snapshot, spec, self._settings, outcome, children_made=made)
+        plan = server_decide.decide(snapshot, spec, self._settings, outcome, children_made=made)
+        return plan if made or not self._settings.live else replace(plan, create=(*plan.create, _live_key(server)))
 
     def _snapshot(self, server: Object, now: dt.datetime) -> ServerSnapshot:
         return self._gatherer.server(server, now, self._binder.reserved)
@@ -173,3 +178,10 @@ class Planner:
 def _look_again(spec: ModelServerSpec) -> float:
     """Where pods may go after less idle time than LOOK_AGAIN, they are looked at when that is over."""
     return min(LOOK_AGAIN, spec.autoscaling.idle_seconds + 0.1) if spec.autoscaling else LOOK_AGAIN
+
+
+def _live_key(server: Object) -> Create:
+    """The namespace's key for listeners. It is random, and the first that is made stays: others are conflicts."""
+    key = secrets.token_bytes(KEY_BYTES)
+    body = secret_body(server["metadata"]["namespace"], key, name=LIVE_SECRET, kind=LIVE_SECRET_TYPE)
+    return Create(SECRET, body, optional=True)

@@ -45,6 +45,8 @@ class Settings:
         providers: the providers of GPU capacity (data of the package).
         stager: the chart's values of stagers (KINORA_STAGER, JSON).
         webhooks: whether a gateway delivers webhooks (KINORA_WEBHOOKS_ENABLED).
+        live: whether gateways may listen to renders (KINORA_LIVE).
+        live_policy: whether server pods get a NetworkPolicy that lets gateways alone listen (KINORA_LIVE_POLICY).
     """
 
     agent_image: str
@@ -68,6 +70,8 @@ class Settings:
     providers: Providers = field(default_factory=load_providers)
     stager: StagerValues = field(default_factory=StagerValues)
     webhooks: bool = False
+    live: bool = False
+    live_policy: bool = False
 
 
 def from_environment() -> Settings:
@@ -97,6 +101,8 @@ def from_environment() -> Settings:
         model_aliases=_aliases(env.get("KINORA_MODEL_ALIASES", "")),
         stager=stager_values(env.get(CHART_VARIABLE, "{}")),
         webhooks=env.get(webhooks.ENABLED_VARIABLE, "") == "true",
+        live=env.get("KINORA_LIVE", "") == "true",
+        live_policy=env.get("KINORA_LIVE_POLICY", "") == "true",
         weights_rules=Rules(
             allow_http=env.get("KINORA_WEIGHTS_ALLOW_HTTP", "") == "true",
             hub=env.get("KINORA_WEIGHTS_HUB") or DEFAULT_HUB,

@@ -110,6 +110,14 @@ class ExecutionStart:
 
 
 @dataclass(frozen=True, slots=True)
+class NodesCached:
+    """These nodes of the prompt need not run; told once, after its begin."""
+
+    prompt_id: str
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class NodeStarted:
     """A node of the prompt has begun."""
 
@@ -160,7 +168,14 @@ class ExecutionInterrupted:
 
 
 PromptEvent: TypeAlias = (
-    ExecutionStart | NodeStarted | Progress | NodeExecuted | ExecutionSuccess | ExecutionError | ExecutionInterrupted
+    ExecutionStart
+    | NodesCached
+    | NodeStarted
+    | Progress
+    | NodeExecuted
+    | ExecutionSuccess
+    | ExecutionError
+    | ExecutionInterrupted
 )
 EngineEvent: TypeAlias = Connected | Disconnected | PromptEvent
 

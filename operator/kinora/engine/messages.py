@@ -16,6 +16,7 @@ from kinora.engine.base import (
     Failed,
     Interrupted,
     NodeExecuted,
+    NodesCached,
     NodeStarted,
     Outcome,
     OutputFile,
@@ -126,6 +127,8 @@ def event_of(message: Mapping[str, Any]) -> PromptEvent | None:
     match kind:
         case "execution_start":
             return ExecutionStart(prompt_id)
+        case "execution_cached":
+            return NodesCached(prompt_id, _ids(data.get("nodes")))
         case "executing" if node is not None:
             return NodeStarted(prompt_id, str(node))
         case "progress" if node is not None:
@@ -139,3 +142,7 @@ def event_of(message: Mapping[str, Any]) -> PromptEvent | None:
         case "execution_interrupted":
             return ExecutionInterrupted(prompt_id, str(data.get("node_id", "")))
     return None
+
+
+def _ids(nodes: Any) -> tuple[str, ...]:
+    return tuple(str(node) for node in nodes) if isinstance(nodes, list) else ()

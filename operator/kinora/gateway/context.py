@@ -14,6 +14,7 @@ from kinora.catalogue.load import Catalogue
 from kinora.gateway.auth import NAMESPACE_HEADER, Authenticator
 from kinora.gateway.errors import GatewayError
 from kinora.gateway.files import Files
+from kinora.gateway.live.streams import Streams
 from kinora.gateway.metrics import Metrics
 from kinora.gateway.service import Service
 from kinora.gateway.settings import Settings
@@ -29,6 +30,7 @@ class Gateway:
     authenticator: Authenticator
     metrics: Metrics
     files: Files
+    live: Streams
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     "Set when the process is about to end: whoever keeps a request open answers it now."
 

@@ -93,6 +93,7 @@ class Job:
     steps: int | None
     attempt: int
     pod: str | None
+    pod_uid: str | None
     position: int | None
     estimated_start: datetime | None
     artifacts: tuple[Artifact, ...]
@@ -119,6 +120,7 @@ def job_of(obj: Mapping[str, Any]) -> Job | None:
     kept = _note(metadata)
     phase = phase_of(status)
     progress, queue = status.get("progress") or {}, status.get("queue") or {}
+    assignment = status.get("assignment") or {}
     resolved = status.get("resolved") or {}
     return Job(
         id=id_,
@@ -144,7 +146,8 @@ def job_of(obj: Mapping[str, Any]) -> Job | None:
         step=progress.get("step"),
         steps=progress.get("steps"),
         attempt=int(status.get("attempt") or 0),
-        pod=(status.get("assignment") or {}).get("podName"),
+        pod=assignment.get("podName"),
+        pod_uid=assignment.get("podUID"),
         position=queue.get("position"),
         estimated_start=_time(queue.get("estimatedStartTime")),
         artifacts=tuple(_artifact(index, entry) for index, entry in enumerate(status.get("artifacts") or [])),

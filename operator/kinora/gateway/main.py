@@ -30,6 +30,8 @@ from kinora.gateway.dialects import ALL
 from kinora.gateway.file_routes import FILES
 from kinora.gateway.files import Files
 from kinora.gateway.limits import Rates
+from kinora.gateway.live.agents import Agents
+from kinora.gateway.live.streams import Streams
 from kinora.gateway.metrics import Metrics
 from kinora.gateway.models import catalogue_of
 from kinora.gateway.service import Service
@@ -116,6 +118,7 @@ async def serve(
         stack.push_async_callback(parts.gateway.files.stores.close)
         following = asyncio.ensure_future(_follow_key(parts.gateway.files, parts.link_key))
         stack.callback(_cancel, [following])
+        stack.push_async_callback(parts.gateway.live.close)
         waited = [reflector.synced.wait() for reflector in parts.reflectors]
         synced = asyncio.gather(parts.link_key.read.wait(), *waited)
         await _either(asyncio.ensure_future(stop.wait()), synced)
@@ -230,6 +233,7 @@ class Parts:
             ),
             metrics=self.metrics,
             files=self._files(service),
+            live=Streams(Agents(client), self.metrics.live, enabled=settings.values.live.enabled),
         )
         self._read_models()
         self.metrics.jobs.set_function(lambda: len(self._jobs))

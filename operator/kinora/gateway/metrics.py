@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kinora.gateway.live.metrics import LiveMetrics
 from kinora.kube.metrics import ApiMetrics, Book
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -27,4 +28,5 @@ class Metrics:
         )
         self.jobs = book.gauge("kinora_gateway_jobs", "VideoJobs in the cache")
         self.keys = book.gauge("kinora_gateway_keys", "Keys that open this gateway")
+        self.live = LiveMetrics(book)
         self.key_faults = book.gauge("kinora_gateway_key_faults", "Entries of the Secret of keys that cannot be used")

@@ -43,6 +43,12 @@ class Retention(_Values):
     upload_seconds: int = Field(48 * 3600, ge=60)
 
 
+class Live(_Values):
+    """Whether the gateway listens to renders, so that websockets of the ComfyUI dialect hear of every step."""
+
+    enabled: bool = True
+
+
 class GatewayValues(_Values):
     """The chart's values under `gateway`, as far as the process needs them."""
 
@@ -57,6 +63,7 @@ class GatewayValues(_Values):
     drain_seconds: float = Field(5.0, ge=0)
     webhooks: WebhookValues = Field(default_factory=WebhookValues)
     store_url: str = STORE_URL
+    live: Live = Field(default_factory=Live)
 
 
 @dataclass(frozen=True)

@@ -38,9 +38,19 @@ def application(
     return app
 
 
-async def serve(app: web.Application, host: str | None, port: int) -> web.AppRunner:
-    """Start serving (host None: on every address); `cleanup` of what is returned ends it."""
-    runner = web.AppRunner(app, access_log=None)
+async def serve(
+    app: web.Application, host: str | None, port: int, *, shutdown_seconds: float = 60.0, leaving: bool = False
+) -> web.AppRunner:
+    """Start serving (host None: on every address); `cleanup` of what is returned ends it.
+
+    `shutdown_seconds`: how long requests in flight are waited for then. `leaving`: a handler ends when
+    whoever asked has gone. OSError.
+    """
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=shutdown_seconds, handler_cancellation=leaving)
     await runner.setup()
-    await web.TCPSite(runner, host, port).start()
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError:
+        await runner.cleanup()
+        raise
     return runner

@@ -24,7 +24,7 @@ from kinora.controller.plan import Create, Delete, Note, Plan
 from kinora.controller.scheduling.fleet import Fleet, Start
 from kinora.controller.scheduling.scale import Scale
 from kinora.controller.settings import Settings
-from kinora.kube.resources import CLAIM, JOB, POD, ROLE_BINDING, SERVICE, SERVICE_ACCOUNT
+from kinora.kube.resources import CLAIM, JOB, NETWORK_POLICY, POD, ROLE_BINDING, SERVICE, SERVICE_ACCOUNT
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def decide(
     volume = outcome.volume
     status = server_status(snapshot, facts)
     return Plan(
-        create=(() if children_made else _children(snapshot, spec))
+        create=(() if children_made else _children(snapshot, spec, settings))
         + (() if missing_claims or not volume.ready else _pods(snapshot, spec, settings, fleet.starts))
         + ((Create(JOB, volume.create),) if volume.create and not missing_claims else ()),
         delete=tuple(Delete(POD, server["metadata"]["namespace"], pod.name, pod.uid) for pod in fleet.going)
@@ -144,7 +144,7 @@ def _missing_claims(snapshot: ServerSnapshot, spec: ModelServerSpec) -> tuple[st
     return tuple(label for label, name in wanted.items() if name and name not in snapshot.claims)
 
 
-def _children(snapshot: ServerSnapshot, spec: ModelServerSpec) -> tuple[Create, ...]:
+def _children(snapshot: ServerSnapshot, spec: ModelServerSpec, settings: Settings) -> tuple[Create, ...]:
     server = snapshot.server
     metadata = server["metadata"]
     wanted = [
@@ -156,6 +156,9 @@ def _children(snapshot: ServerSnapshot, spec: ModelServerSpec) -> tuple[Create, 
         account = names.WEIGHTS_SERVICE_ACCOUNT
         wanted.append(Create(SERVICE_ACCOUNT, desired.service_account(metadata["namespace"], account)))
         wanted.append(Create(ROLE_BINDING, desired.role_binding(metadata["namespace"], account)))
+    if settings.live and settings.live_policy:
+        policy = desired.network_policy(metadata["namespace"], settings.namespace)
+        wanted.append(Create(NETWORK_POLICY, policy, optional=True))
     claim = desired.claim(server, spec)
     if claim:
         wanted.append(Create(CLAIM, claim))

@@ -120,6 +120,35 @@ def role_binding(namespace: str, name: str = names.AGENT_SERVICE_ACCOUNT) -> Bod
     }
 
 
+def network_policy(namespace: str, gateways: str) -> Body:
+    """Into the namespace's server pods: their metrics, and from gateways what engines say. Nothing of egress is said.
+
+    `gateways`: the namespace that gateways run in; empty: any. Shared by the ModelServers, so it has no owner.
+    """
+    their_own = {"matchLabels": {"kubernetes.io/metadata.name": gateways}} if gateways else {}
+    of_gateways = {
+        "namespaceSelector": their_own,
+        "podSelector": {"matchLabels": {names.LABEL_NAME: "kinora", names.LABEL_COMPONENT: names.COMPONENT_GATEWAY}},
+    }
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {
+            "name": names.SERVER_POLICY,
+            "namespace": namespace,
+            "labels": {names.LABEL_NAME: "kinora", names.LABEL_MANAGED_BY: "kinora"},
+        },
+        "spec": {
+            "podSelector": {"matchLabels": {names.LABEL_NAME: "kinora", names.LABEL_COMPONENT: names.COMPONENT_SERVER}},
+            "policyTypes": ["Ingress"],
+            "ingress": [
+                {"ports": [{"protocol": "TCP", "port": names.AGENT_PORT}]},
+                {"from": [of_gateways], "ports": [{"protocol": "TCP", "port": names.AGENT_LIVE_PORT}]},
+            ],
+        },
+    }
+
+
 def child_metadata(server: Object, name: str) -> Body:
     """Metadata of a child that goes with its ModelServer."""
     return {

@@ -15,6 +15,7 @@ from typing import Any
 from kinora.api import names
 from kinora.api.agentconfig import (
     CONFIG_VARIABLE,
+    LIVE_VARIABLE,
     NAMESPACE_VARIABLE,
     NODE_NAME_VARIABLE,
     POD_NAME_VARIABLE,
@@ -259,9 +260,13 @@ def _agent(  # noqa: PLR0917 - all that an agent is told
             downward(NAMESPACE_VARIABLE, "metadata.namespace"),
             downward(NODE_NAME_VARIABLE, "spec.nodeName"),
             *([{"name": WATERMARK_VARIABLE, "value": settings.watermark}] if settings.watermark else []),
+            *([{"name": LIVE_VARIABLE, "value": "true"}] if settings.live else []),
             {"name": "HOME", "value": "/tmp"},  # noqa: S108
         ],
-        "ports": [{"name": "metrics", "containerPort": names.AGENT_PORT}],
+        "ports": [
+            {"name": "metrics", "containerPort": names.AGENT_PORT},
+            *([{"name": "live", "containerPort": names.AGENT_LIVE_PORT}] if settings.live else []),
+        ],
         "livenessProbe": _probe("/healthz", period=10, failures=6),
         "readinessProbe": _probe("/readyz", period=5, failures=2),
         "securityContext": secured(names.AGENT_UID),

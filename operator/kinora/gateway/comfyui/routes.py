@@ -92,7 +92,7 @@ class _Routes:
         pictures = Pictures()
         self._uploads = Uploads(gateway.files, gateway.service, pictures)
         self._view = View(gateway.files, self._uploads, pictures)
-        self._sockets = Sockets(gateway.service, self._graphs)
+        self._sockets = Sockets(gateway.service, self._graphs, gateway.live)
 
     def router(self) -> APIRouter:
         """All routes, twice."""

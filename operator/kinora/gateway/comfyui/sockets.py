@@ -1,6 +1,7 @@
 """The websockets: who listens under which client id, and how changes of jobs reach them. What is said: messages.py.
 
-Any replica serves any socket: what it tells comes from the watch of VideoJobs, whoever took the prompt.
+Any replica serves any socket: what it tells comes from the watch of VideoJobs, whoever took the prompt, and, while a
+prompt of the socket's client renders, from the stream of the agent that renders it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -22,6 +24,7 @@ from kinora.gateway.comfyui.install import features
 from kinora.gateway.comfyui.messages import Follow
 from kinora.gateway.comfyui.request import MAX_CLIENT
 from kinora.gateway.jobs import Job, State
+from kinora.gateway.live.streams import Listener, Streams, Voice, render_of
 from kinora.gateway.service import Service
 from kinora.gateway.tenants import Tenant
 
@@ -33,8 +36,8 @@ _REPLACED: Final = 4000  # close code: another socket has this client id now
 class Sockets:
     """All open websockets of this replica."""
 
-    def __init__(self, service: Service, graphs: Graphs) -> None:
-        self._service, self._graphs = service, graphs
+    def __init__(self, service: Service, graphs: Graphs, live: Streams) -> None:
+        self._service, self._graphs, self._live = service, graphs, live
         self._open: dict[tuple[str, str], _Socket] = {}
         self._count: Counter[str] = Counter()
 
@@ -63,24 +66,79 @@ class Sockets:
 
     async def _tell(self, one: _Socket, tenant: Tenant, client_id: str) -> None:
         async with self._service.changes(tenant) as changes:
-            jobs = self._service.jobs(tenant)
-            follow = Follow(client_id, jobs)
-            running = [job for job in jobs if job.state is State.RUNNING and client_of(job) == client_id]
-            graphs = await self._graphs.all_of(tenant, running)
-            await one.send(follow.greeting({job.id: (job, graphs[job.id]) for job in reversed(running)}))
-            while True:
-                changed = await changes.get()
-                if changed is not None:
-                    await one.send(await self._messages(follow, tenant, changed))
-                    continue
+            with self._live.listener() as ear:
                 jobs = self._service.jobs(tenant)
-                await one.send(follow.only({job.id for job in jobs}))
-                for job in reversed(jobs):
-                    await one.send(await self._messages(follow, tenant, job))
+                talk = _Talk(one, tenant, Follow(client_id, jobs), ear, {})
+                running = [job for job in jobs if job.state is State.RUNNING and client_of(job) == client_id]
+                graphs = await self._graphs.all_of(tenant, running)
+                for job in running:
+                    self._hear(talk, job)
+                await one.send(talk.follow.greeting({job.id: (job, graphs[job.id]) for job in reversed(running)}))
+                await _first(self._changes(talk, changes), self._live_messages(talk))
 
-    async def _messages(self, follow: Follow, tenant: Tenant, job: Job) -> list[wire.Message]:
-        graph = await self._graphs.of(tenant, job) if follow.needs_graph(job) else {}
-        return follow.changed(job, graph)
+    async def _changes(self, talk: _Talk, changes: asyncio.Queue[Job | None]) -> None:
+        """Tell of jobs as they change."""
+        while True:
+            changed = await changes.get()
+            if changed is not None:
+                await self._say(talk, changed)
+                continue
+            jobs = self._service.jobs(talk.tenant)
+            await talk.socket.send(talk.follow.only({job.id for job in jobs}))
+            for job in reversed(jobs):
+                await self._say(talk, job)
+
+    async def _say(self, talk: _Talk, job: Job) -> None:
+        """What the engine has said of the job comes before what its status says."""
+        mine = talk.follow.needs_graph(job)
+        graph = await self._graphs.of(talk.tenant, job) if mine else {}
+        messages = self._heard(talk, job) if mine else []
+        if client_of(job) == talk.follow.client_id:
+            self._hear(talk, job)
+        quiet = self._live.voice(job) is not Voice.NONE
+        await talk.socket.send([*messages, *talk.follow.changed(job, graph, quiet=quiet)])
+
+    # --- what engines say ---------------------------------------------------------------------------------------------
+
+    def _hear(self, talk: _Talk, job: Job) -> None:
+        self._live.hear(talk.ear, job)
+        if job.state is State.RUNNING:
+            talk.running[job.uid] = job
+        else:
+            talk.running.pop(job.uid, None)
+
+    async def _live_messages(self, talk: _Talk) -> None:
+        """Tell of renders as their engines do; where one is not heard any more its status speaks."""
+        while True:
+            await talk.ear.wake.wait()
+            talk.ear.wake.clear()
+            for render in talk.ear.renders():
+                job = talk.running.get(render.job_uid)
+                if job is None or render_of(job) != render:
+                    talk.ear.take(render)
+                    continue
+                await talk.socket.send(self._heard(talk, job))
+                if self._live.voice(job) is Voice.NONE:
+                    await self._say(talk, job)
+
+    def _heard(self, talk: _Talk, job: Job) -> list[wire.Message]:
+        before = talk.running.get(job.uid)
+        if before is None:
+            return []
+        messages = talk.follow.heard(before, talk.ear.take(render_of(before)))
+        self._live.made(len(messages))
+        return messages
+
+
+@dataclass
+class _Talk:
+    """One client's websocket, and what is known of what it is to be told. `running`: its own jobs that do, by UID."""
+
+    socket: _Socket
+    tenant: Tenant
+    follow: Follow
+    ear: Listener
+    running: dict[str, Job]
 
 
 class _Socket:

@@ -1,0 +1,1 @@
+"""What engines say of renders while they go on, for whoever listens: streams from the agents, best effort."""
