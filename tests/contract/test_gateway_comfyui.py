@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from contract import traces
+from kinora.engine.live import Course, line, live_event, parsed
+from kinora.engine.messages import event_of
 from kinora.gateway.comfyui.answer import history_entry, queue_item
 from kinora.gateway.comfyui.errors import PromptRefused, body_of
 from kinora.gateway.comfyui.install import system_stats
@@ -225,3 +227,74 @@ def test_system_stats_have_every_field(recordings: Path) -> None:
     got = system_stats(servers(*SERVERS))
     assert list(got["system"]) == list(wanted["system"])
     assert list(got["devices"][0]) == list(wanted["devices"][0])
+
+
+# --- renders that the engine itself tells of --------------------------------------------------------------------------
+
+BY_THE_ENGINE = ("execution_start", "execution_cached", "progress_state", "executing", "progress")
+
+
+def of_prompt(items: list[Object], prompt_id: str) -> list[Object]:
+    """The messages about one prompt."""
+    messages = [item["ws"] for item in items if "ws" in item]
+    return [one for one in messages if one["data"].get("prompt_id") == prompt_id]
+
+
+def told_by_the_engine(ended: Job, graph: Object, messages: list[Object]) -> list[tuple[str, Any]]:
+    """All that the client hears when the agent passes on what the engine says, over the wire and back."""
+    running = job("Running", id_=ended.id, note=ended.note, startTime=STARTED, progress={"stage": "Load"}, attempt=1)
+    follow, course = Follow(str(ended.note["client"]), []), Course()
+    heard = follow.changed(running, graph, quiet=True)
+    for message in messages:
+        event = event_of(message)
+        said = None if event is None else live_event(event)
+        if said is not None and course.note(said):
+            assert parsed(line(said)) == said
+            heard += follow.heard(running, [said])
+    return heard + follow.changed(ended, graph)
+
+
+def test_what_engines_say_reaches_the_client_as_a_comfyui_would_have_said_it(recordings: Path) -> None:
+    count = 0
+    for name, items in recorded(recordings):
+        for entry in entries(items):
+            ended, graph = ended_as(entry), entry["prompt"][2]
+            theirs = _pairs(of_prompt(items, ended.id))
+            got = [one for one in told_by_the_engine(ended, graph, of_prompt(items, ended.id)) if one[0] != "status"]
+            if any(data["nodes"] for kind, data in theirs if kind == "execution_cached"):
+                # A cached node's own progress_state is left out: the next sum has it.
+                got, theirs = ([one for one in told if one[0] != "progress_state"] for told in (got, theirs))
+            assert [kind for kind, _ in got] == [kind for kind, _ in theirs], name
+            for (kind, mine), (_, wanted) in zip(got, theirs, strict=True):
+                if kind in BY_THE_ENGINE and not traces.is_middle({"type": kind, "data": wanted}):  # it was cut there
+                    assert timeless(mine) == timeless(wanted), name
+                    assert list(mine) == list(wanted), name
+            count += 1
+    assert count >= 15
+
+
+def timeless(data: Object) -> Object:
+    """Without the time, and what is a set as one."""
+    kept = {key: value for key, value in data.items() if key != "timestamp"}
+    return {**kept, "nodes": sorted(kept["nodes"])} if isinstance(kept.get("nodes"), list) else kept
+
+
+def test_nodes_that_the_engine_has_cached_are_told_as_it_tells_them(recordings: Path) -> None:
+    items = traces.load(recordings / "traces" / "success-cached.jsonl")
+    ended, graph = next(
+        (ended_as(entry), entry["prompt"][2])
+        for entry in entries(items)
+        if any(message[1].get("nodes") for message in entry["status"]["messages"])
+    )
+    theirs = of_prompt(items, ended.id)
+    got = told_by_the_engine(ended, graph, theirs)
+    [mine], [wanted] = ([one for one in told if one[0] == "execution_cached"] for told in (got, _pairs(theirs)))
+    assert set(mine[1]["nodes"]) == set(wanted[1]["nodes"])
+    kinds = [kind for kind, _ in got]
+    assert kinds[:3] == ["status", "execution_start", "execution_cached"]
+    assert "executing" not in kinds[:-1]
+    assert kinds[-4:] == ["executed", "execution_success", "status", "executing"]
+
+
+def _pairs(messages: list[Object]) -> list[tuple[str, Any]]:
+    return [(one["type"], one["data"]) for one in messages]

@@ -98,10 +98,11 @@ def recorded_answers(items: list[dict[str, Any]]) -> list[Any]:
 
 def level_messages(messages: list[dict[str, Any]], output: Path) -> list[dict[str, Any]]:
     """Messages without the middle of progress runs, levelled."""
-    return [level(message, output) for message in messages if not _is_middle(message)]
+    return [level(message, output) for message in messages if not is_middle(message)]
 
 
-def _is_middle(message: dict[str, Any]) -> bool:
+def is_middle(message: dict[str, Any]) -> bool:
+    """Whether it is of the middle of a run of steps, which recordings leave out in part."""
     data = message["data"]
     if message["type"] == "progress":
         return data["value"] not in (1, data["max"])

@@ -12,7 +12,7 @@ import pytest
 
 from integration.conftest import free_port
 from integration.tokens import as_token, token, until_authorised
-from kinora.api.names import CONDITION_ENGINE_READY
+from kinora.api.names import CONDITION_ENGINE_READY, LIVE_SECRET, LIVE_SECRET_TYPE, SERVER_POLICY
 from kinora.controller.main import serve
 from kinora.controller.modelserver.desired import role_binding, service_account
 from kinora.controller.operator import Operator
@@ -23,6 +23,8 @@ from kinora.kube.resources import (
     CONFIGMAP,
     EVENT,
     MODELSERVER,
+    NAMESPACE,
+    NETWORK_POLICY,
     POD,
     ROLE_BINDING,
     SERVICE,
@@ -30,6 +32,7 @@ from kinora.kube.resources import (
     VIDEOJOB,
     Resource,
 )
+from kinora.kube.secret_keys import secret_body
 from waiting import DEADLINE, job_status, model_server, phase, video_job, wait_for, wait_for_pods
 
 pytestmark = pytest.mark.integration
@@ -393,6 +396,8 @@ async def test_the_operators_account_can_do_the_operators_work(
         http_port=free_port(),
         instance=f"operator-of-{namespace}",
         lease_namespace="kinora-system",  # where the chart lets it have its Lease
+        live=True,
+        live_policy=True,
     )
     task = asyncio.create_task(serve(settings, operator_connection, stop, started))
     try:
@@ -403,6 +408,8 @@ async def test_the_operators_account_can_do_the_operators_work(
         made = (await wait_for_pods(kube, namespace, lambda pods: len(pods) == 1))[0]
         for resource, name in ((SERVICE, "vace"), (SERVICE_ACCOUNT, "kinora-agent"), (ROLE_BINDING, "kinora-agent")):
             assert await kube.find(resource, namespace, name)
+        assert await kube.find(NETWORK_POLICY, namespace, SERVER_POLICY)
+        await wait_for(kube, SECRET, namespace, LIVE_SECRET, lambda found: found is not None)
         await tell(kube, namespace, made["metadata"]["name"], {"status": {"conditions": [ready()]}})
         await kube.create(VIDEOJOB, namespace, video_job())
         await wait_for(kube, VIDEOJOB, namespace, "job", phase("Scheduled"))
@@ -458,3 +465,46 @@ async def test_the_operators_account_reads_no_secrets_and_changes_no_spec(
         await forbidden(client.list(CONFIGMAP, namespace))
         await forbidden(client.patch(VIDEOJOB, namespace, "job", {"spec": {"cancel": True}}))
         await forbidden(client.create(VIDEOJOB, namespace, video_job("mine")))
+
+
+# --- the key of listeners
+
+
+async def test_the_operator_makes_the_key_of_listeners_and_no_other_secret(
+    kube: KubeClient, agent: KubeClient, namespace: str, operator_connection: Connection, connection: Connection
+) -> None:
+    key = secret_body(namespace, b"k" * 32, name=LIVE_SECRET, kind=LIVE_SECRET_TYPE)
+    async with KubeClient(operator_connection) as client:
+        for name, kind in (("kinora-store", LIVE_SECRET_TYPE), (LIVE_SECRET, "Opaque"), ("mine", "Opaque")):
+            await forbidden(client.create(SECRET, namespace, secret_body(namespace, b"k" * 32, name=name, kind=kind)))
+        account = secret_body(namespace, b"k" * 32, name=LIVE_SECRET, kind="kubernetes.io/service-account-token")
+        account["metadata"]["annotations"] = {"kubernetes.io/service-account.name": "kinora-agent"}
+        await forbidden(client.create(SECRET, namespace, account))
+        await client.create(SECRET, namespace, key)
+        await forbidden(client.get(SECRET, namespace, LIVE_SECRET))
+    assert (await agent.get(SECRET, namespace, LIVE_SECRET))["type"] == LIVE_SECRET_TYPE
+    for attempt in (
+        agent.list(SECRET, namespace),
+        agent.get(SECRET, namespace, "kinora-store"),
+        agent.create(SECRET, namespace, secret_body(namespace, b"k" * 32, name="mine", kind="Opaque")),
+        agent.patch(SECRET, namespace, LIVE_SECRET, {"data": {}}),
+        agent.delete(SECRET, namespace, LIVE_SECRET),
+    ):
+        await forbidden(attempt)
+    async with KubeClient(as_token(connection, await token(kube, "kinora-system", "kinora-gateway"))) as gateway:
+        await gateway.get(SECRET, namespace, LIVE_SECRET)
+        await gateway.get(POD, namespace, "server-0")
+        for attempt in (gateway.list(POD, namespace), gateway.delete(POD, namespace, "server-0")):
+            await forbidden(attempt)
+
+
+async def test_an_agent_of_one_namespace_reads_no_key_of_another(
+    kube: KubeClient, agent: KubeClient, namespace: str
+) -> None:
+    other = f"{namespace}-other"
+    await kube.create(NAMESPACE, None, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": other}})
+    try:
+        await kube.create(SECRET, other, secret_body(other, b"k" * 32, name=LIVE_SECRET, kind=LIVE_SECRET_TYPE))
+        await forbidden(agent.get(SECRET, other, LIVE_SECRET))
+    finally:
+        await kube.delete(NAMESPACE, None, other)

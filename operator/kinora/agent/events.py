@@ -19,7 +19,7 @@ class EventPump:
     def __init__(self, engine: Engine, client_id: str, live: Live | None = None) -> None:
         self._engine = engine
         self._client_id = client_id
-        self._live = live or Live()
+        self._live = Live() if live is None else live
         self._listeners: dict[str, Listener] = {}
         self._task: asyncio.Task[None] | None = None
         self._again = False

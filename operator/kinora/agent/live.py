@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from kinora.engine.base import PromptEvent
-from kinora.engine.live import Backlog, Caught, Course, Ended, LiveEvent, live_event
+from kinora.engine.live import Backlog, Caught, Course, Ended, Left, LiveEvent, live_event
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ class Listener:
     """One who listens to one prompt. It begins with all that has happened so far."""
 
     def __init__(self, course: Course) -> None:
-        self._backlog = Backlog([*course.story(), Caught()])
+        self._backlog = Backlog([*course.story(), Caught(), *([Ended()] if course.ended else [])])
         self._wake = asyncio.Event()
         self._wake.set()
         self.dropped = 0
@@ -32,7 +32,7 @@ class Listener:
         self._wake.set()
 
     async def take(self) -> list[LiveEvent]:
-        """All events that there are, at least one; the last one of all is Ended."""
+        """All events that there are, at least one. After Ended or Left there are no more."""
         await self._wake.wait()
         self._wake.clear()
         return self._backlog.take()
@@ -60,10 +60,10 @@ class Live:
             log.exception("an event could not be passed on to listeners")
 
     def close(self, prompt_id: str) -> None:
-        """The engine has done with it: those who listen are told, and hear no more."""
+        """It is followed no more. Those who listen, and have not heard how it ended, hear no more."""
         self._courses.pop(prompt_id, None)
         for listener in self._listeners.get(prompt_id, ()):
-            listener.put(Ended())
+            listener.put(Left())
 
     @contextmanager
     def listen(self, prompt_id: str) -> Iterator[Listener | None]:

@@ -88,11 +88,12 @@ class _Routes:
 
     async def _tell(self, request: web.Request, response: web.StreamResponse, listener: Listener) -> None:
         while True:
-            events: list[live.LiveEvent] = []
-            with suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(QUIET_SECONDS):
                     events = await listener.take()
-            text = b"".join(map(live.line, events)) or live.NOTHING
+                text = b"".join(map(live.line, events))
+            except TimeoutError:
+                events, text = [], live.NOTHING
             try:
                 async with asyncio.timeout(STALLED_SECONDS):
                     await response.write(text)
@@ -101,7 +102,7 @@ class _Routes:
                     request.transport.abort()
                 raise
             self._metrics.messages.inc(len(events))
-            if any(isinstance(event, live.Ended) for event in events):
+            if any(isinstance(event, live.Ended | live.Left) for event in events):
                 return
 
     def _refusal(self, status: int, reason: str, message: str) -> web.Response:

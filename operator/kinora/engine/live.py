@@ -5,6 +5,7 @@
     {"node": "24", "value": 3, "max": 20}    so many of its steps are done
     {"now": 1}                               what had happened before has been told
     {"end": 1}                               the engine has done with the prompt, however it ended
+    {"left": 1}                              the agent follows it no more, and has not heard how it ended
     {}                                       nothing: whoever reads knows that the line is not dead
 
 No more than that is told: no file, no picture, no text of a node. How a prompt ended, and what it made, is told by the
@@ -64,7 +65,12 @@ class Ended:
     """The engine has done with the prompt."""
 
 
-LiveEvent: TypeAlias = Cached | Entered | Stepped | Caught | Ended
+@dataclass(frozen=True, slots=True)
+class Left:
+    """The agent follows the prompt no more, and has not heard how it ended."""
+
+
+LiveEvent: TypeAlias = Cached | Entered | Stepped | Caught | Ended | Left
 
 
 def live_event(event: base.PromptEvent) -> LiveEvent | None:
@@ -76,6 +82,8 @@ def live_event(event: base.PromptEvent) -> LiveEvent | None:
             return Entered(node)
         case base.Progress(node=node, value=value, max=maximum):
             return Stepped(node, value, maximum)
+        case base.ExecutionSuccess() | base.ExecutionError() | base.ExecutionInterrupted():
+            return Ended()
     return None
 
 
@@ -85,6 +93,7 @@ class Course:
     def __init__(self) -> None:
         self.cached: tuple[str, ...] | None = None
         self.entered: dict[str, None] = {}
+        self.ended = False
         self._last: Stepped | None = None
         self._node: str | None = None
 
@@ -105,10 +114,13 @@ class Course:
                 if node == self._node and event != self._last:
                     self._last = event
                     return True
+            case Ended():
+                before, self.ended = self.ended, True
+                return not before
         return False
 
     def story(self) -> list[LiveEvent]:
-        """All of it, in order, to one who hears of it for the first time; of steps the last."""
+        """All of it but its end, in order, to one who hears of it for the first time; of steps the last."""
         story: list[LiveEvent] = [] if self.cached is None else [Cached(self.cached)]
         story += [Entered(node) for node in self.entered]
         return [*story, self._last] if self._last is not None else story
@@ -161,6 +173,8 @@ def line(event: LiveEvent) -> bytes:
             said = {"now": 1}
         case Ended():
             said = {"end": 1}
+        case Left():
+            said = {"left": 1}
     return json.dumps(said, separators=(",", ":")).encode() + b"\n"
 
 
@@ -187,7 +201,9 @@ def parsed(text: bytes) -> LiveEvent | None:
         return Stepped(node, _count(said.get("value")), _count(said.get("max")))
     if "now" in said:
         return Caught()
-    return Ended() if "end" in said else None
+    if "end" in said:
+        return Ended()
+    return Left() if "left" in said else None
 
 
 def _node(value: Any) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from kinora.agent.agent import Agent, Parts
-from kinora.agent.main import store_of
+from kinora.agent.main import listeners, store_of
 from kinora.agent.settings import Identity, Paths, Settings, Times
 from kinora.api import names, transitions
 from kinora.api.agentconfig import AgentConfig
@@ -64,6 +64,7 @@ class Bench:
     api_port: int | None = None  # of a proxy that the agent goes through
     model: str = MODEL
     server: str = "vace"
+    live_port: int = 0  # where gateways listen to it; 0: nowhere
     _running: asyncio.Task[None] | None = None
     _supervisor: asyncio.subprocess.Process | None = None
 
@@ -93,6 +94,9 @@ class Bench:
             mounts=Mounts(secret=self.root / "secret", token=self.root / "store-token", scratch=self.root),
             patience=Patience(first_pause=0.05, longest_pause=0.5),
             engine_url=f"http://127.0.0.1:{self.port}",
+            listen_host="127.0.0.1",
+            live=self.live_port > 0,
+            live_port=self.live_port,
         )
 
     # --- the engine's container ---------------------------------------------------------------------------------------
@@ -151,8 +155,9 @@ class Bench:
                     model=model,
                 )
             )
-            started.set_result(None)
-            await self.agent.run()
+            async with listeners(settings, client, self.agent):
+                started.set_result(None)
+                await self.agent.run()
 
     async def _login(self) -> Connection:
         metadata = self.pod["metadata"]

@@ -24,6 +24,7 @@ from kinora.stager.settings import Settings, Times, policy_of
 from waiting import model_server, wait_for_pods
 
 Object = dict[str, Any]
+ADDRESS = "10.244.7.9"  # of the pod, as its kubelet would say
 
 
 @asynccontextmanager
@@ -34,19 +35,26 @@ async def rendering(
     root: Path,
     *,
     step_seconds: float = 0.0,
+    live: bool = False,
 ) -> AsyncIterator[Bench]:
     """A ModelServer `renders` of the model with one pod that takes jobs. Its artifacts are the house's store.
 
-    `step_seconds`: how long the engine samples a step.
+    `step_seconds`: how long the engine samples a step. `live`: the gateway may listen to it, as if the pod's address
+    led to this machine.
     """
     kube, namespace = house.kube, house.namespace
-    await start_operator()
+    await start_operator(live=live)
     await kube.create(MODELSERVER, namespace, model_server("renders", model))
     pods = await wait_for_pods(kube, namespace, lambda pods: any(_is_of(pod, "renders") for pod in pods))
     pod = next(pod for pod in pods if _is_of(pod, "renders"))
-    bench = Bench(kube, house.connection, namespace, root, pod, free_port(), model=model, server="renders")
+    port = free_port() if live else 0
+    bench = Bench(
+        kube, house.connection, namespace, root, pod, free_port(), model=model, server="renders", live_port=port
+    )
     _prepare(root, house.store.root, model)
-    running = {"status": {"phase": "Running"}}
+    running = {"status": {"phase": "Running", "podIP": ADDRESS, "podIPs": [{"ip": ADDRESS}]}}
+    if live and house.gateway is not None:
+        house.gateway.live.agents.url = {ADDRESS: f"http://127.0.0.1:{port}"}.__getitem__
     await kube.patch(POD, namespace, pod["metadata"]["name"], running, subresource="status", content_type=STRATEGIC)
     login = await _stager_login(kube, house.connection, namespace)
     staging = asyncio.create_task(_stager(login, namespace, house.store.root))

@@ -23,8 +23,11 @@ from kinora.api.names import (
     COMPONENT_STAGER,
     CONDITION_ENGINE_READY,
     LABEL_CATALOGUE,
+    LIVE_SECRET,
+    LIVE_SECRET_TYPE,
     STAGER_CLUSTER_ROLE,
     STAGER_SERVICE_ACCOUNT,
+    STORE_SECRET,
     WEIGHTS_CLUSTER_ROLE,
 )
 from kinora.api.reasons import TERMINAL, Phase
@@ -37,6 +40,7 @@ from kinora_cluster import ROOT
 
 Object = dict[str, Any]
 CHART = ROOT / "charts/kinora"
+KEYS = {STORE_SECRET, LIVE_SECRET}
 MUTABLE = {"suspend", "cancel", "priority", "ttlSecondsAfterFinished"}
 CLUSTER_SCOPED = (
     "ClusterRole",
@@ -197,6 +201,7 @@ def test_what_an_agent_may_do() -> None:
         ("kinora.dev", "videojobs/status", "patch"),
         ("", "pods/status", "patch"),
         ("", "configmaps", "get"),
+        ("", "secrets", "get"),  # kinora-live, by name
     }
 
 
@@ -219,9 +224,10 @@ def test_no_role_holds_a_wildcard_or_reads_secrets() -> None:
             assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]], role["metadata"]["name"]
             if role["metadata"]["name"] == "films-gateway-webhook-secrets":  # bound by none, unless somebody says so
                 continue
-            if "secrets" in rule["resources"]:  # by name, and only by that of the keys between gateway and stagers
-                makes = rule["verbs"] == ["create"] and role["metadata"]["name"] == STAGER_CLUSTER_ROLE
-                reads = (rule["verbs"], rule.get("resourceNames")) == (["get"], ["kinora-store"])
+            if "secrets" in rule["resources"]:  # by name, and only by those of the keys between processes of Kinora
+                makers = (STAGER_CLUSTER_ROLE, "kinora-operator")  # narrowed by kinora-secrets-fence
+                makes = rule["verbs"] == ["create"] and role["metadata"]["name"] in makers
+                reads = rule["verbs"] == ["get"] and set(rule.get("resourceNames", ["*"])) <= KEYS
                 assert makes or reads, role["metadata"]["name"]
             assert {"escalate", "impersonate"} & set(rule["verbs"]) == set()
 
@@ -254,6 +260,29 @@ def test_secrets_are_read_where_somebody_says_so(value: str, bindings: list[tupl
         if item["kind"].endswith("Binding") and item.get("roleRef", {}).get("name") == "films-gateway-webhook-secrets"
     ]
     assert found == bindings
+
+
+def test_listening_to_renders_takes_rights_that_go_with_it() -> None:
+    assert ("", "pods", "get") in rules("films-gateway")
+    assert ("", "pods", "list") not in rules("films-gateway")
+    fence = one("ValidatingAdmissionPolicy", "kinora-secrets-fence")["spec"]["validations"][0]["expression"]
+    assert f"object.metadata.name == '{LIVE_SECRET}' && object.type == '{LIVE_SECRET_TYPE}'" in fence
+    for without in ("gateway.live.enabled=false", "gateway.enabled=false"):
+        arguments = ("--set", without)
+        for role in ("kinora-operator", AGENT_CLUSTER_ROLE, *(["films-gateway"] if "live" in without else [])):
+            found = one("ClusterRole", role, *arguments)["rules"]
+            assert LIVE_SECRET not in str(found), role
+            assert not [rule for rule in found if rule["resources"] == ["secrets"] and rule["verbs"] == ["create"]]
+        env = one("Deployment", "films-operator", *arguments)["spec"]["template"]["spec"]["containers"][0]["env"]
+        assert {"name": "KINORA_LIVE", "value": "false"} in env
+        assert {"name": "KINORA_LIVE_POLICY", "value": "false"} in env
+    assert ("", "pods", "get") not in {
+        (group, resource, verb)
+        for rule in one("ClusterRole", "films-gateway", "--set", "gateway.live.enabled=false")["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
 
 
 def test_the_operator_may_bind_the_roles_of_agents_stagers_and_weights_jobs_alone() -> None:
@@ -455,6 +484,7 @@ def test_the_gateway_reads_the_charts_values_as_they_are_given() -> None:
         "maxBodyBytes": 2147483648,
         "accountLimits": {"submitsPerMinute": 0.5, "uploadQuotaBytes": 21474836481},
         "retention": {"jobSeconds": 0},
+        "live": {"enabled": False},
         "webhooks": {"shards": 3, "allow": {"hosts": ["hooks.apps.svc:8080"], "ports": [8080], "http": True}},
         "promptExtend": {"url": "https://llm.example/v1", "secretName": "llm", "model": "small"},
     }
@@ -471,6 +501,7 @@ def test_the_gateway_reads_the_charts_values_as_they_are_given() -> None:
         "https://llm.example/v1",
         "/kinora/prompt-extend/key",
     )
+    assert found.live.enabled is False
     assert settings.model_aliases == {"wan2.1-vace-plus": "wan2.1-vace-14b"}
     assert CHART_VARIABLE in told()
 

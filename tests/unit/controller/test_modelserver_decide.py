@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 from typing import Any
 
@@ -13,6 +14,7 @@ from kinora.api.modelserver import ModelServerSpec
 from kinora.controller.modelserver.pod import pools_of, template_hash
 from kinora.controller.modelserver.snapshot import ServerPod
 from kinora.controller.plan import Plan
+from kinora.controller.settings import Settings
 from kinora.kube.resources import POD
 from unit.controller.builders import NOW, SETTINGS, arranged, server, server_plan, server_pod, server_snapshot
 
@@ -165,8 +167,14 @@ def test_whatever_the_fleet(facts: list[dict[str, Any]], replicas: int, max_unav
 # --- the whole plan
 
 
-def plan(obj: dict[str, Any], *fleet: ServerPod, claims: frozenset[str] | None = None, made: bool = True) -> Plan:
-    return server_plan(server_snapshot(obj, *fleet, claims=claims), made=made)
+def plan(
+    obj: dict[str, Any],
+    *fleet: ServerPod,
+    claims: frozenset[str] | None = None,
+    made: bool = True,
+    settings: Settings = SETTINGS,
+) -> Plan:
+    return server_plan(server_snapshot(obj, *fleet, claims=claims), made=made, settings=settings)
 
 
 def kinds(found: Plan) -> list[str]:
@@ -181,6 +189,28 @@ def test_a_new_server_gets_its_children_and_pods() -> None:
     template = {"claimTemplate": {"storage": "10Gi"}}
     assert "PersistentVolumeClaim" in kinds(plan(server(weights=template), made=False))
     assert kinds(plan(server(), made=True)) == ["Pod"]
+
+
+def test_listening_brings_a_network_policy_that_holds_nothing_up() -> None:
+    live = dataclasses.replace(SETTINGS, live=True, live_policy=True, namespace="kinora-system")
+    found = plan(server(), made=False, settings=live)
+    [policy] = [create for create in found.create if create.resource.kind == "NetworkPolicy"]
+    assert policy.optional
+    spec = policy.body["spec"]
+    metrics, told = spec["ingress"]
+    assert (spec["policyTypes"], metrics) == (["Ingress"], {"ports": [{"protocol": "TCP", "port": 8780}]})
+    assert told["ports"] == [{"protocol": "TCP", "port": 8784}]
+    [gateways] = told["from"]
+    assert gateways["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "kinora-system"}}
+    assert gateways["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "gateway"
+    [pod] = [create.body for create in found.create if create.resource == POD]
+    wanted = spec["podSelector"]["matchLabels"]
+    assert wanted.items() <= pod["metadata"]["labels"].items(), "it is about server pods"
+    agent = next(one for one in pod["spec"]["containers"] if one["name"] == "agent")
+    assert {"name": "KINORA_LIVE", "value": "true"} in agent["env"]
+    assert {"name": "live", "containerPort": 8784} in agent["ports"]
+    before = plan(server(), made=False).create[-1].body
+    assert pod["metadata"]["name"] == before["metadata"]["name"], "it rolls no pod"
 
 
 def test_a_pods_name_is_a_function_of_its_slot_and_a_taken_name_is_passed_over() -> None:

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Final
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 
 from kinora.api import names
 from kinora.engine import live, livetoken
@@ -62,7 +63,10 @@ class Agents:
             self._session = None
 
     async def stream(self, job: Job) -> AsyncGenerator[LiveEvent]:
-        """What the engine says of the job's attempt, from its beginning; the last event is Ended. NoStream."""
+        """What the engine says of the job's attempt, from its beginning; the last event is Ended or Left.
+
+        Raises NoStream.
+        """
         assert job.pod
         assert job.pod_uid
         key, host = await self._key(job.namespace), await self._host(job)
@@ -136,13 +140,13 @@ class Agents:
 
 
 async def _events(lines: aiohttp.StreamReader) -> AsyncIterator[LiveEvent]:
-    """Events line by line, up to Ended; a stream that ends before was cut."""
+    """Events line by line, up to Ended or Left; a stream that ends before was cut."""
     since, count = time.monotonic(), 0
     while True:
         try:
             text = await lines.readline()
             event = live.parsed(text) if text else None
-        except ValueError:  # no event, or a line without an end
+        except (ValueError, HttpProcessingError):  # no event, or a line without an end
             raise NoStream("Garbled", "it says what no agent says") from None
         if not text:
             raise NoStream("Cut", "the agent ended the stream")
@@ -152,5 +156,5 @@ async def _events(lines: aiohttp.StreamReader) -> AsyncIterator[LiveEvent]:
             since, count = time.monotonic(), 0
         if event is not None:
             yield event
-        if isinstance(event, live.Ended):
+        if isinstance(event, live.Ended | live.Left):
             return

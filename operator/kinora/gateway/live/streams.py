@@ -27,6 +27,7 @@ WAIT_SECONDS: Final = 3.0  # that the status holds its tongue at first, until th
 RETRY_SECONDS: Final = (1.0, 2.0, 5.0, 15.0, 30.0, 60.0)
 LINGER_SECONDS: Final = 5.0  # that a stream stays when nobody listens any more: clients come again
 MAX_STREAMS: Final = 512  # of one replica; a job beyond them is told of by its status
+UNREACHABLE: Final = frozenset({"NoKey", "NoAddress", "Refused", "Timeout"})
 _AWAY: Final = 1024  # pods that could not be reached lately, remembered
 
 
@@ -136,9 +137,10 @@ class Streams:
 
     # --- for the streams ----------------------------------------------------------------------------------------------
 
-    def drop(self, render: Render) -> None:
+    def drop(self, render: Render, stream: _Stream) -> None:
         """Forget a stream that nobody listens to."""
-        self._streams.pop(render, None)
+        if self._streams.get(render) is stream:
+            del self._streams[render]
 
     def heard(self) -> None:
         """Count an event."""
@@ -154,13 +156,19 @@ class Streams:
         self._away.pop(pod_uid, None)
 
     def failed(self, pod_uid: str, error: NoStream) -> None:
-        """It does not: it is left alone for a while, by all."""
+        """It does not. A pod that cannot be reached is left alone for a while, by all: nobody is to wait for it."""
         self._metrics.failures.labels(reason=error.reason).inc()
+        if error.reason not in UNREACHABLE:
+            return
         _, before = self._away.pop(pod_uid, (0.0, 0))
-        pause = RETRY_SECONDS[min(before, len(RETRY_SECONDS) - 1)]
-        self._away[pod_uid] = (time.monotonic() + pause, before + 1)
+        self._away[pod_uid] = (time.monotonic() + pause_after(before), before + 1)
         while len(self._away) > _AWAY:
             self._away.popitem(last=False)
+
+
+def pause_after(tries: int) -> float:
+    """Seconds to the next try, after so many that failed before the last."""
+    return RETRY_SECONDS[min(tries, len(RETRY_SECONDS) - 1)]
 
 
 def render_of(job: Job) -> Render:
@@ -201,17 +209,20 @@ class _Stream:
             self._gone = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._close)
 
     def _close(self) -> None:
+        if self._gone is not None:
+            self._gone.cancel()
         if self.task is not None:
             self.task.cancel()
-        self._streams.drop(self._render)
+        self._streams.drop(self._render, self)
 
     async def _run(self) -> None:
-        pod_uid = self._job.pod_uid or ""
+        pod_uid, tries = self._job.pod_uid or "", 0
+        await asyncio.sleep(self._streams.patience(pod_uid))
         while True:
-            await asyncio.sleep(self._streams.patience(pod_uid))
             try:
-                await self._listen(pod_uid)
-                return  # it stays, without a word, until nobody listens any more
+                if await self._listen(pod_uid):
+                    return  # it stays, without a word, until nobody listens any more
+                tries = 0  # left: it may be an agent that ends, and another one comes
             except (NoStream, TimeoutError) as error:
                 log.debug("live messages of %s: %s", self._job.key, error)
                 lost = error if isinstance(error, NoStream) else NoStream("Timeout", "it does not say how it is")
@@ -220,8 +231,14 @@ class _Stream:
                 log.exception("live messages of %s", self._job.key)
                 self._streams.failed(pod_uid, NoStream("Cut", "it failed here"))
             self._lose()
+            await asyncio.sleep(max(pause_after(tries), self._streams.patience(pod_uid)))
+            tries += 1
+            if not self._ears:
+                self._close()
+                return
 
-    async def _listen(self, pod_uid: str) -> None:
+    async def _listen(self, pod_uid: str) -> bool:
+        """Whether the engine has done; False: the agent has left it."""
         waiting = self.voice is Voice.COMING
         async with (
             asyncio.timeout(WAIT_SECONDS if waiting else None) as patience,
@@ -234,11 +251,12 @@ class _Stream:
                     self._streams.reached(pod_uid)
                 self._streams.heard()
                 self._pass(event)
+        return self._course.ended
 
     def _pass(self, event: LiveEvent) -> None:
         if isinstance(event, Caught):  # of a stream that was lost and is back, only this may be news
             said = [*self._course.present(), event]
-        elif isinstance(event, Ended) or not self._course.note(event):
+        elif not self._course.note(event) or isinstance(event, Ended):
             return
         else:
             said = [event]
