@@ -93,7 +93,6 @@ class Job:
     steps: int | None
     attempt: int
     pod: str | None
-    pod_uid: str | None
     position: int | None
     estimated_start: datetime | None
     artifacts: tuple[Artifact, ...]
@@ -101,6 +100,7 @@ class Job:
     gpu_seconds: float | None
     cancel_asked: bool
     failed_node: str | None = None
+    pod_uid: str | None = None
     resolved: Mapping[str, Any] = field(default_factory=dict)
     version: int = 0
 

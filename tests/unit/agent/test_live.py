@@ -35,11 +35,13 @@ class House:
     def __init__(self, told: Live, metrics: Metrics, port: int) -> None:
         self.live, self.metrics, self.port = told, metrics, port
         self.keys: list[bytes] | None = [KEY]
+        self.fresh: list[bytes] | None = None
 
-    async def known(self, _anew: bool) -> list[bytes]:
+    async def known(self, anew: bool) -> list[bytes]:
+        """The keys as they were read last, or as they are now."""
         if self.keys is None:
             raise SecretKeyError("there is no Secret films/kinora-live")
-        return self.keys
+        return self.fresh if anew and self.fresh is not None else self.keys
 
     @property
     def url(self) -> str:
@@ -167,6 +169,19 @@ async def test_a_key_that_is_not_there_is_told_apart_from_a_bad_token(house: Hou
     async with listening(house) as response:
         assert response.status == 401
     assert (house.count("refused_total", reason="NoKey"), house.count("refused_total", reason="BadToken")) == (1, 1)
+
+
+async def test_a_key_that_was_changed_is_read_again_and_the_one_before_is_still_taken(house: House) -> None:
+    house.live.open(PROMPT)
+    house.keys, house.fresh = [b"o" * 32], [b"n" * 32, KEY]
+    async with listening(house) as response:
+        assert response.status == 200, "data.previous"
+    house.keys, house.fresh = [b"o" * 32], [KEY, b"o" * 32]
+    async with listening(house) as response:
+        assert response.status == 200, "data.key"
+    house.fresh = [b"n" * 32]
+    async with listening(house) as response:
+        assert response.status == 401
 
 
 def test_a_listener_that_fails_does_not_reach_the_render() -> None:

@@ -297,7 +297,7 @@ def routes(_gateway: Gateway) -> APIRouter:
 @pytest.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
     settings = Settings("k", values=GatewayValues(max_body_bytes=1024))
-    gateway = Gateway(settings, None, None, Metrics(), None)  # type: ignore[arg-type]
+    gateway = Gateway(settings, None, None, Metrics(), None, None)  # type: ignore[arg-type]
     toy = Dialect("toy", ("/toy",), routes, shown, streamed=("/toy/files",))
     transport = httpx.ASGITransport(application(gateway, [toy]))
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
