@@ -51,7 +51,7 @@ def test_the_gateway_reaches_what_it_needs_and_webhooks_the_public_internet_alon
     assert reaches(api, "10.96.0.1")
     for rule, component, port in (
         (stores, COMPONENT_STAGER, names.STORE_PORT),
-        (agents, COMPONENT_SERVER, names.AGENT_PORT),
+        (agents, COMPONENT_SERVER, names.AGENT_LIVE_PORT),
     ):
         (peer,) = rule["to"]
         assert ports(rule) == [port]
@@ -93,7 +93,8 @@ def test_what_the_installer_opens_of_the_gateways_network_is_open() -> None:
     for url, port in (("https://llm.example/v1", 443), ("http://llm.example", 80)):
         _, found = gateways_network("--set", f"gateway.promptExtend.url={url}")
         assert ports(found[-1]) == [port]
-    _, without = gateways_network("--set", "gateway.webhooks.enabled=false")
-    assert len(without) == 4
+    for off in ("webhooks", "live"):
+        _, without = gateways_network("--set", f"gateway.{off}.enabled=false")
+        assert len(without) == 4
     for off in ("gateway.enabled=false", "gateway.networkPolicy.enabled=false"):
         assert "NetworkPolicy" not in {found["kind"] for found in objects("--set", off)}
