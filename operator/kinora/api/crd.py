@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from kinora.api import modelserver, videojob
+from kinora.api import modelserver, videojob, videojob_status
 from kinora.api.base import ApiModel, integral
 from kinora.api.names import GROUP, MODELSERVERS, VERSION, VIDEOJOBS
 
@@ -151,8 +151,8 @@ def videojob_crd() -> Schema:
         plural=VIDEOJOBS,
         short="vj",
         spec=videojob.VideoJobSpec,
-        status=videojob.VideoJobStatus,
-        initial_status=videojob.INITIAL_STATUS,
+        status=videojob_status.VideoJobStatus,
+        initial_status=videojob_status.INITIAL_STATUS,
         columns=[
             _column("Phase", ".status.phase"),
             _column("Reason", ".status.reason"),

@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 from kinora.api.names import COMPONENT_SERVER, COMPONENT_STAGER
-from unit.chart.test_chart import objects, one
+from unit.chart.rendered import objects, one
 
 Object = dict[str, Any]
 

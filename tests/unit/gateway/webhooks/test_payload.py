@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kinora.api.videojob import Artifact
+from kinora.api.videojob_status import Artifact
 from kinora.gateway.webhooks.payload import LIMIT, payload
 from unit.gateway.webhooks.builders import ARTIFACT, ENDED, UID, job
 
