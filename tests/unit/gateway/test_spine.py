@@ -348,7 +348,7 @@ async def test_requests_are_counted_by_route_and_never_by_path(http: httpx.Async
 
 def test_every_route_lies_where_its_dialect_is_looked_for() -> None:
     service = Service(None, Jobs(), Servers(), Rates(lambda: 0.0), retention_seconds=None)  # type: ignore[arg-type]
-    gateway = Gateway(Settings("k"), service, None, Metrics(), None)  # type: ignore[arg-type]
+    gateway = Gateway(Settings("k"), service, None, Metrics(), None, None)  # type: ignore[arg-type]
     everyone, routes = [FILES, *ALL], 0
     for dialect in everyone:
         app = FastAPI(openapi_url=None)
