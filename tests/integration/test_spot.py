@@ -41,7 +41,9 @@ async def run_on(kube: KubeClient, namespace: str, name: str) -> Object:
     return await job_status(kube, namespace, name, {"phase": "Running", "startTime": STARTED, "progress": progress})
 
 
-NOTICE = condition("DisruptionTarget", "True", "EvictionByEvictionAPI", "the market has changed")
+def noticed() -> Object:
+    """A notice of now: the controller manager takes back one that no deletion has followed for two minutes."""
+    return {"conditions": [condition("DisruptionTarget", "True", "EvictionByEvictionAPI", "the market has changed")]}
 
 
 @pytest.mark.usefixtures("operator", "claims")
@@ -54,7 +56,7 @@ async def test_a_staged_job_leaves_a_noticed_pod_at_once_and_what_renders_goes_o
     await run_on(kube, namespace, "first")
     await kube.create(VIDEOJOB, namespace, video_job("next"))  # ahead: the first one is predicted to end soon
     await wait_for(kube, VIDEOJOB, namespace, "next", phase("Scheduled"))
-    await tell(kube, namespace, pod, {"conditions": [NOTICE]})
+    await tell(kube, namespace, pod, noticed())
     job = await wait_for(kube, VIDEOJOB, namespace, "next", phase("Queued"))
     assert job["status"]["reason"] == "TakenBack"
     assert "DisruptionTarget: EvictionByEvictionAPI: the market has changed" in job["status"]["message"]
@@ -70,7 +72,7 @@ async def test_a_job_that_has_not_begun_on_a_noticed_pod_goes_to_another(kube: K
     await kube.create(VIDEOJOB, namespace, video_job())
     await wait_for(kube, VIDEOJOB, namespace, "job", phase("Scheduled"))
     await make_ready(kube, namespace, other)
-    await tell(kube, namespace, one, {"conditions": [NOTICE]})
+    await tell(kube, namespace, one, noticed())
 
     def moved(job: Object | None) -> bool:
         assignment = ((job or {}).get("status") or {}).get("assignment") or {}

@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from integration.agent.bench import Bench, free_port
-from integration.agent.test_agent import ENDED, PHOTO, in_phase, ready, writes
+from integration.agent.test_agent import ENDED, PHOTO, in_phase, ready, wrote
 from integration.agent.test_s3 import ROOT, credentials, proven
 from integration.stager.bench import StagerBench
 from integration.tokens import token
@@ -101,7 +101,7 @@ async def test_a_job_is_rendered_and_published_by_an_agent_without_keys(
     path = await proven(server, await bench.status_when("quick", ENDED))
     videos = [key for key in server.objects() if key.endswith(".mp4")]
     assert videos == [str(path.relative_to(server.folder / "films"))]
-    assert writes(bench) == {"Running": 1, "Succeeded": 1}
+    await wrote(bench, Running=1, Succeeded=1)
     assert not (bench.root / "secret").exists()
     source = {"artifact": {"videoJobName": "quick", "index": 0}}
     await bench.bind(video_job("again", task="VideoToVideo", inputs={"video": source}))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from integration.agent.bench import MODEL, Bench
-from integration.agent.test_agent import ENDED, PHOTO, on_disk, ready, writes
+from integration.agent.test_agent import ENDED, PHOTO, ready, wrote
 from integration.agent.test_workflows import small
 from integration.test_workflows import raw_job
 from kinora.api.videojob import VideoJobSpec
@@ -48,7 +48,7 @@ async def test_a_stored_url_is_rendered_as_it_was_resolved(bench: Bench) -> None
     [facts] = status["inputs"]
     assert (facts["sha256"], facts["bytes"]) == (SHA, PHOTO.stat().st_size)
     assert status["inputStore"] == "pvc://artifacts/"
-    await on_disk(lambda: writes(bench) == {"Running": 1, "Succeeded": 1})
+    await wrote(bench, Running=1, Succeeded=1)
 
 
 async def test_a_stored_file_of_a_workflow_is_rendered(bench: Bench) -> None:

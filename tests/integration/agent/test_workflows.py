@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from integration.agent.bench import Bench
-from integration.agent.test_agent import ENDED, PHOTO, STEP, in_phase, ready, writes
+from integration.agent.test_agent import ENDED, PHOTO, STEP, in_phase, ready, wrote
 from integration.test_workflows import REF, config_map, raw_job
 from kinora.kube.resources import CONFIGMAP
 from kinora.media.child import prove
@@ -52,7 +52,7 @@ async def test_a_workflow_with_files_and_bindings_succeeds_with_proof(bench: Ben
     assert (facts["name"], facts["sha256"]) == ("files[0]", digest)
     assert (status["resolved"]["frames"], status["resolved"]["inputs"]) == (17, ["files[0]"])
     assert 0 <= status["resolved"]["seed"] < 2**53
-    assert writes(bench) == {"Running": 1, "Succeeded": 1}
+    await wrote(bench, Running=1, Succeeded=1)
 
 
 async def test_a_workflow_from_a_config_map_resumes_after_the_map_is_gone(bench: Bench) -> None:

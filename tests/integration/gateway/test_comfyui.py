@@ -32,7 +32,9 @@ from integration.gateway.house import House
 from integration.test_operator import make_ready
 from kinora.gateway.service import Submission
 from kinora.kube.resources import MODELSERVER, VIDEOJOB
-from kinora.stager.upkeep import Upkeep
+from kinora.stager.metrics import Metrics
+from kinora.stager.upkeep import Retention, Upkeep
+from kinora.storage.objects import PvcObjects
 from kinora.storage.uploads import PvcFiles
 from unit.workflows.made import node, sound
 from waiting import model_server, phase, wait_for, wait_for_pods
@@ -99,9 +101,9 @@ async def test_a_long_graph_lies_in_the_tenants_store_while_its_job_is_unfinishe
     assert shown == sent == json.loads(kept.read_bytes())
     assert (await stranger.get("/queue")).json()["queue_pending"] == []
     os.utime(kept, (0, 0))
-    files = PvcFiles(house.store.root, "artifacts", house.namespace)
-    sweeping = Upkeep(house.kube, files, keep_seconds=60, every_seconds=9)
-    assert await sweeping.sweep() == 0
+    files, objects = PvcFiles(house.store.root, "artifacts", house.namespace), PvcObjects(house.store.root, "artifacts")
+    sweeping = Upkeep(house.kube, files, objects, Retention(uploads=60), every_seconds=9, metrics=Metrics())
+    assert await sweeping.sweep_uploads() == 0
     await house.close()  # another gateway, which has seen nothing of it
     await house.open(free_port(), free_port())
     again = httpx.AsyncClient(base_url=house.url, headers=user.headers)
@@ -110,7 +112,7 @@ async def test_a_long_graph_lies_in_the_tenants_store_while_its_job_is_unfinishe
         await finished(house, id_)
         assert (await entry(again, id_))["prompt"][2] == sent
         os.utime(kept, (0, 0))
-        assert await sweeping.sweep() == 1
+        assert await sweeping.sweep_uploads() == 1
         await house.close()
         await house.open(free_port(), free_port())
     async with httpx.AsyncClient(base_url=house.url, headers=user.headers) as last:
