@@ -67,7 +67,7 @@ class Binder:
         self._idle: dict[str, dict[str, float]] = {}  # namespace -> UID of an idle pod -> since when (loop time)
         self._reserved: set[str] = set()  # UIDs of pods with a bind on its way
         self._moving: set[str] = set()  # keys of jobs whose status is being written here
-        self._written: dict[str, asyncio.Event] = {}  # keys of jobs whose status another decision writes
+        self._written: dict[str, list[asyncio.Event]] = {}  # by job key: writes of its status by other decisions
         self._turn = asyncio.Semaphore(SIDE_BY_SIDE)
         self._held: dict[str, float] = {}  # keys of jobs whose bind was refused, and until when they are passed over
 
@@ -82,12 +82,18 @@ class Binder:
 
     @contextmanager
     def writing(self, job: str) -> Iterator[None]:
-        """For as long as another decision writes the job: a bind waits for its answer, rather than lose against it."""
-        ended = self._written[job] = asyncio.Event()
+        """For as long as another decision writes the job: a bind waits for its answer, rather than lose against it.
+
+        Two may: what is told of the queue, and a change that comes meanwhile.
+        """
+        ended = asyncio.Event()
+        self._written.setdefault(job, []).append(ended)
         try:
             yield
         finally:
-            del self._written[job]
+            self._written[job].remove(ended)
+            if not self._written[job]:
+                del self._written[job]
             ended.set()
 
     def index(self, job: str) -> None:
@@ -137,8 +143,8 @@ class Binder:
 
     async def _in_turn(self, job: str, work: Callable[[Move], Awaitable[None]], what: Move) -> None:
         async with self._turn:
-            while (ended := self._written.get(job)) is not None:
-                await ended.wait()
+            while writes := self._written.get(job):
+                await writes[0].wait()
             await work(what)
 
     async def _bind(self, bind: Bind) -> None:

@@ -78,6 +78,8 @@ class Forecaster:
                     await self.tell(namespace)
                 except (ApiError, UnreachableError) as error:
                     log.warning("telling the queue of %s: %s", namespace, error)
+                except Exception:  # what is told of a queue must not end the work on it
+                    log.exception("telling the queue of %s: unexpected", namespace)
 
     async def tell(self, namespace: str) -> int:
         """Write the forecasts of a namespace that are worth it; how many were written."""

@@ -169,11 +169,15 @@ class Bare:
         headers = {"Content-Type": kind, "Accept": "application/json"}
         if secret is not None:
             headers["Authorization"] = secret
-        async with session.request(method, url, data=data, headers=headers) as response:
-            answer = await response.read()
-            if response.status >= 300:
-                raise RuntimeError(f"{method} {url}: {response.status} {answer[:500]!r}")
-            return answer
+        while True:
+            async with session.request(method, url, data=data, headers=headers) as response:
+                answer = await response.read()
+                if response.status < 300:
+                    return answer
+                if response.status != 429:  # a flow's queue is full: wait as every client of Kubernetes does
+                    raise RuntimeError(f"{method} {url}: {response.status} {answer[:500]!r}")
+                pause = float(response.headers.get("Retry-After", 1))
+            await asyncio.sleep(pause)
 
 
 def _session(tls: ssl.SSLContext | None) -> aiohttp.ClientSession:

@@ -29,7 +29,10 @@ from kinora_cluster import ROOT, cluster
 
 Object = dict[str, Any]
 Say = Callable[[str], None]
-_BROKEN = (ApiError, UnreachableError, RuntimeError, TimeoutError, OSError, aiohttp.ClientError, AssertionError)
+_BROKEN = (
+    *(ApiError, UnreachableError, RuntimeError, TimeoutError, OSError, aiohttp.ClientError, AssertionError),
+    ExceptionGroup,  # of parts that worked side by side
+)
 _TIDY = 150.0  # seconds beyond a phase's own deadline to take away what it made
 _TELL = 15.0  # seconds between two lines about how far it is
 

@@ -13,11 +13,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+import aiohttp
+
 from bench.scale.etcd import Etcd
 from bench.scale.load import Load, job_body
 from bench.scale.measure import cpu_seconds, operator_requests, server_requests
 from bench.scale.settle import counting, first_bind, settling, until_calm, until_idle, version
 from bench.scale.world import World
+from kinora.kube.client import UnreachableError
 from kinora.kube.resources import VIDEOJOB
 
 Object = dict[str, Any]
@@ -147,7 +150,13 @@ async def _until_watched(world: World) -> None:
     since = (await world.client.list_page(VIDEOJOB, namespace, limit=1))["metadata"]["resourceVersion"]
     made = await world.client.create(VIDEOJOB, namespace, body)
     selector = f"metadata.name={made['metadata']['name']}"
-    async for event in world.client.stream(VIDEOJOB, namespace, resource_version=since, field_selector=selector):
-        if event["type"] == "ADDED":
-            break
+    taken = False
+    while not taken:  # whoever calls has a deadline
+        with suppress(UnreachableError, aiohttp.ClientError, TimeoutError):  # it says nothing for minutes
+            async for event in world.client.stream(
+                VIDEOJOB, namespace, resource_version=since, field_selector=selector
+            ):
+                taken = event["type"] == "ADDED"
+                if taken:
+                    break
     await world.client.delete(VIDEOJOB, namespace, made["metadata"]["name"])

@@ -92,3 +92,22 @@ async def test_a_bind_waits_for_a_write_of_the_job_that_is_on_its_way(
     await asyncio.gather(queueing, binding)
     assert versions == ["7", "8"], "the bind rests on what the other write answered"
     assert operator.store.jobs.entries["films/cat"].obj["status"]["phase"] == "Scheduled"
+
+
+async def test_a_bind_waits_for_every_write_of_the_job_and_writes_may_overlap(operator: Operator) -> None:
+    """A place in the queue is told while a change of the job is written: this ended the operator once."""
+    binder, order = operator._binder, []
+
+    async def bind(_: Any) -> None:
+        order.append("bind")
+
+    with binder.writing("films/cat"):
+        with binder.writing("films/cat"):
+            waiting = asyncio.create_task(binder._in_turn("films/cat", bind, None))  # type: ignore[arg-type]
+            await asyncio.sleep(0)
+        order.append("one has ended")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    order.append("both have ended")
+    await waiting
+    assert order == ["one has ended", "both have ended", "bind"]
