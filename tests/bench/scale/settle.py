@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 
 from bench.scale.measure import cpu_seconds
 from bench.scale.rawwatch import RawWatch
@@ -40,39 +40,45 @@ async def counting(world: World, *selectors: str | None) -> AsyncIterator[list[R
 @asynccontextmanager
 async def settling(world: World) -> AsyncIterator[Settling]:
     """To be opened before the jobs are made."""
-    async with AsyncExitStack() as stack:
-        *phases, all_of_them = await stack.enter_async_context(
-            counting(world, *(f"status.phase={phase}" for phase in WAITS), None)
-        )
-        yield Settling(world, phases, all_of_them)
+    async with counting(world, None) as (every,):
+        yield Settling(world, every)
 
 
 class Settling:
     """Sees when every job has been looked at, every pod renders, and nobody writes any more."""
 
-    def __init__(self, world: World, phases: list[RawWatch], every: RawWatch) -> None:
+    def __init__(self, world: World, every: RawWatch) -> None:
         self._world = world
-        self._phases = phases
         self._every = every
 
-    def counts(self) -> dict[str, int]:
-        """Jobs by phase."""
-        return {
-            name: watch.counts["ADDED"] - watch.counts["DELETED"]
-            for name, watch in zip(WAITS, self._phases, strict=True)
-        }
+    async def counts(self) -> dict[str, int]:
+        """Jobs by phase, by lists: a watch that the API server breaks off under load would miss some."""
+        return {name: await self._count(f"status.phase={name}") for name in WAITS}
+
+    async def _count(self, selector: str) -> int:
+        found, token = 0, None
+        while True:
+            page = await self._world.client.list_page(
+                VIDEOJOB, self._world.namespace, field_selector=selector, continue_token=token
+            )
+            found += len(page["items"])
+            token = page["metadata"].get("continue")
+            if not token:
+                return found
 
     async def wait(self, jobs: int, running: int, deadline: float) -> bool:
         """Whether ``jobs`` in all, ``running`` of them rendered, came to rest before the deadline (monotonic)."""
         seen, since = -1, time.monotonic()
         while time.monotonic() < deadline:
             held = sum(one["held"] for one in await self._world.everywhere("status"))
-            counts, written = self.counts(), self._every.counts.total()
-            self._world.progress = lambda held=held, counts=counts: f"{held} renders are held, {counts}"
+            written = self._every.counts.total()
+            self._world.progress = lambda held=held, written=written: f"{held} renders are held, {written} changes"
             if written != seen:
                 seen, since = written, time.monotonic()
-            if held >= running and sum(counts.values()) >= jobs and time.monotonic() - since >= QUIET:
-                return True
+            if held >= running and time.monotonic() - since >= QUIET:
+                if sum((await self.counts()).values()) >= jobs:
+                    return True
+                since = time.monotonic()
             await asyncio.sleep(0.5)
         return False
 

@@ -42,7 +42,7 @@ async def restart(world: World, count: int, seconds: float) -> Object:
                 async with asyncio.timeout(seconds):
                     await load.burst(count + pods)
             settled = await settle.wait(count + pods, pods, deadline)
-            before, phases = world.operator.memory(), settle.counts()
+            before, phases = world.operator.memory(), await settle.counts()
         await world.operator.stop(kill=True)
         released = [one["released"] for one in await world.everywhere("release", count=max(1, pods // 80))]
         freed = [uid for uids in released for uid in uids]
