@@ -101,6 +101,12 @@ def key(obj: dict[str, Any]) -> str:
     return f"{metadata['namespace']}/{metadata['name']}"
 
 
+def server_of(obj: dict[str, Any]) -> str:
+    """The key of the ModelServer that a server pod, a weights Job or its pod belongs to, by its label."""
+    metadata = obj["metadata"]
+    return f"{metadata['namespace']}/{metadata.get('labels', {}).get(LABEL_MODEL_SERVER, '')}"
+
+
 def prompt_id(job_uid: str, attempt: int) -> str:
     """UUIDv5(job UID, attempt): dispatching the same attempt twice is the same prompt (invariant 2)."""
     return str(uuid.uuid5(uuid.UUID(job_uid), str(attempt)))

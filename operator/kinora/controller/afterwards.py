@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from kinora.api.names import VIDEOJOBS, key
+from kinora.api.names import VIDEOJOBS, key, server_of
 from kinora.api.reasons import Phase
 from kinora.api.transitions import is_finished, parse_time, phase_of
 from kinora.api.webhooks import keeps_job
 from kinora.controller.compact import compact
 from kinora.controller.ended import SEARCH_SECONDS
 from kinora.controller.executor import Executor
-from kinora.controller.gather import Gatherer, server_of
+from kinora.controller.gather import Gatherer
 from kinora.controller.metrics import Metrics
 from kinora.controller.settings import Settings
 from kinora.controller.store import Store

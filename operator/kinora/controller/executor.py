@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kinora.api.names import LABEL_MODEL_SERVER, LABEL_POOL
+from kinora.api.names import LABEL_POOL, server_of
 from kinora.controller.modelserver.snapshot import PodRefusal
 from kinora.controller.plan import Create, Note, Plan
 from kinora.controller.settings import Settings
@@ -103,14 +103,14 @@ class Executor:
                 raise
         else:
             if create.resource == POD:
-                self.refusals.pop(_server_key(create.body), None)
+                self.refusals.pop(server_of(create.body), None)
 
     def _refused(self, pod: Object, error: ApiError) -> None:
         """Remember what was said, for the status: it is no fault of the operator's, and nothing to end a pass for."""
         until = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=REFUSED_SECONDS)
         log.warning("pod %s/%s is refused: %s", pod["metadata"]["namespace"], pod["metadata"]["name"], error.message)
         pool = pod["metadata"]["labels"].get(LABEL_POOL, "")
-        self.refusals.setdefault(_server_key(pod), {})[pool] = PodRefusal(error.message, until)
+        self.refusals.setdefault(server_of(pod), {})[pool] = PodRefusal(error.message, until)
 
     async def note(self, obj: Object, note: Note) -> None:
         """Record one event on the object."""
@@ -125,7 +125,3 @@ class Executor:
             now=dt.datetime.now(dt.UTC),
         )
         await events.record(self._client, body)
-
-
-def _server_key(pod: Object) -> str:
-    return f"{pod['metadata']['namespace']}/{pod['metadata']['labels'].get(LABEL_MODEL_SERVER, '')}"

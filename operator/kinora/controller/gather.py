@@ -19,7 +19,7 @@ from kinora.api.intake import (
     store_of,
     stores_for,
 )
-from kinora.api.names import ANNOTATION_ORDER, LABEL_DIALECT, LABEL_MODEL_SERVER, LABEL_TENANT, stager_name
+from kinora.api.names import ANNOTATION_ORDER, LABEL_DIALECT, LABEL_TENANT, stager_name
 from kinora.api.reasons import Phase
 from kinora.api.transitions import is_assigned, is_finished, parse_time, phase_of
 from kinora.api.videojob import Preset
@@ -472,11 +472,6 @@ def _turn(job: Object) -> tuple[int, str, str]:
     runs = phase_of(status) != Phase.SCHEDULED
     urgency = -10_000 if runs else -int(job["spec"].get("priority") or 0)
     return urgency, status["assignment"].get("boundTime", ""), job["metadata"]["uid"]
-
-
-def server_of(pod: Object) -> str:
-    """The key of the ModelServer that a pod belongs to."""
-    return f"{pod['metadata']['namespace']}/{pod['metadata'].get('labels', {}).get(LABEL_MODEL_SERVER, '')}"
 
 
 def has_news_of_presets(pod: Object, known: dict[str, str]) -> bool:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from kinora.api.names import MODELSERVERS, VIDEOJOBS, key
+from kinora.api.names import MODELSERVERS, VIDEOJOBS, key, server_of
 from kinora.api.transitions import is_assigned, is_finished
 from kinora.api.videojob import Preset
 from kinora.catalogue.load import Catalogue
@@ -23,7 +23,7 @@ from kinora.controller.afterwards import Afterwards
 from kinora.controller.binder import Binder
 from kinora.controller.executor import Executor, StaleError
 from kinora.controller.forecaster import Forecaster
-from kinora.controller.gather import Gatherer, has_news_of_presets, server_of
+from kinora.controller.gather import Gatherer, has_news_of_presets
 from kinora.controller.learning import work_of
 from kinora.controller.metrics import Metrics
 from kinora.controller.models import Models
@@ -33,6 +33,7 @@ from kinora.controller.planner import Planner
 from kinora.controller.scheduling.bind import Bind
 from kinora.controller.settings import Settings
 from kinora.controller.stager import decide as stager_decide
+from kinora.controller.starts import Starts
 from kinora.controller.store import Cache, Store
 from kinora.controller.usage import UsageKeeper
 from kinora.controller.videojob import decide as job_decide
@@ -96,7 +97,8 @@ class Operator:
         self.forecaster = Forecaster(
             self.store, self._gatherer, self._executor, self.metrics, self._take_job, self._binder
         )
-        self._planner = Planner(self.store, self._gatherer, self._binder, self.models, settings, self.metrics)
+        self._planner = Planner(self.store, self._gatherer, self._binder, self.models, settings)
+        self._starts = Starts(self.store, self._gatherer.learning, self.metrics)
         self.metrics.inventory.queued_keys = lambda: len(self._queue)
         self.metrics.inventory.spot_life = lambda name, pool: self._gatherer.spots.life(name, pool, time.time())
         # Servers whose children beside pods were made by this process: UID and generation at that time.
@@ -204,9 +206,11 @@ class Operator:
         pod = self.store.pods.get(name)
         if pod is None:
             self._fast = {uid: said for uid, said in self._fast.items() if uid in self.store.pods_by_uid}
+            self._starts.forget(self.store.pods_by_uid.keys())
             self._servers_of(namespace)
             self._jobs_of(namespace, assigned=True)
             return
+        self._starts.see(pod)
         self._queue.add(("server", server_of(pod)), SERVER_DELAY)
         self._queue.add(("bind", namespace))
         for job in self.store.jobs_by_pod.get(pod["metadata"]["uid"], ()):

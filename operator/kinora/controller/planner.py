@@ -17,13 +17,12 @@ from kinora.api.modelserver import ModelServerSpec
 from kinora.api.names import LIVE_SECRET, LIVE_SECRET_TYPE
 from kinora.controller.binder import Binder
 from kinora.controller.gather import Gatherer
-from kinora.controller.metrics import Metrics
 from kinora.controller.models import Models
 from kinora.controller.modelserver import decide as server_decide
 from kinora.controller.modelserver import weights
 from kinora.controller.modelserver.capacity import Ages, capacity
 from kinora.controller.modelserver.refuse import Refusal
-from kinora.controller.modelserver.snapshot import PodRefusal, ServerPod, ServerSnapshot, start_stages
+from kinora.controller.modelserver.snapshot import PodRefusal, ServerPod, ServerSnapshot
 from kinora.controller.plan import Create, Plan
 from kinora.controller.scheduling import decide as scheduling
 from kinora.controller.scheduling.decide import Server
@@ -41,24 +40,21 @@ LOOK_AGAIN: Final = 15.0
 class Planner:
     """Plans one ModelServer after another."""
 
-    def __init__(  # noqa: PLR0917 - the operator's parts
+    def __init__(
         self,
         store: Store,
         gatherer: Gatherer,
         binder: Binder,
         models: Models,
         settings: Settings,
-        metrics: Metrics,
     ) -> None:
         self._store = store
         self._gatherer = gatherer
         self._binder = binder
         self._models = models
         self._settings = settings
-        self._metrics = metrics
         self._idle: dict[str, float] = {}  # pod UID -> since when (loop time) it serves and holds nothing
         self._pending: dict[str, float] = {}  # pod UID -> since when it has found no node
-        self._starting: set[str] = set()  # UIDs of pods that this process has seen before they served
 
     def plan(self, server: Object, refusals: Mapping[str, PodRefusal], *, made: bool) -> Plan:
         """What to do about the server now.
@@ -128,8 +124,6 @@ class Planner:
             idle={pod.uid: self._since(self._idle, pod.uid, pod.serves and not pod.busy) for pod in snapshot.pods},
             pending={pod.uid: since for pod in snapshot.pods if (since := self._pending_for(pod)) is not None},
         )
-        for pod in snapshot.pods:
-            self._learn_start(snapshot, pod)
         self._forget()
         hashes = server_decide.hashes(snapshot, spec, self._settings)
         snapshot = weights.current(snapshot, self._volume(snapshot, spec), hashes)
@@ -148,19 +142,6 @@ class Planner:
             return 0.0
         return now - clock.setdefault(uid, now)
 
-    def _learn_start(self, snapshot: ServerSnapshot, pod: ServerPod) -> None:
-        """A pod that comes to serve tells how long a start takes, if this process saw it before."""
-        if not pod.serves:
-            if pod.uid not in self._idle and not pod.terminating and not pod.busy:
-                self._starting.add(pod.uid)
-        elif pod.uid in self._starting:
-            self._starting.discard(pod.uid)
-            if pod.started_in is not None:
-                metadata = snapshot.server["metadata"]
-                self._gatherer.learning.started(f"{metadata['namespace']}/{metadata['name']}", pod.started_in)
-                stages = start_stages(self._store.pods_by_uid.get(pod.uid, {"metadata": {}}))
-                self._metrics.observe_start(snapshot.server, pod.pool, stages)
-
     def forget(self, server: str) -> None:
         """The ModelServer is gone."""
         self._gatherer.spots.forget(server)
@@ -168,8 +149,7 @@ class Planner:
     def _forget(self) -> None:
         """Pods that are gone need no clocks."""
         known = self._store.pods_by_uid
-        if len(self._starting) + len(self._idle) + len(self._pending) > 2 * len(known) + 64:
-            self._starting &= known.keys()
+        if len(self._idle) + len(self._pending) > 2 * len(known) + 64:
             for clock in (self._idle, self._pending):
                 for uid in [uid for uid in clock if uid not in known]:
                     del clock[uid]

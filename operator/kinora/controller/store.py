@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kinora.api.intake import inputs_condition
-from kinora.api.names import LABEL_MODEL_SERVER, key
+from kinora.api.names import key, server_of
 from kinora.api.transitions import is_assigned
 from kinora.controller.compact import compact
 from kinora.controller.modelserver.notice import is_virtual, node_mark
@@ -121,7 +121,7 @@ class ChildCache(Cache):
 
     def of(self, server: str) -> list[Object]:
         """The children of one server, by their label. They are few."""
-        return [entry.obj for entry in self.entries.values() if _server_key(entry.obj) == server]
+        return [entry.obj for entry in self.entries.values() if server_of(entry.obj) == server]
 
 
 def _key(obj: Object) -> str:
@@ -176,7 +176,7 @@ class Store:
         return changed
 
     def _child_changed(self, _name: str, old: Object | None, new: Object | None) -> None:
-        for server in {_server_key(obj) for obj in (old, new) if obj is not None}:
+        for server in {server_of(obj) for obj in (old, new) if obj is not None}:
             self._notify("child", server)
 
     def _server_changed(self, name: str, old: Object | None, new: Object | None) -> None:
@@ -226,10 +226,10 @@ class Store:
     def _pod_changed(self, name: str, old: Object | None, new: Object | None) -> None:
         if old is not None:
             self.pods_by_uid.pop(old["metadata"]["uid"], None)
-            self.pods_by_server[_server_key(old)].pop(old["metadata"]["uid"], None)
+            self.pods_by_server[server_of(old)].pop(old["metadata"]["uid"], None)
         if new is not None:
             self.pods_by_uid[new["metadata"]["uid"]] = new
-            self.pods_by_server[_server_key(new)][new["metadata"]["uid"]] = new
+            self.pods_by_server[server_of(new)][new["metadata"]["uid"]] = new
         self._notify("pod", name)
 
     def _node_changed(self, name: str, old: Object | None, new: Object | None) -> None:
@@ -253,10 +253,6 @@ def _offer(server: Object | None) -> tuple[object, ...] | None:
         return None
     metadata = server["metadata"]
     return metadata["uid"], metadata.get("generation"), bool(metadata.get("deletionTimestamp"))
-
-
-def _server_key(pod: Object) -> str:
-    return f"{pod['metadata']['namespace']}/{pod['metadata'].get('labels', {}).get(LABEL_MODEL_SERVER, '')}"
 
 
 def _node_ready(node: Object) -> bool:

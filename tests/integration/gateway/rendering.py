@@ -110,5 +110,6 @@ async def _stager(login: Connection, namespace: str, artifacts: Path) -> None:
         artifacts=artifacts,
         listen_host="127.0.0.1",
         listen_port=free_port(),
+        store_port=free_port(),
     )
     await stage(settings, login)

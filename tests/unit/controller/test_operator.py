@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kinora.api.names import LABEL_MODEL_SERVER
+from kinora.api.names import CONDITION_ENGINE_READY, LABEL_MODEL_SERVER
 from kinora.controller.afterwards import OBSERVED_LIMIT
 from kinora.controller.operator import Key, Operator
 from kinora.kube.client import KubeClient
@@ -114,3 +114,45 @@ async def test_what_is_staged_on_pods_that_get_no_job_any_more_is_looked_at_at_o
     assert ("bind", "films") in await due(operator)
     await operator._handle("server", "films/vace")
     assert ("bind", "films") not in await due(operator)
+
+
+def serving(*, at: float, reason: str = "", ready: bool = True) -> dict[str, object]:
+    """A pod of 100 s ago whose engine condition changed `at` seconds ago."""
+    labels = {LABEL_MODEL_SERVER: "vace"}
+    condition = {"type": CONDITION_ENGINE_READY, "status": str(ready), "reason": reason, "lastTransitionTime": ago(at)}
+    metadata = {"namespace": "films", "name": "vace-0-1", "uid": "p1", "labels": labels, "creationTimestamp": ago(100)}
+    return {"metadata": {**metadata, "resourceVersion": str(int(1000 - at))}, "spec": {},
+            "status": {"conditions": [condition]}}  # fmt: skip
+
+
+def starts(operator: Operator) -> tuple[float | None, float | None]:
+    """How many starts were measured, and their seconds in all."""
+    labels = {"model": VACE, "pool": "", "stage": "Total"}
+    sample = operator.metrics.registry.get_sample_value
+    return sample("kinora_cold_start_seconds_count", labels), sample("kinora_cold_start_seconds_sum", labels)
+
+
+async def test_a_pod_that_serves_before_its_model_server_is_looked_at_tells_of_its_start(operator: Operator) -> None:
+    operator.deliver("server", "ADDED", server())
+    operator.deliver("pod", "ADDED", {**serving(at=99), "status": {}})
+    operator.deliver("pod", "MODIFIED", serving(at=10))
+    assert starts(operator) == (1, 90)
+
+
+async def test_an_engine_that_was_started_again_is_no_new_start_of_its_pod(operator: Operator) -> None:
+    operator.deliver("server", "ADDED", server())
+    for pod in (
+        serving(at=80, reason="Starting", ready=False),
+        serving(at=60),
+        serving(at=40, ready=False),
+        serving(at=5),
+    ):
+        operator.deliver("pod", "MODIFIED", pod)
+    assert starts(operator) == (1, 40)
+
+
+async def test_a_pod_that_an_operator_finds_with_its_engine_down_tells_of_no_start(operator: Operator) -> None:
+    operator.deliver("server", "ADDED", server())
+    operator.deliver("pod", "ADDED", serving(at=40, reason="EngineDown", ready=False))
+    operator.deliver("pod", "MODIFIED", serving(at=5))
+    assert starts(operator) == (None, None)

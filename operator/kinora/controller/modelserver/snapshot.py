@@ -49,7 +49,6 @@ class ServerPod:
     node_ready: bool = True
     engine_since: dt.datetime | None = None  # the engine condition's last transition
     deletion_time: dt.datetime | None = None  # metadata.deletionTimestamp: when its grace ends
-    started_in: float | None = None  # seconds from its creation to EngineReady, by the cluster's clocks
     presets: frozenset[str] = frozenset()  # whose files it has
     preset_message: str = ""  # what the files of preset Fast lack
     gates: tuple[str, ...] = ()  # scheduling gates that hold it: it waits for somebody's leave, and is not refused
@@ -114,7 +113,8 @@ class ServerSnapshot:
     refusals: Mapping[str, PodRefusal] = field(default_factory=dict)  # by pool
 
 
-def _condition(pod: Object, kind: str) -> Object:
+def condition(pod: Object, kind: str) -> Object:
+    """The pod's (or the Job's) condition of that type; empty: it has none."""
     for condition in (pod.get("status") or {}).get("conditions") or []:
         if condition.get("type") == kind:
             found: Object = condition
@@ -126,9 +126,9 @@ def server_pod(pod: Object, *, busy: bool, node_ready: bool = True, told: Notice
     """The facts of one pod object; ``told``: what is said of its future."""
     metadata = pod["metadata"]
     status = pod.get("status") or {}
-    engine = _condition(pod, CONDITION_ENGINE_READY)
-    scheduled = _condition(pod, "PodScheduled")
-    fast = _condition(pod, CONDITION_FAST_READY)
+    engine = condition(pod, CONDITION_ENGINE_READY)
+    scheduled = condition(pod, "PodScheduled")
+    fast = condition(pod, CONDITION_FAST_READY)
     slot = metadata.get("labels", {}).get(LABEL_SLOT, "")
     deletion = metadata.get("deletionTimestamp")
     gates = tuple(gate["name"] for gate in pod["spec"].get("schedulingGates") or [])
@@ -155,7 +155,6 @@ def server_pod(pod: Object, *, busy: bool, node_ready: bool = True, told: Notice
         busy=busy,
         node_ready=node_ready,
         deletion_time=parse_time(deletion) if deletion else None,
-        started_in=_started_in(metadata, engine),
         presets=frozenset({str(Preset.FAST)}) if fast.get("status") == "True" else frozenset(),
         preset_message=fast.get("message", "") if fast.get("status") == "False" else "",
         gates=gates,
@@ -175,17 +174,10 @@ def _placed(pod: Object, scheduled: Object) -> dt.datetime | None:
     return parse_time(at) if at else None
 
 
-def _started_in(metadata: Object, engine: Object) -> float | None:
-    created, ready = metadata.get("creationTimestamp"), engine.get("lastTransitionTime")
-    if engine.get("status") != "True" or not created or not ready:
-        return None
-    return max(0.0, (parse_time(ready) - parse_time(created)).total_seconds())
-
-
 def start_stages(pod: Object) -> dict[str, float]:
     """Seconds of each stage of the start of a pod that serves, as far as its status tells: see kinora_cold_start."""
     status, created = pod.get("status") or {}, pod["metadata"].get("creationTimestamp")
-    scheduled, ready = _condition(pod, "PodScheduled"), _condition(pod, CONDITION_ENGINE_READY)
+    scheduled, ready = condition(pod, "PodScheduled"), condition(pod, CONDITION_ENGINE_READY)
     engines = [one for one in status.get("initContainerStatuses") or [] if one.get("name") == CONTAINER_ENGINE]
     times = {
         "created": created,
@@ -222,10 +214,10 @@ def _waiting(status: Object) -> str:
 def weights_run(job: Object, pods: Iterable[Object]) -> WeightsRun:
     """The facts of one weights Job; `pods` are those that it has made."""
     metadata = job["metadata"]
-    complete, failed = _condition(job, "Complete"), _condition(job, "Failed")
+    complete, failed = condition(job, "Complete"), condition(job, "Failed")
     ended = complete if complete.get("status") == "True" else failed if failed.get("status") == "True" else {}
     newest = max(pods, key=lambda pod: (pod["metadata"]["creationTimestamp"], pod["metadata"]["name"]), default=None)
-    told: Object = _condition(newest, CONDITION_WEIGHTS_READY) if newest else {}
+    told: Object = condition(newest, CONDITION_WEIGHTS_READY) if newest else {}
     return WeightsRun(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -242,7 +234,7 @@ def weights_run(job: Object, pods: Iterable[Object]) -> WeightsRun:
 
 
 def _why_not_started(pod: Object) -> str:
-    scheduled = _condition(pod, "PodScheduled")
+    scheduled = condition(pod, "PodScheduled")
     if scheduled.get("status") == "False":
         return str(scheduled.get("message", ""))
     return _waiting(pod.get("status") or {})
