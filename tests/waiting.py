@@ -1,4 +1,4 @@
-"""Waiting for the cluster to be as wanted (by watches, with a deadline), and small objects to ask for."""
+"""Waiting for things to be as wanted (the cluster's by watches; with a deadline), and small objects to ask for."""
 
 from __future__ import annotations
 
@@ -12,6 +12,13 @@ from kinora.kube.resources import POD, VIDEOJOB, Resource
 
 Object = dict[str, Any]
 DEADLINE = 20.0  # seconds for any condition
+
+
+async def until(holds: Callable[[], bool], deadline: float = DEADLINE) -> None:
+    """Wait for what tells nobody when it changes: a file, a counter, a cache of a part that runs in this process."""
+    async with asyncio.timeout(deadline):
+        while not holds():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 async def wait_for(

@@ -11,6 +11,7 @@ from integration.gateway.house import House, Object, artifact_of
 from kinora.gateway.jobs import Job
 from kinora.gateway.tenants import Tenant
 from kinora_cluster import ROOT
+from waiting import until
 
 PHOTO = (ROOT / "examples/inputs/coffee.jpg").read_bytes()
 CLIP = (ROOT / "examples/inputs/bunny.mp4").read_bytes()
@@ -26,7 +27,7 @@ async def beside(house: House, call: Callable[..., Any], *args: Any, **more: Any
     """Run a blocking call of a package in a thread; the call, and the job that it makes."""
     known = {job.id for job in jobs(house)}
     task = asyncio.create_task(asyncio.to_thread(call, *args, **more))
-    await house.until(lambda: task.done() or any(job.id not in known for job in jobs(house)))
+    await until(lambda: task.done() or any(job.id not in known for job in jobs(house)))
     if task.done():
         await task
     return task, next(job for job in jobs(house) if job.id not in known)

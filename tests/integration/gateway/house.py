@@ -26,7 +26,7 @@ from kinora.gateway.tenants import Entry, entry_text, hash_of
 from kinora.kube.client import KubeClient
 from kinora.kube.config import Connection
 from kinora.kube.resources import ROLE_BINDING, SECRET, SERVICE_ACCOUNT, VIDEOJOB, Resource
-from waiting import DEADLINE, job_status
+from waiting import DEADLINE, job_status, until
 
 Object = dict[str, Any]
 ALIASES = {"wan2.1-vace-plus": "wan2.1-vace-14b", "wan2.7-videoedit": "wan2.1-vace-14b"}
@@ -55,7 +55,7 @@ class House:
         self._entries[name] = entry_text(made)
         await self._write_keys()
         if self.gateway is not None:
-            await self.until(lambda: self._knows(key))
+            await until(lambda: self._knows(key))
         return key
 
     async def write_entry(self, name: str, text: str) -> None:
@@ -131,12 +131,6 @@ class House:
             self._stop.set()
             await self._serving
             self._serving = None
-
-    async def until(self, holds: Callable[[], bool]) -> None:
-        """Wait for the gateway's caches."""
-        async with asyncio.timeout(DEADLINE):
-            while not holds():  # noqa: ASYNC110 - caches have no event a test could wait on
-                await asyncio.sleep(0.005)  # a condition in this very process, with a deadline
 
     # --- jobs ---------------------------------------------------------------------------------------------------------
 
@@ -225,7 +219,7 @@ class House:
         """Patch the status, and wait until the gateway's cache has it: a test asks for it next."""
         made = await job_status(self.kube, self.namespace, job["metadata"]["name"], status)
         if self.gateway is not None:
-            await self.until(lambda: self._seen(made))
+            await until(lambda: self._seen(made))
         return made
 
     def _seen(self, obj: Object) -> bool:

@@ -57,18 +57,17 @@ async def rendering(
         house.gateway.live.agents.url = {ADDRESS: f"http://127.0.0.1:{port}"}.__getitem__
     await kube.patch(POD, namespace, pod["metadata"]["name"], running, subresource="status", content_type=STRATEGIC)
     login = await _stager_login(kube, house.connection, namespace)
-    staging = asyncio.create_task(_stager(login, namespace, house.store.root))
-    try:
-        await bench.start_engine(step_seconds=step_seconds)
-        await bench.start_agent()
-        await bench.condition_when("EngineReady")
-        yield bench
-    finally:
-        await bench.kill_agent()
-        await bench.stop_engine()
-        staging.cancel()
-        with suppress(asyncio.CancelledError):
-            await staging
+    async with asyncio.TaskGroup() as group:  # a stager that ends early ends the test at once, and is told
+        staging = group.create_task(_stager(login, namespace, house.store.root))
+        try:
+            await bench.start_engine(step_seconds=step_seconds)
+            await bench.start_agent()
+            await bench.condition_when("EngineReady")
+            yield bench
+        finally:
+            await bench.kill_agent()
+            await bench.stop_engine()
+            staging.cancel()
 
 
 def _prepare(root: Path, store: Path, model: str) -> None:

@@ -23,7 +23,7 @@ from kinora.kube.config import Connection
 from kinora.kube.resources import MODELSERVER, SECRET, VIDEOJOB
 from rawserver import Server, listening
 from unit.gateway.hosted import printed_bodies
-from waiting import Object, model_server, wait_for
+from waiting import Object, model_server, until, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 WAVESPEED = "/api/v3/wavespeed-ai/wan-2.1-14b-vace"
@@ -135,7 +135,7 @@ async def test_an_edit_has_the_length_and_size_of_its_file_once_it_was_looked_at
         assert (edited.seconds, edited.size) == ("auto", "auto")
         job = await looked_at(house, edited.id)
         resolved = job["status"]["resolved"]
-        await house.until(lambda: bool(jobs(house)[0].resolved))
+        await until(lambda: bool(jobs(house)[0].resolved))
         found = await client.videos.retrieve(edited.id)
         assert found.size == f"{resolved['outputWidth']}x{resolved['outputHeight']}"
         assert found.seconds == f"{resolved['frames'] / resolved['fps']:g}"

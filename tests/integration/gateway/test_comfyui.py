@@ -37,7 +37,7 @@ from kinora.stager.upkeep import Retention, Upkeep
 from kinora.storage.objects import PvcObjects
 from kinora.storage.uploads import PvcFiles
 from unit.workflows.made import node, sound
-from waiting import model_server, phase, wait_for, wait_for_pods
+from waiting import model_server, phase, until, wait_for, wait_for_pods
 
 pytestmark = pytest.mark.integration
 Object = dict[str, Any]
@@ -206,7 +206,7 @@ async def test_without_a_key_there_is_no_answer(house: House) -> None:
 
 async def test_a_graph_goes_to_the_server_whose_weights_it_names(house: House, user: httpx.AsyncClient) -> None:
     await house.kube.create(MODELSERVER, house.namespace, model_server("small"))
-    await house.until(lambda: len(house.gateway.service.servers(tenant_of(house))) == 2)  # type: ignore[union-attr]
+    await until(lambda: len(house.gateway.service.servers(tenant_of(house))) == 2)  # type: ignore[union-attr]
     id_ = await prompted(user, sound())
     assert (await house.job(id_))["spec"]["modelServerName"] == "small"
     assert (await house.job(await prompted(user)))["spec"]["modelServerName"] == "vace"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -30,6 +29,7 @@ from kinora.gateway.live.streams import Voice
 from kinora.kube.resources import SECRET
 from kinora.kube.secret_keys import keys_in
 from unit.workflows.made import sound
+from waiting import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("claims")]
 Object = dict[str, Any]
@@ -80,12 +80,6 @@ async def known(house: House, id_: str) -> Job:
     found = house.gateway.service.known(house.namespace, name)
     assert found is not None
     return found
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(SECONDS):
-        while not holds():  # noqa: ASYNC110 - a condition in this very process
-            await asyncio.sleep(0.01)
 
 
 async def test_each_node_and_step_is_told_as_the_engine_does_it(

@@ -27,7 +27,7 @@ from kinora.kube.config import Connection
 from kinora.kube.resources import MODELSERVER, SECRET
 from kinora_cluster import ROOT
 from rawserver import listening
-from waiting import model_server
+from waiting import model_server, until
 
 pytestmark = pytest.mark.integration
 PHOTO = (ROOT / "examples/inputs/coffee.jpg").read_bytes()
@@ -151,7 +151,7 @@ async def test_a_ticket_bounds_what_comes_announced_or_not_and_nothing_of_it_sta
         exact = await client.put(made.put_url, content=PHOTO[:1000])
     assert [one.status_code for one in (announced, chunked, by_form, exact)] == [413, 413, 413, 200]
     assert "1000" in announced.json()["error"]["message"]
-    await house.until(lambda: house.store.drafts() == [])
+    await until(lambda: house.store.drafts() == [])
     assert len(house.store.uploads()) == 1
 
 
@@ -192,9 +192,9 @@ async def test_an_upload_that_is_cut_leaves_nothing_and_can_be_sent_again(house:
     head = f"PUT {parts.path}?{parts.query} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(PHOTO)}\r\n\r\n"
     writer.write(head.encode() + PHOTO[:-1])
     await writer.drain()
-    await house.until(lambda: len(house.store.drafts()) == 1)
+    await until(lambda: len(house.store.drafts()) == 1)
     writer.transport.abort()
-    await house.until(lambda: house.store.drafts() == [])
+    await until(lambda: house.store.drafts() == [])
     assert house.store.uploads() == []
     async with httpx.AsyncClient() as client:
         assert (await client.put(made.put_url, content=PHOTO)).status_code == 200
@@ -348,7 +348,7 @@ async def test_what_goes_wrong_with_the_sender_comes_through_and_leaves_nothing(
 
     with pytest.raises(ConnectionError, match="the sender"):
         await files(house).put(tenant(house), broken())
-    await house.until(lambda: house.store.drafts() == [])
+    await until(lambda: house.store.drafts() == [])
     assert house.store.uploads() == []
 
 

@@ -15,7 +15,7 @@ from integration.gateway.test_files import CLIP, files, request, ticket, video
 from kinora.gateway.jobs import Job
 from kinora.gateway.tenants import Tenant
 from kinora.kube.resources import SECRET
-from waiting import wait_for
+from waiting import until, wait_for
 
 pytestmark = pytest.mark.integration
 SIGNING, KEYS = "kinora-gateway", "kinora-gateway-keys"
@@ -37,7 +37,7 @@ def entries(house: House) -> dict[str, Any]:
 
 async def remove_key(house: House, entry: str) -> None:
     await house.kube.patch(SECRET, house.namespace, KEYS, {"data": {entry: None}})
-    await house.until(lambda: entry not in entries(house))
+    await until(lambda: entry not in entries(house))
 
 
 async def test_a_link_ends_with_the_last_key_of_its_tenant(house: House) -> None:
@@ -69,10 +69,10 @@ async def test_a_link_ends_with_the_time_of_its_key_and_opens_in_its_namespace_a
     assert await status(url) == 200
     over = house.entry("a").removesuffix("}") + ', "expires": "2020-01-31T00:00:00Z"}'
     await house.write_entry("a", over)
-    await house.until(lambda: entries(house)["a"].expires is not None)
+    await until(lambda: entries(house)["a"].expires is not None)
     assert await status(url) == 403
     await house.write_entry("a", over.replace("2020", "2120").replace(house.namespace, "elsewhere"))
-    await house.until(lambda: entries(house)["a"].namespace == "elsewhere")
+    await until(lambda: entries(house)["a"].namespace == "elsewhere")
     assert await status(url) == 403
 
 
@@ -80,7 +80,7 @@ async def sign(house: House, **data: bytes | None) -> None:
     """Set the Secret's keys, and wait until the gateway signs with the one of them."""
     patch = {name: None if value is None else base64.b64encode(value).decode() for name, value in data.items()}
     await house.kube.patch(SECRET, house.namespace, SIGNING, {"data": patch})
-    await house.until(lambda: files(house)._keys.known[0] == data["key"])
+    await until(lambda: files(house)._keys.known[0] == data["key"])
 
 
 def a_minute_later(house: House) -> None:
@@ -118,6 +118,6 @@ async def test_a_secret_that_is_deleted_is_made_anew_and_one_that_is_wrong_chang
     assert files(house)._keys.known[0] == before
     await house.kube.delete(SECRET, house.namespace, SIGNING)
     await wait_for(house.kube, SECRET, house.namespace, SIGNING, lambda found: found is not None, 30)
-    await house.until(lambda: files(house)._keys.known[0] != before)
+    await until(lambda: files(house)._keys.known[0] != before)
     assert await status(link(house, job, "a")) == 200
     assert await status((await ticket(house)).download_url) == 404, "a ticket that nothing came for"

@@ -16,6 +16,7 @@ from PIL import Image
 
 from integration.gateway.hosted import CLIP, PHOTO, deliver, jobs
 from integration.gateway.house import House, artifact_of
+from waiting import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 MODEL = "wan2.1-vace-14b"
@@ -62,7 +63,7 @@ async def test_create_and_poll_waits_for_the_end_as_the_server_says(house: House
     waiting = asyncio.create_task(
         client.videos.create_and_poll(prompt="a fox", model=MODEL, poll_interval_ms=20, seconds="4")
     )
-    await house.until(lambda: len(jobs(house)) == 1)
+    await until(lambda: len(jobs(house)) == 1)
     (job,) = jobs(house)
     await house.run(job.id, 10)
     await house.succeed(job.id)

@@ -17,7 +17,7 @@ from kinora.gateway.names import new_id
 from kinora.gateway.service import Service, Submission
 from kinora.gateway.tenants import Limits, Tenant
 from kinora.kube.resources import VIDEOJOB
-from waiting import DEADLINE
+from waiting import DEADLINE, until
 
 pytestmark = pytest.mark.integration
 SPEC = {
@@ -48,9 +48,9 @@ async def test_how_far_the_watch_is_behind_is_measured_at_each_write(house: Hous
         return registry.get_sample_value("kinora_watch_lag_seconds_count", labels) or 0.0
 
     job = await service(house).submit(tenant(house), asked())
-    await house.until(lambda: seen() == 1)
+    await until(lambda: seen() == 1)
     await service(house).cancel(tenant(house), job.id)
-    await house.until(lambda: seen() == 2)
+    await until(lambda: seen() == 2)
 
 
 async def test_a_submit_is_one_videojob_with_the_tenants_queue_and_a_retention(house: House) -> None:
@@ -193,7 +193,7 @@ async def test_a_key_opens_only_what_its_entry_says(house: House) -> None:
     await house.write_entry("broken", '{"hashes": ["00"]}')
     gone = await house.key("old")
     await house.write_entry("old", _expired(house, "old", past))
-    await house.until(lambda: ring.keys.ring.find(gone, datetime.now(UTC)) is None)
+    await until(lambda: ring.keys.ring.find(gone, datetime.now(UTC)) is None)
     assert ring.keys.faults
     assert (await ring.tenant(f"Bearer {key}", None, None)).name == "studio"
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -16,7 +14,7 @@ from integration.stager.bench import PHOTO, StagerBench
 from kinora.kube.resources import VIDEOJOB
 from kinora.storage.keys import artifact_key
 from rawserver import file_answer
-from waiting import Object, job_status, video_job
+from waiting import Object, job_status, until, video_job
 
 pytestmark = pytest.mark.integration
 DAY = 86_400.0
@@ -25,12 +23,6 @@ SHA = hashlib.sha256(PHOTO).hexdigest()
 
 def gateway_name(number: int) -> str:
     return f"gw-0123456789-5f9f4bb2-8f5c-4f0e-9d0c-3b1a3f6f2c{number:02x}"
-
-
-async def until(holds: Callable[[], bool], deadline: float = 30) -> None:
-    async with asyncio.timeout(deadline):
-        while not holds():  # noqa: ASYNC110 - a folder tells nobody
-            await asyncio.sleep(0.02)
 
 
 def put(bench: StagerBench, job: Object, *, days: float, attempt: int = 1) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from integration.stager.bench import PHOTO, StagerBench
-from integration.stager.test_stager import PHOTO_SHA, until
+from integration.stager.test_stager import PHOTO_SHA
 from integration.test_operator import make_ready
 from kinora.api.intake import inputs_condition
 from kinora.kube.client import KubeClient
@@ -23,7 +23,7 @@ from rawserver import file_answer
 from s3proxy import s3_proxy
 from s3server import ACCESS_KEY, S3Server, s3_server
 from unit.workflows.made import sound
-from waiting import model_server, phase, wait_for, wait_for_pods
+from waiting import model_server, phase, until, wait_for, wait_for_pods
 
 pytestmark = pytest.mark.integration
 Object = dict[str, Any]

@@ -20,19 +20,12 @@ from kinora.kube.resources import CONFIGMAP, DEPLOYMENT, MODELSERVER, POD, VIDEO
 from kinora.workflows.workflow import text_hash
 from rawserver import file_answer
 from unit.workflows.made import node, sound
-from waiting import model_server, phase, wait_for, wait_for_pods
+from waiting import model_server, phase, until, wait_for, wait_for_pods
 
 pytestmark = pytest.mark.integration
 Object = dict[str, Any]
 PHOTO_SHA = hashlib.sha256(PHOTO).hexdigest()
 CLIP_SHA = hashlib.sha256(CLIP).hexdigest()
-
-
-async def until(holds: Callable[[], bool], deadline: float = 15) -> None:
-    """Files and sockets have no event that a test could wait for."""
-    async with asyncio.timeout(deadline):
-        while not holds():  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
 
 
 class Stuck:

@@ -7,7 +7,7 @@ import base64
 import hashlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
@@ -21,7 +21,7 @@ from kinora.kube.secret_keys import keys_in, secret_body
 from kinora.storage.service.client import StoreAway, StoreClient, StoreRefused
 from kinora.storage.service.model import Name
 from kinora.storage.store import NotStoredError
-from waiting import Object, model_server, wait_for
+from waiting import Object, model_server, until, wait_for
 
 pytestmark = pytest.mark.integration
 TENANT = "0123456789"
@@ -29,12 +29,6 @@ TENANT = "0123456789"
 
 async def sent(content: bytes) -> AsyncIterator[bytes]:
     yield content
-
-
-async def until(holds: Callable[[], bool], deadline: float = 20) -> None:
-    async with asyncio.timeout(deadline):
-        while not holds():  # noqa: ASYNC110 - a folder tells nobody
-            await asyncio.sleep(0.02)
 
 
 @pytest.fixture

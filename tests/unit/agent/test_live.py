@@ -22,11 +22,11 @@ from kinora.engine.live import Caught, Ended, Entered, Left, LiveEvent, Stepped
 from kinora.engine.livetoken import Listening
 from kinora.kube.http import serve
 from kinora.kube.secret_keys import SecretKeyError
+from waiting import DEADLINE, until
 
 POD, JOB = "0b9f0c1e-0000-4000-8000-000000000001", "0b9f0c1e-0000-4000-8000-000000000002"
 PROMPT = names.prompt_id(JOB, 1)
 KEY = b"k" * 32
-DEADLINE = 20.0
 
 
 class House:
@@ -85,12 +85,6 @@ async def heard(response: aiohttp.ClientResponse, last: LiveEvent) -> list[LiveE
     return events
 
 
-async def until(house: House, streams: int) -> None:
-    async with asyncio.timeout(DEADLINE):
-        while len(house.live) != streams:  # noqa: ASYNC110 - a condition in this very process
-            await asyncio.sleep(0.005)
-
-
 async def test_a_listener_hears_the_story_so_far_and_then_each_event(house: House) -> None:
     house.live.open(PROMPT)
     house.live.note(NodesCached(PROMPT, ("1",)))
@@ -136,7 +130,7 @@ async def test_one_who_does_not_read_is_cut_and_the_teller_never_waits(
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         deaf.connect(("127.0.0.1", house.port))
         deaf.sendall(f"GET {house.url} HTTP/1.1\r\nHost: x\r\nAuthorization: {token()}\r\n\r\n".encode())
-        await until(house, 1)
+        await until(lambda: len(house.live) == 1)
         longest, node = 0.0, 0
         async with asyncio.timeout(DEADLINE):
             while len(house.live):
@@ -157,7 +151,7 @@ async def test_listeners_who_go_are_forgotten_at_once(house: House) -> None:
         await heard(response, Caught())
         assert house.count("streams") == 0, "the agent itself sets the gauge"
         assert len(house.live) == 1
-    await until(house, 0)
+    await until(lambda: len(house.live) == 0)
 
 
 async def test_a_key_that_is_not_there_is_told_apart_from_a_bad_token(house: House) -> None:

@@ -26,6 +26,7 @@ from kinora.storage.service.model import Name, NameTaken, NotDrawable, OverLimit
 from kinora.storage.store import NotStoredError
 from kinora.storage.uploads import PvcFiles
 from kinora_cluster import ROOT
+from waiting import until
 
 TENANT, OTHER = "0123456789", "abcdef0123"
 CONTENT = bytes(range(256)) * 4000  # about a MB
@@ -43,12 +44,6 @@ async def house(tmp_path: Path) -> AsyncIterator[StoreHouse]:
 async def sent(content: bytes, size: int = 50_000) -> AsyncIterator[bytes]:
     for start in range(0, len(content), size):
         yield content[start : start + size]
-
-
-async def until_tidy(house: StoreHouse) -> None:
-    async with asyncio.timeout(20):
-        while house.drafts():  # noqa: ASYNC110 - a folder tells nobody
-            await asyncio.sleep(0.01)
 
 
 def signed(house: StoreHouse, method: str, target: str, **limits: int) -> str:
@@ -134,14 +129,14 @@ async def test_the_same_content_twice_is_one_upload_and_told_so(house: StoreHous
     assert (first.sha256, first.bytes, first.created) == (SHA, len(CONTENT), True)
     assert (second.sha256, second.created) == (SHA, False)
     assert [path.read_bytes() == CONTENT for path in house.uploads()] == [True]
-    await until_tidy(house)
+    await until(lambda: not house.drafts())
 
 
 async def test_two_writers_at_once_make_one_upload(house: StoreHouse) -> None:
     made = await asyncio.gather(*(house.client.upload(TENANT, sent(CONTENT), **PLENTY) for _ in range(6)))
     assert {one.sha256 for one in made} == {SHA}
     assert len(house.uploads()) == 1
-    await until_tidy(house)
+    await until(lambda: not house.drafts())
 
 
 async def test_an_empty_file_is_a_file(house: StoreHouse) -> None:
@@ -156,7 +151,7 @@ async def test_too_much_is_refused_while_it_comes_and_nothing_of_it_stays(house:
         await house.client.upload(TENANT, sent(CONTENT), max_bytes=1000, quota=1 << 30)
     with pytest.raises(OverLimit, match="more than 600000 bytes in all"):
         await house.client.upload(TENANT, sent(CONTENT), max_bytes=1 << 30, quota=600_000)
-    await until_tidy(house)
+    await until(lambda: not house.drafts())
     assert house.uploads() == []
 
 
@@ -205,7 +200,7 @@ async def test_chunks_without_a_length_are_bounded_all_the_same(house: StoreHous
     body = b"".join(b"%x\r\n%s\r\n" % (4000, bytes(4000)) for _ in range(5)) + b"0\r\n\r\n"
     answer = await raw(house, upload_head(house, "Transfer-Encoding: chunked") + body)
     assert answer.startswith(b"HTTP/1.1 413")
-    await until_tidy(house)
+    await until(lambda: not house.drafts())
     assert house.uploads() == []
 
 
@@ -222,7 +217,7 @@ async def test_a_body_that_ends_early_leaves_nothing(house: StoreHouse, header: 
     answer = await raw(house, upload_head(house, header) + body, end=True)
     assert not answer.startswith(b"HTTP/1.1 20")
     await raw(house, upload_head(house, header) + body, cut=True)
-    await until_tidy(house)
+    await until(lambda: not house.drafts())
     assert house.uploads() == []
 
 
@@ -239,7 +234,7 @@ async def test_what_the_sender_fails_with_comes_through(house: StoreHouse) -> No
 
     with pytest.raises(ValueError, match="the disk"):
         await house.client.upload(TENANT, broken(), **PLENTY)
-    await until_tidy(house)
+    await until(lambda: not house.drafts())
     assert house.uploads() == []
 
 

@@ -22,7 +22,7 @@ from integration.gateway.webhooks.jobs import (
 from kinora.api.transitions import parse_time
 from kinora.kube.client import KubeClient
 from kinora.kube.resources import SECRET, VIDEOJOB
-from waiting import video_job
+from waiting import until, video_job
 
 pytestmark = pytest.mark.integration
 
@@ -52,7 +52,7 @@ async def test_the_end_of_a_job_is_told_signed_and_said(kube: KubeClient, namesp
     assert request.told["data"]["artifacts"][0]["sha256"] == "0" * 64
     assert b"lighthouse" not in request.body, "no prompt"
     sample = replica.webhooks._wiring.metrics.registry.get_sample_value
-    assert sample("kinora_webhook_deliveries_total", {"outcome": "Delivered"}) == 1
+    await until(lambda: sample("kinora_webhook_deliveries_total", {"outcome": "Delivered"}) == 1)  # after the status
     assert sample("kinora_webhook_answer_seconds_count") == 1
 
 
