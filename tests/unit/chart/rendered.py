@@ -32,6 +32,7 @@ def helm() -> str | None:
     return found if found and Path(found).exists() else shutil.which("helm")
 
 
+@cache
 def render(*arguments: str) -> subprocess.CompletedProcess[str]:
     program = helm()
     if program is None:
@@ -43,7 +44,7 @@ def render(*arguments: str) -> subprocess.CompletedProcess[str]:
 def objects(*arguments: str) -> list[Object]:
     done = render(*arguments)
     assert done.returncode == 0, done.stderr
-    return [found for found in yaml.safe_load_all(done.stdout) if found]
+    return [found for found in yaml.load_all(done.stdout, yaml.CSafeLoader) if found]  # five times as fast
 
 
 def one(kind: str, name: str, *arguments: str) -> Object:
