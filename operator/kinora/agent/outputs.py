@@ -7,7 +7,8 @@ workflow_outputs.py for raw workflows).
 from __future__ import annotations
 
 import mimetypes
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,8 +16,9 @@ from kinora.agent.verdict import failure
 from kinora.api import reasons
 from kinora.engine.base import OutputFile
 from kinora.media.files import FileRefused, open_beneath
-from kinora.media.info import Proof
+from kinora.media.info import MediaError, Proof
 from kinora.storage.keys import artifact_key
+from kinora.storage.store import Stored, StoreError
 
 
 def output_key(job: Mapping[str, Any], attempt: int, filename: str, index: int) -> str:
@@ -41,6 +43,24 @@ def open_output(root: Path, output: OutputFile, folder: str) -> BinaryIO:
         return open_beneath(root, f"{output.subfolder}/{output.filename}")
     except FileRefused as refused:
         raise failure(reasons.PROOF_FAILED, f"the engine's output cannot be read: {refused}") from None
+
+
+@contextmanager
+def proving(filename: str) -> Iterator[None]:
+    """Putting a file into the store and reading it back: what fails inside is raised as the attempt's failure."""
+    try:
+        yield
+    except StoreError as error:
+        raise failure(reasons.STORE_FAILED, str(error)) from None
+    except MediaError as error:
+        raise failure(reasons.PROOF_FAILED, f"{filename} cannot be read back: {error}") from None
+
+
+def unlike(stored: Stored, proof: Proof) -> list[str]:
+    """In what the bytes that came back are not those that were written; nothing where they are."""
+    if (proof.sha256, proof.bytes) == (stored.sha256, stored.bytes):
+        return []
+    return [f"{proof.bytes} bytes with sha256 {proof.sha256} came back of {stored.bytes} bytes written"]
 
 
 def artifact_entry(uri: str, proof: Proof, output: OutputFile) -> dict[str, Any]:

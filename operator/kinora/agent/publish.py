@@ -12,16 +12,16 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from kinora.agent.finish import Finisher
-from kinora.agent.outputs import artifact_entry, open_output, output_key
+from kinora.agent.outputs import artifact_entry, open_output, output_key, proving, unlike
 from kinora.agent.settings import Settings
 from kinora.agent.staging import Media, Staged
 from kinora.agent.verdict import failure
 from kinora.api import reasons
 from kinora.api.videojob import Audio
 from kinora.engine.base import OutputFile
-from kinora.media.info import MediaError, Proof
+from kinora.media.info import Proof
 from kinora.recipes.resolved import Resolved
-from kinora.storage.store import ArtifactStore, StoreError
+from kinora.storage.store import ArtifactStore
 
 MAX_ARTIFACTS: Final = 8  # in a status
 _VIDEO_SUFFIXES: Final = (".mp4", ".webm", ".mkv", ".mov")
@@ -75,7 +75,7 @@ class Publisher:
         order = self._finisher.order(staged, folder)
         delivered = output if order is None else replace(output, filename=f"{_stem(output.filename)}.mp4")
         key = output_key(job, attempt, delivered.filename, index)
-        try:
+        with proving(delivered.filename):
             with open_output(self._settings.paths.output, output, folder) as rendered, ExitStack() as stack:
                 file = rendered
                 if order is not None:
@@ -85,14 +85,7 @@ class Publisher:
                 stored = await self._store.put(key, file)
             with await self._store.open_read(key) as file:
                 proof = await self._media.prove(file)
-        except StoreError as error:
-            raise failure(reasons.STORE_FAILED, str(error)) from None
-        except MediaError as error:
-            raise failure(reasons.PROOF_FAILED, f"{delivered.filename} cannot be read back: {error}") from None
-        faults = proof_faults(proof, staged.resolved)
-        if (proof.sha256, proof.bytes) != (stored.sha256, stored.bytes):
-            faults.append(f"{proof.bytes} bytes with sha256 {proof.sha256} came back of {stored.bytes} bytes written")
-        if faults:
+        if faults := proof_faults(proof, staged.resolved) + unlike(stored, proof):
             raise failure(reasons.PROOF_FAILED, f"{delivered.filename}: " + "; ".join(faults))
         found.artifacts.append(artifact_entry(stored.uri, proof, delivered))
 

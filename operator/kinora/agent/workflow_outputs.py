@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kinora.agent.outputs import artifact_entry, open_output, output_key
+from kinora.agent.outputs import artifact_entry, open_output, output_key, proving, unlike
 from kinora.agent.publish import MAX_ARTIFACTS
 from kinora.agent.settings import Settings
 from kinora.agent.staging import Media
 from kinora.agent.verdict import failure, permanent
 from kinora.api import reasons
 from kinora.engine.base import OutputFile
-from kinora.media.info import MediaError
-from kinora.storage.store import ArtifactStore, StoreError
+from kinora.storage.store import ArtifactStore
 
 
 class WorkflowOutputs:
@@ -45,16 +44,11 @@ class WorkflowOutputs:
         self, job: Mapping[str, Any], attempt: int, output: OutputFile, *, index: int, folder: str
     ) -> dict[str, Any]:
         key = output_key(job, attempt, output.filename, index)
-        try:
+        with proving(output.filename):
             with open_output(self._settings.paths.output, output, folder) as file:
                 stored = await self._store.put(key, file)
             with await self._store.open_read(key) as file:
                 proof = await self._media.prove(file)
-        except StoreError as error:
-            raise failure(reasons.STORE_FAILED, str(error)) from None
-        except MediaError as error:
-            raise failure(reasons.PROOF_FAILED, f"{output.filename} cannot be read back: {error}") from None
-        if (proof.sha256, proof.bytes) != (stored.sha256, stored.bytes):
-            came = f"{proof.bytes} bytes with sha256 {proof.sha256} came back of {stored.bytes} bytes written"
-            raise failure(reasons.PROOF_FAILED, f"{output.filename}: {came}")
+        for fault in unlike(stored, proof):
+            raise failure(reasons.PROOF_FAILED, f"{output.filename}: {fault}")
         return artifact_entry(stored.uri, proof, output)

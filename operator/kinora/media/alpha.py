@@ -3,15 +3,14 @@
 Alpha is what a loader node takes for the mask: transparent is what is to be painted anew.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import BinaryIO
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from kinora.media.images import eight_bits
-from kinora.media.info import InputError, MediaError, Normalised
+from kinora.media.info import MediaError, Normalised, about
 from kinora.media.inspect import open_image
 
 MAX_PIXELS = 4096 * 4096  # of one picture: what a graph may have, and what fits into a gateway
@@ -20,11 +19,11 @@ _MAX_TEXT = 1024 * 1024  # characters of a PNG's notes (editors keep a whole wor
 
 def put_alpha(inputs: Mapping[str, BinaryIO], outputs: Mapping[str, BinaryIO]) -> Normalised:
     """Write `image` with the alpha of `mask` to the output, as PNG with the image's notes. Raises InputError."""
-    with _about("image"), open_image(inputs["image"], MAX_PIXELS) as image:
+    with about("image"), open_image(inputs["image"], MAX_PIXELS) as image:
         image.load()
         notes = _notes(image)
         picture = image.convert("RGBA")
-    with _about("mask"), open_image(inputs["mask"], MAX_PIXELS) as mask:
+    with about("mask"), open_image(inputs["mask"], MAX_PIXELS) as mask:
         mask.load()
         if mask.size != picture.size:
             sizes = f"{mask.width}x{mask.height}, and the picture {picture.width}x{picture.height}"
@@ -61,15 +60,6 @@ def preview(file: BinaryIO, output: BinaryIO, kind: str, quality: int, opaque: b
         made.save(output, format=kind.upper(), quality=quality)
     output.flush()
     return Normalised(made.width, made.height, ())
-
-
-@contextmanager
-def _about(name: str) -> Iterator[None]:
-    """What goes wrong inside is the fault of this input."""
-    try:
-        yield
-    except MediaError as error:
-        raise InputError(name, str(error)) from None
 
 
 def _notes(image: Image.Image) -> PngInfo:

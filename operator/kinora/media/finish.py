@@ -7,7 +7,6 @@ child.
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import groupby
@@ -20,7 +19,7 @@ from av.video.frame import VideoFrame
 
 from kinora.media import sound
 from kinora.media.frames import Box, Frame, cover_box, cut, frames_at, picture, to_rgb
-from kinora.media.info import InputError, MediaError
+from kinora.media.info import MediaError, about
 from kinora.media.inspect import decode, open_video
 from kinora.media.interpolate import Interpolator
 from kinora.media.mark import Mark
@@ -148,7 +147,7 @@ def _engine_frames(work: _Work) -> Iterator[Frame]:
 def _given(work: _Work, part: Mapping[str, Any], positions: list[float]) -> Iterator[Frame]:
     """Frames of a clip or picture: cut as the render's overlap was, and scaled once."""
     name, file, fps = part["input"], work.inputs[part["input"]], work.plan["fps"]
-    with _about(name):
+    with about(name):
         if name in ("firstFrame", "lastFrame"):
             shown = picture(file)
             found: Iterable[Frame] = [shown] * len(positions)
@@ -181,17 +180,6 @@ def _source_box(work: _Work, frame: Frame) -> Box:
         min(outer[0] + right * across, wide),
         min(outer[1] + bottom * down, high),
     )
-
-
-@contextmanager
-def _about(name: str) -> Iterator[None]:
-    """What goes wrong inside is the fault of this input."""
-    try:
-        yield
-    except InputError:
-        raise
-    except MediaError as error:
-        raise InputError(name, str(error)) from None
 
 
 # --- the file ---------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """What is told of a picture or a video: plain records that cross the pipe from the child as JSON. No decoding here."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -15,6 +16,17 @@ class InputError(MediaError):
     def __init__(self, name: str, message: str) -> None:
         self.name = name
         super().__init__(message)
+
+
+@contextmanager
+def about(name: str) -> Iterator[None]:
+    """What goes wrong inside is the fault of this input. Raises InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except MediaError as error:
+        raise InputError(name, str(error)) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ inputs by their names in the plan, outputs by what they are to hold. Runs in the
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -27,7 +26,7 @@ from kinora.media.frames import (
     solid,
     write_lossless,
 )
-from kinora.media.info import InputError, MediaError
+from kinora.media.info import MediaError, about
 from kinora.media.masks import binary, grown
 from kinora.media.sheet import sheet
 from kinora.media.signals import SIGNALS
@@ -45,17 +44,6 @@ class PreparedFacts:
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe."""
         return {"actions": self.actions}
-
-
-@contextmanager
-def _about(name: str) -> Iterator[None]:
-    """What goes wrong inside is the fault of this input."""
-    try:
-        yield
-    except InputError:
-        raise
-    except MediaError as error:
-        raise InputError(name, str(error)) from None
 
 
 @dataclass
@@ -78,7 +66,7 @@ def prepare(inputs: Mapping[str, BinaryIO], outputs: Mapping[str, BinaryIO], pla
     work = _Work(plan, inputs)
     masks = None
     if plan["mask"]:
-        with _about(plan["mask"]["input"]):
+        with about(plan["mask"]["input"]):
             masks = _region(work)
     if CONTROL in outputs:
         frames = _control(work) if masks is None else _greyed(_control(work), masks)
@@ -117,7 +105,7 @@ def _joined(work: _Work) -> Iterator[Frame]:
             for _ in range(segment["frames"]):
                 yield solid(*work.size, GREY)
             continue
-        with _about(segment["input"]):
+        with about(segment["input"]):
             yield from _segment(work, segment)
 
 
