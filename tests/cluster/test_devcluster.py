@@ -4,6 +4,7 @@ import ipaddress
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from devcluster import archive, cli, cluster, control, gobuild, images, node, packages, paths, procs, sandbox
@@ -253,6 +254,33 @@ def test_the_api_server_is_as_the_tests_expect(tmp_path) -> None:
     assert "--bind-address=10.213.0.2" in words
     assert f"--audit-log-path={layout.audit_log}" in words
     assert "--endpoint-reconciler-type=none" not in words
+
+
+@pytest.mark.parametrize(("said", "again"), [(node.CRI_STARTING, True), ("no such flag", False)])
+def test_a_kubelet_that_was_too_early_for_containerd_is_started_again(tmp_path, monkeypatch, said, again) -> None:
+    layout = paths.Layout("it", tmp_path)
+    for folder in (layout.logs, layout.run):
+        folder.mkdir()
+    kubelets: list[procs.Process] = []
+
+    def starter(name, _command) -> procs.Process:
+        is_first = name == "kubelet" and not kubelets
+        process = procs.start(layout, name, ["sh", "-c", f"sleep 0.2; echo '{said}'" if is_first else "sleep 60"])
+        if name == "kubelet":
+            kubelets.append(process)
+        return process
+
+    server = SimpleNamespace(node_ready=lambda _name: len(kubelets) == 2, set_gpus=lambda *_: None)
+    monkeypatch.setattr(node, "Api", lambda *_: server)
+    try:
+        if again:
+            node.start_kubelet(layout, _plan(), starter)
+        else:
+            with pytest.raises(ClusterError, match=said):
+                node.start_kubelet(layout, _plan(), starter)
+        assert len(kubelets) == 1 + again
+    finally:
+        procs.end(procs.recorded(layout), grace=1)
 
 
 def test_the_kubelet_keeps_to_its_own_cgroup_and_network(tmp_path) -> None:

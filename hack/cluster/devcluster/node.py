@@ -49,6 +49,9 @@ disabled_plugins = [
         SystemdCgroup = false
 """
 
+# What a kubelet ends with that asks containerd between its first answer and the start of its CRI service.
+CRI_STARTING = "server is not initialized yet"
+
 # Names of Services and pods; any other name is refused at once, not after a while.
 COREFILE = """.:53 {{
     errors
@@ -170,27 +173,27 @@ def start_containerd(layout: Layout, plan: Plan, holder: procs.Process, starter:
 def start_kubelet(layout: Layout, plan: Plan, starter: Starter) -> None:
     """Start kubelet, kube-proxy and DNS; wait until pods can be placed on the node."""
     config = layout.config
-    kubelet = starter(
-        "kubelet",
-        [
-            plan.bin / "kubelet",
-            f"--config={config / 'kubelet.json'}",
-            f"--kubeconfig={config / 'kubelet.kubeconfig'}",
-            "--root-dir=/run/kinora/kubelet",
-            f"--hostname-override={plan.name}",
-            f"--node-ip={plan.address}",
-        ],
-    )
+    command = [
+        plan.bin / "kubelet",
+        f"--config={config / 'kubelet.json'}",
+        f"--kubeconfig={config / 'kubelet.kubeconfig'}",
+        "--root-dir=/run/kinora/kubelet",
+        f"--hostname-override={plan.name}",
+        f"--node-ip={plan.address}",
+    ]
+    kubelet = starter("kubelet", command)
     proxy = starter("kube-proxy", [plan.bin / "kube-proxy", f"--config={config / 'proxy.json'}"])
     dns = starter("coredns", [plan.bin / "coredns", "-conf", config / "Corefile"])
     api = Api(plan.server, layout.pki)
-    wait_for(
-        f"node {plan.name} Ready",
-        lambda: api.node_ready(plan.name),
-        deadline=90,
-        log=kubelet.log,
-        failed=lambda: kubelet.why_dead() or proxy.why_dead() or dns.why_dead(),
-    )
+
+    def failed() -> str | None:
+        nonlocal kubelet
+        why = kubelet.why_dead()
+        if why and CRI_STARTING in why:  # start it again, as a node's service manager does
+            kubelet, why = starter("kubelet", command), None
+        return why or proxy.why_dead() or dns.why_dead()
+
+    wait_for(f"node {plan.name} Ready", lambda: api.node_ready(plan.name), deadline=90, log=kubelet.log, failed=failed)
     # Only now: the kubelet clears extended resources when it registers.
     api.set_gpus(plan.name, plan.gpus)
 
