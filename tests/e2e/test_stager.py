@@ -34,7 +34,8 @@ def host(cluster: DevCluster, namespace: str) -> Iterator[str]:
     install_chart(cluster, *VALUES, "--set-json", f'stager.allow.hosts=["{name}:{PORT}"]')
     yield name
     install_chart(cluster, *VALUES)
-    cluster.kube("delete", "pod/photographs", "service/photographs", "-n", namespace, "--wait")
+    # Python as process 1 takes no notice of SIGTERM.
+    cluster.kube("delete", "pod,service", "photographs", "-n", namespace, "--wait", "--grace-period=1")
 
 
 def _web_pod(cluster: DevCluster, namespace: str) -> Object:
