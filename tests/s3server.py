@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import socket
 import subprocess
 import threading
 from collections import deque
@@ -20,6 +19,7 @@ import pytest
 from kinora.s3.address import Bucket
 from kinora.s3.credentials import Credentials
 from kinora_cluster import ROOT
+from ports import free_port
 
 ACCESS_KEY = "AKIAKINORA"
 BUCKET = "films"
@@ -79,9 +79,7 @@ def s3_server(folder: Path, *, domain: str = "", tls: Path | None = None) -> Ite
     `tls`: a folder with `crt` and `key`; it serves https alone then.
     """
     (folder / BUCKET).mkdir(parents=True, exist_ok=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     secret = secrets.token_hex(20)
     environment = {**os.environ, "ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": secret}
     if domain:

@@ -7,8 +7,8 @@ import dataclasses
 import logging
 import os
 import secrets
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +23,9 @@ from kinora.kube.resources import CLAIM, NAMESPACE
 from kinora.weights.sources import Rules
 from kinora_cluster import ROOT, Cluster
 from kinora_cluster import cluster as find_cluster
+from ports import free_port
+from s3proxy import S3Proxy, s3_proxy
+from s3server import S3Server, s3_server
 from waiting import DEADLINE
 
 log = logging.getLogger(__name__)
@@ -68,13 +71,6 @@ async def namespace(kube: KubeClient) -> AsyncIterator[str]:
     await kube.create(NAMESPACE, None, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     yield name
     await kube.delete(NAMESPACE, None, name)
-
-
-def free_port() -> int:
-    """A loopback port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
@@ -147,3 +143,20 @@ async def claims(kube: KubeClient, namespace: str) -> None:
                 "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}},
             },
         )
+
+
+# --- a bucket
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[S3Server]:
+    """An S3 server with an empty bucket."""
+    with s3_server(tmp_path / "s3") as one:
+        yield one
+
+
+@pytest.fixture
+async def proxy(server: S3Server) -> AsyncIterator[S3Proxy]:
+    """A proxy before it that fails as it is told."""
+    async with s3_proxy(server.port) as one:
+        yield one

@@ -8,8 +8,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -20,17 +19,11 @@ from kinora.kube.resources import MODELSERVER, VIDEOJOB
 from kinora.s3.client import Pace, S3Client
 from kinora.storage.keys import artifact_key
 from kinora.storage.s3 import S3Store
-from s3server import ACCESS_KEY, S3Server, s3_server
+from s3server import ACCESS_KEY, S3Server
 from waiting import Object, job_status, model_server, video_job
 
 pytestmark = pytest.mark.integration
 PREFIX = "out/"
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[S3Server]:
-    with s3_server(tmp_path / "s3") as one:
-        yield one
 
 
 @pytest.fixture

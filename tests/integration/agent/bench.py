@@ -9,7 +9,6 @@ import asyncio
 import datetime as dt
 import os
 import secrets
-import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -36,13 +35,6 @@ from kinora.weights.tiny import write_demo_weights
 Object = dict[str, Any]
 MODEL = "wan2.1-vace-1.3b"
 _TOKEN = Resource("", "v1", f"serviceaccounts/{names.AGENT_SERVICE_ACCOUNT}/token", "TokenRequest")
-
-
-def free_port() -> int:
-    """A loopback port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

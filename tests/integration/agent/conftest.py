@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from integration.agent.bench import Bench, free_port, make_folders, make_pod
+from integration.agent.bench import Bench, make_folders, make_pod
 from kinora.kube.client import KubeClient
 from kinora.kube.config import Connection
 from kinora.kube.resources import POD
+from ports import free_port
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,32 +13,21 @@ from typing import Any
 import aiohttp
 import pytest
 
-from integration.agent.bench import Bench, free_port
+from integration.agent.bench import Bench
 from integration.agent.test_agent import ENDED, PHOTO, in_phase, ready, wrote
 from integration.agent.test_s3 import ROOT, credentials, proven
 from integration.stager.bench import StagerBench
 from integration.tokens import token
 from kinora.api.names import STORE_AUDIENCE
 from kinora.storage.broker.asks import PATH
+from ports import free_port
 from rawserver import listening
-from s3proxy import S3Proxy, s3_proxy
-from s3server import ACCESS_KEY, S3Server, s3_server
+from s3proxy import S3Proxy
+from s3server import ACCESS_KEY, S3Server
 from waiting import video_job
 
 pytestmark = pytest.mark.integration
 Object = dict[str, Any]
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[S3Server]:
-    with s3_server(tmp_path / "s3") as one:
-        yield one
-
-
-@pytest.fixture
-async def proxy(server: S3Server) -> AsyncIterator[S3Proxy]:
-    async with s3_proxy(server.port) as one:
-        yield one
 
 
 @dataclass

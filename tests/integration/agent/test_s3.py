@@ -6,7 +6,6 @@ import asyncio
 import filecmp
 import hashlib
 import shutil
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,25 +18,13 @@ from integration.agent.test_agent import ENDED, PHOTO, in_phase, ready, released
 from kinora.cli.fetch import FetchError, Request, fetch
 from kinora.kube.resources import MODELSERVER
 from kinora.media.child import prove
-from s3proxy import S3Proxy, s3_proxy
-from s3server import ACCESS_KEY, S3Server, s3_server
+from s3proxy import S3Proxy
+from s3server import ACCESS_KEY, S3Server
 from waiting import model_server, video_job
 
 pytestmark = pytest.mark.integration
 Object = dict[str, Any]
 ROOT = "s3://films/department/"
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[S3Server]:
-    with s3_server(tmp_path / "s3") as one:
-        yield one
-
-
-@pytest.fixture
-async def proxy(server: S3Server) -> AsyncIterator[S3Proxy]:
-    async with s3_proxy(server.port) as one:
-        yield one
 
 
 def credentials(bench: Bench, secret: str) -> None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from integration.conftest import free_port
 from integration.tokens import as_token, token, until_authorised
 from kinora.api.intake import inputs_condition
 from kinora.api.stagerconfig import CONFIG_VARIABLE
@@ -20,6 +19,7 @@ from kinora.kube.client import ApiError, KubeClient
 from kinora.kube.config import Connection
 from kinora.kube.resources import MODELSERVER, POD, ROLE_BINDING, SERVICE_ACCOUNT, VIDEOJOB
 from kinora_cluster import ROOT
+from ports import free_port
 from rawserver import Server
 from waiting import model_server, video_job, wait_for
 

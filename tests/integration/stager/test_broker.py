@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,6 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from integration.conftest import free_port
 from integration.stager.bench import StagerBench
 from integration.stager.test_s3 import on_bucket
 from integration.tokens import token
@@ -40,8 +39,9 @@ from kinora.storage.opened import Mounts, opened_bucket
 from kinora.storage.s3 import S3Store
 from kinora.storage.store import NotStoredError, StoreError
 from kinora_cluster import Cluster
-from s3proxy import S3Proxy, s3_proxy
-from s3server import S3Server, s3_server
+from ports import free_port
+from s3proxy import S3Proxy
+from s3server import S3Server
 from waiting import job_status, video_job
 
 pytestmark = pytest.mark.integration
@@ -51,18 +51,6 @@ PACE = Pace(first_pause=0.01, longest_pause=0.05)
 PATIENCE = Patience(away=60, first_pause=0.02, longest_pause=0.2, answer=5, unknown=1)
 SHA = "ab" * 32
 STORE = "s3://films/department/"
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[S3Server]:
-    with s3_server(tmp_path / "s3") as one:
-        yield one
-
-
-@pytest.fixture
-async def proxy(server: S3Server) -> AsyncIterator[S3Proxy]:
-    async with s3_proxy(server.port) as one:
-        yield one
 
 
 @dataclass

@@ -6,8 +6,6 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,19 +19,13 @@ from kinora.kube.resources import MODELSERVER, VIDEOJOB
 from kinora.workflows.workflow import text_hash
 from rawserver import file_answer
 from s3proxy import s3_proxy
-from s3server import ACCESS_KEY, S3Server, s3_server
+from s3server import ACCESS_KEY, S3Server
 from unit.workflows.made import sound
 from waiting import model_server, phase, until, wait_for, wait_for_pods
 
 pytestmark = pytest.mark.integration
 Object = dict[str, Any]
 KEY = f"department/inputs/{PHOTO_SHA}"
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[S3Server]:
-    with s3_server(tmp_path / "s3") as one:
-        yield one
 
 
 async def on_bucket(bench: StagerBench, server: S3Server, port: int | None = None) -> Object:

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -21,8 +21,8 @@ from kinora.storage.s3_files import S3Files
 from kinora.storage.service.client import StoreClient
 from kinora.storage.service.model import Name, NameTaken, OverLimit, Upload
 from kinora.storage.store import NotStoredError, StoreError
-from s3proxy import S3Proxy, s3_proxy
-from s3server import S3Server, s3_server
+from s3proxy import S3Proxy
+from s3server import S3Server
 
 pytestmark = pytest.mark.integration
 MiB = 1 << 20
@@ -31,18 +31,6 @@ ARTIFACT = "films/cup/0b7c8a52-6f7e-4c1e-9a37-1c2f4a9d1e55/1/0-cup.mp4"
 CONTENT = os.urandom(6 * MiB + 5)
 SHA = hashlib.sha256(CONTENT).hexdigest()
 UPLOADS = f"out/uploads/films/{TENANT}"
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[S3Server]:
-    with s3_server(tmp_path / "s3") as one:
-        yield one
-
-
-@pytest.fixture
-async def proxy(server: S3Server) -> AsyncIterator[S3Proxy]:
-    async with s3_proxy(server.port) as one:
-        yield one
 
 
 @pytest.fixture

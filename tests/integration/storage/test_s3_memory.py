@@ -6,21 +6,14 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from integration.storage.signing import MiB, signing
-from s3server import S3Server, s3_server
+from s3server import S3Server
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[S3Server]:
-    with s3_server(tmp_path / "s3") as one:
-        yield one
 
 
 PROGRAM = """

@@ -6,8 +6,7 @@ import hashlib
 import io
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -15,7 +14,7 @@ from kinora.s3.client import Pace, S3Client
 from kinora.storage.objects import S3Objects
 from kinora.storage.s3 import S3Store
 from kinora.storage.s3_inputs import S3Inputs
-from s3server import S3Server, s3_server
+from s3server import S3Server
 
 pytestmark = pytest.mark.integration
 UID = "0b7c8a52-6f7e-4c1e-9a37-1c2f4a9d1e55"
@@ -24,12 +23,6 @@ CONTENT = os.urandom(100_000)
 SHA = hashlib.sha256(CONTENT).hexdigest()
 INPUT = f"inputs/{SHA}"
 PREFIX = "out/"
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[S3Server]:
-    with s3_server(tmp_path / "s3") as one:
-        yield one
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from kinora.s3.faults import S3Error
 from kinora.storage.opened import opened_bucket
 from kinora.storage.s3 import S3Store
 from kinora.storage.store import NotStoredError, StoreError
-from s3proxy import S3Proxy, s3_proxy
+from s3proxy import S3Proxy
 from s3server import S3Server, s3_server
 
 pytestmark = pytest.mark.integration
@@ -52,12 +52,6 @@ def server(module_server: S3Server) -> Iterator[S3Server]:
     yield module_server
     for key in module_server.objects():
         module_server.path(key).unlink()
-
-
-@pytest.fixture
-async def proxy(server: S3Server) -> AsyncIterator[S3Proxy]:
-    async with s3_proxy(server.port) as one:
-        yield one
 
 
 @pytest.fixture(params=["keys"])

@@ -22,6 +22,7 @@ from kinora.engine.live import Caught, Ended, Entered, Left, LiveEvent, Stepped
 from kinora.engine.livetoken import Listening
 from kinora.kube.http import serve
 from kinora.kube.secret_keys import SecretKeyError
+from ports import free_port
 from waiting import DEADLINE, until
 
 POD, JOB = "0b9f0c1e-0000-4000-8000-000000000001", "0b9f0c1e-0000-4000-8000-000000000002"
@@ -58,9 +59,7 @@ def token() -> str:
 @pytest.fixture
 async def house() -> AsyncIterator[House]:
     told, metrics = Live(), Metrics()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     made = House(told, metrics, port)
     app = service(told, made.known, POD, metrics.live)
     runner = await serve(app, "127.0.0.1", port, shutdown_seconds=0.1, leaving=True)
