@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 
 from kinora.agent.live import Live
 from kinora.engine import base
@@ -45,22 +44,20 @@ class EventPump:
         """Open the stream anew: one that says nothing may be dead without having ended."""
         if self._task is not None:
             self._again = True
+            self._connected.clear()
             self._task.cancel()
 
     async def run(self) -> None:
         """Pump until cancelled."""
-        try:
-            while True:
-                self._again = False
-                self._task = asyncio.create_task(self._pump())
-                with suppress(asyncio.CancelledError):
-                    await asyncio.wait({self._task})
-                    self._task.result()
-                if not self._again:
-                    raise asyncio.CancelledError
-        finally:
-            if self._task is not None:
+        while True:
+            self._again = False
+            self._task = asyncio.create_task(self._pump())
+            try:
+                await asyncio.wait({self._task})  # a stream takes seconds to close: who is cancelled meanwhile ends
+            finally:
                 self._task.cancel()
+            if not self._again:
+                return self._task.result()
 
     async def _pump(self) -> None:
         async for event in self._engine.events(self._client_id):
