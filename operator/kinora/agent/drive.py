@@ -126,7 +126,7 @@ class Drive:
                 raise verdicts.permanent(reasons.GRAPH_REFUSED, message) from None
         self.submitted = True
         self._take_engine()
-        self._follow.submitted_at = self._now()
+        self._follow.submitted(self._now())
         self._ask_at = self._now() + (0 if self._ticket.resumed else self._times.outcome)
 
     def _take_engine(self) -> None:

@@ -79,6 +79,11 @@ class Follow:
         self._life_at = self.submitted_at
         self._samplers = [name for name, node in self.graph.items() if self._stage_of(name) is Stage.SAMPLE and node]
 
+    def submitted(self, at: float) -> None:
+        """The engine has taken the prompt: the wait for an engine that takes one was not its silence."""
+        self.submitted_at = at
+        self._alive(at)
+
     def started(self, at: float) -> None:
         """The engine has begun with the prompt."""
         if self.started_at is None:

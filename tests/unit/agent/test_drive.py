@@ -122,10 +122,12 @@ class Notes:
 class Scene:
     """A drive with everything around it."""
 
-    def __init__(self, *, resumed: bool = False, deadline: float = 60, scale: float = 1.0, **times: float) -> None:
+    def __init__(
+        self, *, resumed: bool = False, deadline: float = 60, scale: float = 1.0, waited: float = 0.0, **times: float
+    ) -> None:
         self.engine, self.health, self.notes, self.stop = MemoryEngine(), StillHealth(), Notes(), StopSignal()
         self.freed: list[bool] = []
-        self.follow = Follow(GRAPH, 100, asyncio.get_running_loop().time(), scale)
+        self.follow = Follow(GRAPH, 100, asyncio.get_running_loop().time() - waited, scale)
         pump = EventPump(self.engine, "client")  # type: ignore[arg-type]
         self.pumping = asyncio.ensure_future(pump.run())
         self.drive = Drive(
@@ -360,6 +362,17 @@ async def test_after_success_the_engine_is_left_to_the_next_prompt() -> None:
     assert scene.freed
     assert scene.health.restarts == []
     assert "interrupt" not in scene.engine.calls
+
+
+async def test_the_wait_for_an_engine_that_takes_the_prompt_is_not_its_silence() -> None:
+    scene = Scene(waited=1000)  # it was starting
+    scene.engine.accepted = base.Pending()
+    await turn(lambda: scene.engine.asked > 0)
+    await scene.begun()
+    scene.engine.result = base.Succeeded((FILE,))
+    scene.say(base.ExecutionSuccess(PROMPT))
+    assert await scene.end() == (FILE,)
+    assert scene.health.restarts == []
 
 
 async def test_silence_restarts_the_engine() -> None:

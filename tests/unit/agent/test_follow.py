@@ -50,6 +50,13 @@ def test_the_stage_of_a_node(class_type: str, stage: Stage) -> None:
     assert stage_of(class_type) is stage
 
 
+def test_silence_counts_from_the_moment_that_the_engine_took_the_prompt() -> None:
+    follow = Follow(GRAPH, tokens=1000, submitted_at=100.0)
+    assert follow.silent_at() == 160.0
+    follow.submitted(500.0)
+    assert follow.silent_at() == 560.0
+
+
 def test_a_render_from_its_start_to_its_end() -> None:
     follow = Follow(GRAPH, tokens=1000, submitted_at=100.0)
     seen = [follow.view()]
