@@ -21,7 +21,6 @@ from kinora.kube.resources import POD
 
 log = logging.getLogger(__name__)
 
-_SETTLE = 1.0  # seconds a new agent waits before it says Starting: an engine that runs already must not seem to fail
 _KUBELET_LOOKS, _KUBELET_PAUSE = 5, 0.5
 
 
@@ -59,6 +58,7 @@ class ConditionWriter:
         self._fast_since = ""
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
+        self._writing = asyncio.Lock()  # one write at a time: an older word must not overtake a newer one
         self.writes = 0
 
     async def engine_was_oom_killed(self) -> bool:
@@ -71,7 +71,8 @@ class ConditionWriter:
             if self._written is None:
                 return False
             with suppress(ApiError, UnreachableError):
-                terminated = engine_termination(await self._write(self._written))
+                async with self._writing:
+                    terminated = engine_termination(await self._write(self._written))
                 if terminated is not None:
                     return terminated.get("reason") == "OOMKilled"
             await asyncio.sleep(_KUBELET_PAUSE)
@@ -99,7 +100,9 @@ class ConditionWriter:
             if wanted is None or wanted == self._written:
                 continue
             try:
-                self._on_pod(await self._write(wanted))
+                async with self._writing:
+                    pod = await self._write(wanted)
+                self._on_pod(pod)
                 delay = self._times.write_retry
             except (ApiError, UnreachableError) as error:
                 log.warning("the condition %s could not be written: %s", names.CONDITION_ENGINE_READY, error)
@@ -109,7 +112,7 @@ class ConditionWriter:
 
     async def _settle(self) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(_SETTLE):
+            async with asyncio.timeout(self._times.settle):
                 while self._wanted is None or not self._wanted.ready:
                     await self._wake.wait()
                     self._wake.clear()

@@ -56,6 +56,7 @@ class Times:
     weights_missing: float = 3.0  # between looks at weight files that are missing ...
     weights_present: float = 30.0  # ... and at ones that were found good
     engine_probe: float = 0.25  # between tries of an engine that is starting
+    settle: float = 1.0  # before a new agent says Starting: an engine that runs already must not seem to fail
     write_retry: float = 0.5  # first pause of a status write that the API server did not take ...
     write_retry_limit: float = 10.0  # ... and the longest
     silence_scale: float = 1.0  # of every silence budget
