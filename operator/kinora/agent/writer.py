@@ -76,6 +76,17 @@ class JobStore:
         return list(self._jobs.values())
 
 
+def _says(found: Object | None, sent: Object) -> bool:
+    """Whether the job stands as this merge patch of its status leaves it."""
+    return found is not None and _holds(found["status"], sent)
+
+
+def _holds(found: Any, sent: Any) -> bool:
+    if not isinstance(sent, dict):
+        return bool(found == sent)
+    return isinstance(found, dict) and all(_holds(found.get(name), value) for name, value in sent.items())
+
+
 def _version(job: Object) -> int:
     """Versions of one object on one API server grow."""
     text = str(job["metadata"].get("resourceVersion", "0"))
@@ -99,13 +110,18 @@ class StatusWriter:
         Raises Lost. False when the one try did not get through.
         """
         delay = self._times.write_retry
-        fresh = False
+        fresh, sent = False, None
         while True:
             try:
-                job = await self._current(key, fresh=fresh)
-                status = build(job)
-                if status is not None:
-                    written = await self._patch(job, status)
+                if fresh:
+                    await self._refresh(key.uid)
+                if sent is not None and _says(self.store.get(key.uid), sent):
+                    self._metrics.writes.labels(kind=kind).inc()  # it was taken, and its answer was lost
+                    return True
+                job = self._current(key)
+                sent = build(job)
+                if sent is not None:
+                    written = await self._patch(job, sent)
                     self._metrics.api.wrote(VIDEOJOB.plural, written, asyncio.get_running_loop().time())
                     self.store.put(written)
                     self._metrics.writes.labels(kind=kind).inc()
@@ -134,32 +150,29 @@ class StatusWriter:
         """
         for flight in tuple(self._flights.get(uid, ())):
             await flight.wait()
-        known = self.store.get(uid)
-        if known is None or (event is not None and self.store.knows(event)):
-            return
+        if self.store.get(uid) is None or (event is not None and self.store.knows(event)):
+            return None
         delay = self._times.write_retry
         while True:
             try:
-                found = await self._read(known)
+                return await self._refresh(uid)
             except (ApiError, UnreachableError) as error:
                 log.warning("job %s left the selection and cannot be read: %s", uid, error)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, self._times.write_retry_limit)
-                continue
-            if found is None:
-                self.store.drop(uid)
-            else:
-                self.store.put(found)
-            return
 
-    async def _current(self, key: Key, *, fresh: bool) -> Object:
+    async def _refresh(self, uid: str) -> None:
+        known = self.store.get(uid)
+        if known is None:
+            return
+        found = await self._read(known)
+        if found is None:
+            self.store.drop(uid)
+        else:
+            self.store.put(found)
+
+    def _current(self, key: Key) -> Object:
         job = self.store.get(key.uid)
-        if job is not None and fresh:
-            job = await self._read(job)
-            if job is None:
-                self.store.drop(key.uid)
-            else:
-                self.store.put(job)
         if job is None:
             raise Lost("the job was deleted")
         if not is_ours(job, self._identity.pod_uid) or key_of(job) != key:

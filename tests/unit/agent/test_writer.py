@@ -136,6 +136,39 @@ async def test_a_job_that_was_deleted_or_made_anew_is_lost() -> None:
         await writer.write(key_of(job()), "Succeeded", tell("a"))
 
 
+class LostAnswers(Server):
+    """The first write is taken, and the connection breaks before its answer."""
+
+    def __init__(self, stored: Object) -> None:
+        super().__init__(stored)
+        self.told: Callable[[Object], None] = lambda _job: None
+
+    async def patch(self, *arguments: Any, **options: Any) -> Object:
+        written = await super().patch(*arguments, **options)
+        if len(self.taken) == 1:
+            self.told(written)
+            raise UnreachableError("reset")
+        return written
+
+
+@pytest.mark.parametrize("told", [False, True], ids=["read", "told by the watch"])
+async def test_a_last_write_whose_answer_was_lost_is_known_as_its_own(told: bool) -> None:
+    server = LostAnswers(job())
+    writer = writer_on(server)
+    if told:
+        server.told = writer.store.put
+    assert await writer.write(key_of(job()), "Succeeded", lambda _job: {"phase": "Succeeded", "reason": "Completed"})
+    assert len(server.taken) == 1
+    assert writer._metrics.registry.get_sample_value("kinora_agent_status_writes_total", {"kind": "Succeeded"}) == 1
+
+
+async def test_what_somebody_else_made_of_the_job_is_not_taken_for_the_own_write() -> None:
+    server = LostAnswers(job())
+    server.told = lambda _job: server.change({"phase": "Cancelled"})
+    with pytest.raises(Lost):
+        await writer_on(server).write(key_of(job()), "Succeeded", lambda _job: {"phase": "Succeeded"})
+
+
 class SlowAnswers(Server):
     """The write is done and told to all watches; its answer comes later."""
 
