@@ -164,7 +164,7 @@ class Agent:
             self._store.put(job)
         for job in self._store.all():
             if job["metadata"]["uid"] not in listed:
-                self._spawn(self._writer.look(job["metadata"]["uid"]))
+                self._spawn(self._look(job["metadata"]["uid"]))
         self._wake.set()
 
     def _happened(self, kind: str, job: Object) -> None:
@@ -174,7 +174,7 @@ class Agent:
         elif self._store.knows(job):
             pass  # our own last write took it out of the selection: its answer said so
         else:  # it left the selection, or it is gone: the old object does not tell which
-            self._spawn(self._look(job))
+            self._spawn(self._look(job["metadata"]["uid"], job))
 
     def _note_readiness(self, readiness: Readiness) -> None:
         self._condition.want(readiness)
@@ -258,9 +258,9 @@ class Agent:
             self._close(attempt.key.uid)
             self._wake.set()
 
-    async def _look(self, left: Object) -> None:
-        await self._writer.look(left["metadata"]["uid"], left)
-        self._close(left["metadata"]["uid"])
+    async def _look(self, uid: str, left: Object | None = None) -> None:
+        await self._writer.look(uid, left)
+        self._close(uid)
 
     def _close(self, uid: str) -> None:
         """Keep no job that this pod is done with: an agent lives for weeks."""
