@@ -96,7 +96,8 @@ class Bench:
     async def start_engine(self, *, step_seconds: float = 0.0, node_seconds: float = 0.0) -> None:
         """The supervisor, and under it the stand-in."""
         command = (
-            f"{sys.executable} -m kinora.engine.standin --step-seconds {step_seconds} --node-seconds {node_seconds}"
+            f"{sys.executable} -m kinora.engine.standin --hold-file {self._hold}"
+            f" --step-seconds {step_seconds} --node-seconds {node_seconds}"
         )
         arguments = ["--listen", "127.0.0.1", "--port", str(self.port)]
         for folder in ("input", "output", "temp", "models"):
@@ -116,7 +117,21 @@ class Bench:
 
     async def engine_process(self) -> int:
         """The engine's process id."""
-        return (await SupervisorClient(str(self.root / "s.sock")).stats()).pid or 0
+        found = (await SupervisorClient(str(self.root / "s.sock")).stats()).pid
+        assert found, "the engine does not run"
+        return found
+
+    @property
+    def _hold(self) -> Path:
+        return self.root / "hold"
+
+    def hold(self, steps: int = 0) -> None:
+        """No render gets beyond so many steps, whatever time passes, until `go`."""
+        self._hold.write_text(str(steps))
+
+    def go(self) -> None:
+        """Renders go on."""
+        self._hold.unlink(missing_ok=True)
 
     # --- the agent ----------------------------------------------------------------------------------------------------
 
@@ -214,12 +229,16 @@ class Bench:
         """The job's status as soon as it is as wanted."""
         return (await self._when(VIDEOJOB, name, lambda job: holds(job["status"]), seconds))["status"]
 
-    async def condition_when(self, reason: str, seconds: float = 30) -> Object:
-        """The pod's EngineReady as soon as it has that reason."""
-        pod = await self._when(
-            POD, self.pod["metadata"]["name"], lambda pod: _condition(pod).get("reason") == reason, seconds
-        )
+    async def condition_when(self, reason: str, seconds: float = 30, *, since: str | None = None) -> Object:
+        """The pod's EngineReady as soon as it has that reason, or had it at any time after version `since`."""
+        name = self.pod["metadata"]["name"]
+        pod = await self._when(POD, name, lambda pod: _condition(pod).get("reason") == reason, seconds, since)
         return _condition(pod)
+
+    async def pod_version(self) -> str:
+        """The pod's version now: what comes after it can be waited for, however briefly it is so."""
+        pod = await self.kube.get(POD, self.namespace, self.pod["metadata"]["name"])
+        return str(pod["metadata"]["resourceVersion"])
 
     async def fast_when(self, status: str, seconds: float = 30) -> Object:
         """The pod's FastReady as soon as it has that status."""
@@ -231,16 +250,25 @@ class Bench:
         )
         return _condition(pod, names.CONDITION_FAST_READY)
 
-    async def _when(self, resource: Resource, name: str, holds: Callable[[Object], bool], seconds: float) -> Object:
+    async def _when(
+        self,
+        resource: Resource,
+        name: str,
+        holds: Callable[[Object], bool],
+        seconds: float,
+        since: str | None = None,
+    ) -> Object:
         selector = f"metadata.name={name}"
         latest: Object | None = None
         try:
             async with asyncio.timeout(seconds):
                 while True:
-                    items, version = await self.kube.list(resource, self.namespace, field_selector=selector)
-                    latest = items[0] if items else None
-                    if latest is not None and holds(latest):
-                        return latest
+                    version, since = since, None
+                    if version is None:
+                        items, version = await self.kube.list(resource, self.namespace, field_selector=selector)
+                        latest = items[0] if items else None
+                        if latest is not None and holds(latest):
+                            return latest
                     async for event in self.kube.stream(
                         resource, self.namespace, resource_version=version, field_selector=selector
                     ):
@@ -301,6 +329,10 @@ class Cable:
             return
         far_reader, far_writer = await asyncio.open_connection(*self._target)
         ends = {writer, far_writer}
+        if self._cut:  # meanwhile
+            for end in ends:
+                end.transport.abort()
+            return
         self._writers |= ends
         with suppress(OSError):
             await asyncio.gather(_carry(reader, far_writer), _carry(far_reader, writer))

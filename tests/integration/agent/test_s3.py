@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from integration.agent.bench import Bench
-from integration.agent.test_agent import ENDED, PHOTO, in_phase, ready, released, writes
+from integration.agent.test_agent import ENDED, PHOTO, in_phase, ready, released, wrote
 from kinora.cli.fetch import FetchError, Request, fetch
 from kinora.kube.resources import MODELSERVER
 from kinora.media.child import prove
@@ -69,7 +69,7 @@ async def test_a_job_succeeds_with_its_video_in_the_bucket(
     await s3_bench.bind(video_job("quick"))
     path = await proven(server, await s3_bench.status_when("quick", ENDED))
     assert server.objects() == [str(path.relative_to(server.folder / "films"))]
-    assert writes(s3_bench) == {"Running": 1, "Succeeded": 1}
+    await wrote(s3_bench, Running=1, Succeeded=1)
     assert not list(s3_bench.root.glob("kinora-*")), "what was read for the proof is gone"
     await is_fetched(s3_bench, server, path, monkeypatch)
     source = {"artifact": {"videoJobName": "quick", "index": 0}}

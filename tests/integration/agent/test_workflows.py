@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from integration.agent.bench import Bench
-from integration.agent.test_agent import ENDED, PHOTO, STEP, in_phase, ready, wrote
+from integration.agent.test_agent import ENDED, PHOTO, in_phase, ready, wrote
 from integration.test_workflows import REF, config_map, raw_job
 from kinora.kube.resources import CONFIGMAP
 from kinora.media.child import prove
@@ -56,14 +56,16 @@ async def test_a_workflow_with_files_and_bindings_succeeds_with_proof(bench: Ben
 
 
 async def test_a_workflow_from_a_config_map_resumes_after_the_map_is_gone(bench: Bench) -> None:
-    text = json.dumps(small(n24={"steps": 60}))
+    text = json.dumps(small())
     await bench.kube.create(CONFIGMAP, bench.namespace, config_map(text))
-    await ready(bench, STEP)
+    await ready(bench)
+    bench.hold()
     await bench.bind(raw_job(workflow=REF), {"resolved": {"workflowSha256": text_hash(text)}})
     await bench.status_when("raw", in_phase("Running"))
     await bench.kill_agent()
     await bench.kube.delete(CONFIGMAP, bench.namespace, "graphs")
     await bench.start_agent()
+    bench.go()
     status = await bench.status_when("raw", ENDED)
     assert status["phase"] == "Succeeded", status
     assert status["resolved"]["workflowSha256"] == text_hash(text)

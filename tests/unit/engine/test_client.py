@@ -4,11 +4,12 @@ import asyncio
 import signal
 import uuid
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from contract import graphs
-from contract.harness import I2V_MODEL, VACE_MODEL, Standin, write_safetensors
+from contract.harness import I2V_MODEL, VACE_MODEL, Standin, prepare, running_standin, write_safetensors
 from kinora.engine.base import (
     Connected,
     Disconnected,
@@ -182,6 +183,28 @@ async def test_interrupt_stops_a_sampler_at_its_next_step(slow_client: ComfyClie
     after = _id()
     await slow_client.submit(graphs.still(), after, client_id)
     assert isinstance(await _ended(slow_client, after), Succeeded)
+
+
+async def test_a_prompt_that_is_held_does_its_steps_and_no_more_until_it_may(tmp_path: Path) -> None:
+    hold, prompt_id, client_id = tmp_path / "hold", _id(), _id()
+    hold.write_text("2")
+    prepare(tmp_path)
+    with running_standin(tmp_path, "--hold-file", str(hold)) as standin:
+        async with ComfyClient(standin.url) as engine:
+            events = engine.events(client_id)
+            await anext(events)
+            await engine.submit(graphs.vace(steps=4), prompt_id, client_id)
+            steps = [(await _until(events, Progress))[-1] for _ in range(2)]
+            assert await engine.outcome(prompt_id) == Running()
+            hold.unlink()
+            steps += [(await _until(events, Progress))[-1] for _ in range(2)]
+            assert steps == [Progress(prompt_id, "24", value, 4) for value in (1, 2, 3, 4)]
+            assert isinstance(await _ended(engine, prompt_id), Succeeded)
+            hold.write_text("")
+            await engine.submit(graphs.vace(seed=8), other := _id(), client_id)
+            await _until(events, NodeStarted)
+            await engine.interrupt(other)
+            assert await _ended(engine, other) == Interrupted()
 
 
 async def test_a_pending_prompt_is_deleted_without_trace(slow_client: ComfyClient) -> None:

@@ -47,6 +47,11 @@ def parser() -> argparse.ArgumentParser:
         default=_env("KINORA_STANDIN_NODE_SECONDS"),
         help="each node takes at least this long, uninterruptibly",
     )
+    flags.add_argument(
+        "--hold-file",
+        type=Path,
+        help="a file with the number of sampling steps that a prompt may do; it waits until there are more, or no file",
+    )
     flags.add_argument("--disable-metadata", action="store_true", help="SaveImage and SaveVideo leave the graph out")
     return flags
 
@@ -75,7 +80,9 @@ def main() -> None:
         temp=flags.temp_directory,
         models=flags.models_directory,
     )
-    pace = Pace(speed=flags.speed, step_seconds=flags.step_seconds, node_seconds=flags.node_seconds)
+    pace = Pace(
+        speed=flags.speed, step_seconds=flags.step_seconds, node_seconds=flags.node_seconds, hold=flags.hold_file
+    )
     serve(flags.listen, flags.port, Server(folders, pace, metadata=not flags.disable_metadata))
 
 
