@@ -28,19 +28,26 @@ async def wait_for(
     name: str,
     holds: Callable[[Object | None], bool],
     deadline: float = DEADLINE,
+    *,
+    since: str | None = None,
 ) -> Object:
-    """Follow one object by a watch until it is as wanted; the failure shows it as it is."""
-    obj = await kube.find(resource, namespace, name)
-    if holds(obj):
+    """Follow one object by a watch until it is as wanted; the failure shows it as it is.
+
+    ``since``: a version of it; what came after that counts, however briefly it was so.
+    """
+    obj = None if since else await kube.find(resource, namespace, name)
+    if since is None and holds(obj):
         return obj or {}
     selector = f"metadata.name={name}"
     try:
         async with asyncio.timeout(deadline):
             while True:
-                items, version = await kube.list(resource, namespace, field_selector=selector)
-                obj = items[0] if items else None
-                if holds(obj):
-                    return obj or {}
+                version, since = since, None
+                if version is None:
+                    items, version = await kube.list(resource, namespace, field_selector=selector)
+                    obj = items[0] if items else None
+                    if holds(obj):
+                        return obj or {}
                 async for event in kube.stream(resource, namespace, resource_version=version, field_selector=selector):
                     if event["type"] == "BOOKMARK":
                         continue

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+
 from integration.tokens import as_token, token, until_authorised
 from kinora.api.intake import inputs_condition
 from kinora.api.stagerconfig import CONFIG_VARIABLE
@@ -130,6 +132,16 @@ class StagerBench:
                 process.kill()
                 await process.wait()
 
+    async def says(self, path: str, words: str, index: int = -1) -> None:
+        """Wait until that stager answers with these words on its own port: `ok` on /readyz, a count on /metrics."""
+        async with asyncio.timeout(60), aiohttp.ClientSession() as session:
+            while True:
+                with suppress(aiohttp.ClientError):
+                    async with session.get(f"http://127.0.0.1:{self.ports[index]}{path}") as answer:
+                        if words in await answer.text():
+                            return
+                await asyncio.sleep(0.02)  # its port is all that it shows
+
     # --- jobs ---------------------------------------------------------------------------------------------------------
 
     async def ask(self, name: str = "job", **spec: Any) -> Object:
@@ -149,8 +161,10 @@ class StagerBench:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
 
-    async def told(self, name: str = "job", status: str = "True", deadline: float = 60) -> Object:
-        """The job, once its InputsReady has this status."""
+    async def told(
+        self, name: str = "job", status: str = "True", deadline: float = 60, *, since: str | None = None
+    ) -> Object:
+        """The job, once its InputsReady has this status, or as it had it after version `since`."""
         return await wait_for(
             self.kube,
             VIDEOJOB,
@@ -158,6 +172,7 @@ class StagerBench:
             name,
             lambda job: bool(job) and inputs_condition(job).get("status") == status,
             deadline,
+            since=since,
         )
 
     def objects(self, claim: str = "artifacts") -> list[str]:
