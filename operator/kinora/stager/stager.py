@@ -279,9 +279,11 @@ class Stager:
     async def _tell(self, key: str, job: Object, outcome: Concluded | Refusal | Later) -> None:
         """Write what came of it on the job as it now is."""
         uid, now = job["metadata"]["uid"], self._parts.now()
-        job = self._jobs.get(key, job)
-        if job["metadata"]["uid"] != uid:
+        known = self._known(key, uid)
+        if known is None:  # it went after the last of its inputs had come
+            await self._parts.store.forget(uid)
             return
+        job = known
         if isinstance(outcome, Later):
             await self._try_later(key, job, outcome)
             return
@@ -321,16 +323,29 @@ class Stager:
             await self._read_again(key, metadata)
             return False
         self._parts.metrics.api.wrote(VIDEOJOB.plural, answer, asyncio.get_running_loop().time())
-        self._jobs[key] = answer  # without the detour over the watch, which would stop what is in hand
+        self._renew(key, answer)  # without the detour over the watch, which would stop what is in hand
         return True
 
     async def _read_again(self, key: str, metadata: Object) -> None:
         found = await self._parts.client.find(VIDEOJOB, metadata["namespace"], metadata["name"])
-        if found is None or found["metadata"]["uid"] != metadata["uid"]:
-            self._jobs.pop(key, None)
+        gone = found is None or found["metadata"]["uid"] != metadata["uid"]
+        if found is None or gone or transitions.phase_of(found.get("status") or {}) is not Phase.PENDING:
+            self._gone(key, metadata["uid"])
+            await self._parts.store.forget(metadata["uid"])
             return
-        self._jobs[key] = found
+        self._renew(key, found)
         self._queue.add(key, 0.01)
+
+    def _known(self, key: str, uid: str) -> Object | None:
+        """The job as it is known, if it is here still."""
+        known = self._jobs.get(key)
+        return known if known is not None and known["metadata"]["uid"] == uid else None
+
+    def _renew(self, key: str, job: Object) -> None:
+        """An answer about a job. The watch may have been faster, and have told of its end: no event would follow."""
+        known = self._known(key, job["metadata"]["uid"])
+        if known is not None and _version(known) < _version(job):
+            self._jobs[key] = job
 
 
 def _version(obj: Object) -> int:
