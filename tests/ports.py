@@ -1,40 +1,25 @@
-"""Ports of servers that a test must tell theirs before they start."""
+"""Ports of the loopback for whoever has to be told one before it listens."""
 
 from __future__ import annotations
 
-import itertools
-import os
-import random
 import socket
-from collections.abc import Iterator
+from collections import deque
 from typing import Final
 
-#: Below what Linux gives to connections (32768 up), and below a cluster's node ports (30000 up).
-_FIRST: Final = 20_000
-_SLICE: Final = 1_000  # of one worker of pytest
-_SLICES: Final = 10
-
-
-def _candidates() -> Iterator[int]:
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _SLICES
-    first = random.randrange(_SLICE)
-    return (_FIRST + worker * _SLICE + (first + step) % _SLICE for step in itertools.count())
-
-
-_PORTS: Final = _candidates()
+_KEPT: Final = 128
+_taken: deque[socket.socket] = deque()
 
 
 def free_port() -> int:
-    """A loopback port that is free, and stays so until it is used.
+    """A port that nobody else is given, in this process or in another, until its server listens there.
 
-    One that the kernel chooses (a bind to 0) is free for a moment only: any connection of any process may get it before
-    the server has it. These are given to nobody who does not ask for them, and here to each once.
+    It stays bound here, without listening: so it is in no list of free ports, connections to it are refused, and a
+    server that sets SO_REUSEADDR, as asyncio's, uvicorn's and Go's do, can have it.
     """
-    for port in itertools.islice(_PORTS, _SLICE):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
-    raise AssertionError("no port is free")
+    probe = socket.socket()
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    probe.bind(("127.0.0.1", 0))
+    _taken.append(probe)
+    while len(_taken) > _KEPT:  # whose server has come and gone long ago
+        _taken.popleft().close()
+    return int(probe.getsockname()[1])

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import socket
 import subprocess
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from kinora.s3.address import Bucket
 from kinora.s3.credentials import Credentials
 from kinora_cluster import ROOT
 from ports import free_port
+from waiting import DEADLINE
 
 ACCESS_KEY = "AKIAKINORA"
 BUCKET = "films"
@@ -89,12 +91,23 @@ def s3_server(folder: Path, *, domain: str = "", tls: Path | None = None) -> Ite
         environment |= {"VGW_CERT": str(tls / "crt"), "VGW_KEY": str(tls / "key")}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
+    # It tells of every request; a pipe that nobody reads fills up, and the server stands still.
+    said: deque[str] = deque(maxlen=20)
+    threading.Thread(target=said.extend, args=(process.stdout,), daemon=True).start()
     try:
-        said = list(takewhile(lambda line: f":{port}" not in line, process.stdout))
-        assert process.poll() is None, said
-        # It tells of every request; a pipe that nobody reads fills up, and the server stands still.
-        threading.Thread(target=deque, args=(process.stdout, 0), daemon=True).start()
+        _wait_until_it_listens(process, port, said)
         yield S3Server(port, secret, folder)
     finally:
         process.terminate()
         process.wait()
+
+
+def _wait_until_it_listens(process: subprocess.Popen[str], port: int, said: deque[str]) -> None:
+    """It says where it listens before it does."""
+    deadline = time.monotonic() + DEADLINE
+    while True:
+        with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), timeout=DEADLINE):
+            return
+        assert process.poll() is None, "".join(said)
+        assert time.monotonic() < deadline, f"the S3 server does not listen after {DEADLINE} s: {''.join(said)}"
+        time.sleep(0.01)

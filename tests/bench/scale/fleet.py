@@ -10,7 +10,6 @@ import ctypes
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from contextlib import suppress
@@ -26,6 +25,7 @@ from bench.scale.measure import memory_mib
 from kinora.kube.client import KubeClient
 from kinora.kube.config import Connection
 from kinora_cluster import ROOT, Cluster
+from ports import free_port
 
 Object = dict[str, Any]
 SYSTEM = "kinora-system"
@@ -48,13 +48,6 @@ def install(cluster: Cluster, namespace: str) -> Object:
     cluster.run("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=system + others)
     cluster.run("wait", "--for=condition=Established", "crd", "videojobs.kinora.dev", "modelservers.kinora.dev")
     return deployment
-
-
-def free_port() -> int:
-    """A loopback port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
