@@ -113,11 +113,9 @@ async def serve(
         parts = Parts(settings, client)
         runner = await listen(admin(parts.metrics.registry, parts.obstacle), settings.host, settings.admin_port)
         stack.push_async_callback(runner.cleanup)
-        watching = [asyncio.ensure_future(reflector.run()) for reflector in parts.reflectors]
-        stack.callback(_cancel, watching)
+        following = [_follow_key(parts.gateway.files, parts.link_key), *(one.run() for one in parts.reflectors)]
+        stack.callback(_end, [_kept(part, stop) for part in following])
         stack.push_async_callback(parts.gateway.files.stores.close)
-        following = asyncio.ensure_future(_follow_key(parts.gateway.files, parts.link_key))
-        stack.callback(_cancel, [following])
         stack.push_async_callback(parts.gateway.live.close)
         waited = [reflector.synced.wait() for reflector in parts.reflectors]
         synced = asyncio.gather(parts.link_key.read.wait(), *waited)
@@ -170,9 +168,20 @@ async def _follow_key(files: Files, key: _LinkKey) -> None:
             key.read.set()
 
 
-def _cancel(tasks: Sequence[asyncio.Future[None]]) -> None:
+def _kept(part: Coroutine[Any, Any, None], stop: asyncio.Event) -> asyncio.Task[None]:
+    """Run what runs for ever. Should it end, the process does: it would answer out of what it saw until then."""
+    task = asyncio.ensure_future(part)
+    task.add_done_callback(lambda _: stop.set())
+    return task
+
+
+def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel them; what one of them has ended with is raised."""
+    ended = [task for task in tasks if task.done()]
     for task in tasks:
         task.cancel()
+    for task in ended:
+        task.result()
 
 
 async def _either(stays: asyncio.Future[Any], other: asyncio.Future[Any]) -> None:

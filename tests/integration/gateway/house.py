@@ -25,7 +25,14 @@ from kinora.gateway.settings import GatewayValues, Settings
 from kinora.gateway.tenants import Entry, entry_text, hash_of
 from kinora.kube.client import KubeClient
 from kinora.kube.config import Connection
-from kinora.kube.resources import ROLE_BINDING, SECRET, SERVICE_ACCOUNT, VIDEOJOB, Resource
+from kinora.kube.resources import (
+    ROLE_BINDING,
+    SECRET,
+    SERVICE_ACCOUNT,
+    SUBJECT_ACCESS_REVIEW,
+    VIDEOJOB,
+    Resource,
+)
 from waiting import DEADLINE, job_status, until
 
 Object = dict[str, Any]
@@ -84,8 +91,17 @@ class House:
             await self.kube.create(
                 ROLE_BINDING, self.namespace, {"metadata": {"name": name}, "roleRef": role, "subjects": [subject]}
             )
+            await self._until_allowed(f"system:serviceaccount:{self.namespace}:{name}")
 
         return made["status"]["token"], allow
+
+    async def _until_allowed(self, user: str) -> None:
+        """A RoleBinding is known to the authoriser a moment after it was made."""
+        attributes = {"group": VIDEOJOB.group, "resource": VIDEOJOB.plural, "verb": "create"}
+        review = {"spec": {"user": user, "resourceAttributes": {**attributes, "namespace": self.namespace}}}
+        async with asyncio.timeout(DEADLINE):
+            while not (await self.kube.create(SUBJECT_ACCESS_REVIEW, None, review))["status"].get("allowed"):
+                pass
 
     def headers(self, key: str) -> dict[str, str]:
         """The header that opens."""
@@ -131,6 +147,12 @@ class House:
             self._stop.set()
             await self._serving
             self._serving = None
+
+    async def ended(self) -> None:
+        """Wait until the gateway ends by itself; what it ends with is raised."""
+        serving, self._serving = self._serving, None
+        assert serving is not None
+        await asyncio.wait_for(serving, DEADLINE)
 
     # --- jobs ---------------------------------------------------------------------------------------------------------
 

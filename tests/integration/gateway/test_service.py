@@ -7,16 +7,18 @@ import base64
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
 
 from integration.conftest import free_port
 from integration.gateway.house import House
+from kinora.gateway.cache import Servers
 from kinora.gateway.errors import InvalidInput, KeyReused, Limited, ModelNotFound, NotFound, Unauthorized
 from kinora.gateway.jobs import State
 from kinora.gateway.names import new_id
 from kinora.gateway.service import Service, Submission
 from kinora.gateway.tenants import Limits, Tenant
-from kinora.kube.resources import VIDEOJOB
+from kinora.kube.resources import MODELSERVER, VIDEOJOB
 from waiting import DEADLINE, until
 
 pytestmark = pytest.mark.integration
@@ -245,3 +247,16 @@ async def test_a_gateway_that_is_killed_loses_nothing_another_answers_for_its_jo
     assert (await service(house).submit(ours, asked(idempotency_key="once"))).uid == job.uid
     found, _ = await house.kube.list(VIDEOJOB, house.namespace)
     assert len(found) == 1
+
+
+async def test_a_gateway_that_sees_nothing_any_more_ends(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a fault of our own")
+
+    monkeypatch.setattr(Servers, "apply", broken)
+    await house.kube.patch(MODELSERVER, house.namespace, "vace", {"metadata": {"labels": {"is": "changed"}}})
+    with pytest.raises(RuntimeError, match="a fault of our own"):
+        await house.ended()
+    async with house.client() as http:
+        with pytest.raises(httpx.ConnectError):
+            await http.get("/openapi.json")
