@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -61,10 +62,10 @@ class Jobs:
         self._drop(known, max(job.version, known.version))
 
     def forget(self, job: Job) -> None:
-        """Forget a job that was deleted by ourselves."""
+        """Forget a job that was deleted by ourselves: whatever is still told of it is older than that."""
         known = self._jobs.get(job.key)
         if known is not None and known.uid == job.uid:
-            self._drop(known, known.version)
+            self._drop(known, sys.maxsize)
 
     def replace(self, objects: Iterable[Mapping[str, Any]], scope: str | None, version: int) -> None:
         """A full list (of one namespace) as of `version`: what is not in it, and not newer, is gone."""

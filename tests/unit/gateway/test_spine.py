@@ -189,6 +189,17 @@ async def test_the_cache_knows_the_newest_state_and_counts_what_is_unfinished() 
     assert jobs.of("films", Tenant("other", "films").digest) == []
 
 
+async def test_a_job_that_was_deleted_here_is_not_revived_by_a_change_that_is_told_late() -> None:
+    jobs, id_ = Jobs(), str(uuid.uuid4())
+    made = jobs.apply(video_job(id_, version=5))
+    assert made is not None
+    jobs.forget(made)
+    jobs.apply(video_job(id_, version=6, phase="Running"))  # written after what we knew, and before it was deleted
+    jobs.replace([video_job(id_, version=6, phase="Running")], None, 6)
+    assert jobs.of("films", OURS.digest) == []
+    assert jobs.apply({**video_job(id_, version=9), "metadata": video_job(id_, version=9)["metadata"] | {"uid": "new"}})
+
+
 async def test_a_listener_hears_of_its_tenant_alone_and_a_slow_one_is_told_to_look_anew() -> None:
     jobs, id_ = Jobs(), str(uuid.uuid4())
     async with jobs.changes("films", OURS.digest) as heard:
