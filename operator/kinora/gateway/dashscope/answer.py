@@ -183,12 +183,16 @@ def _entry(job: Job, tenant: str) -> Answer:
 
 
 def _window(query: Query, now: datetime) -> tuple[datetime, datetime]:
-    """The 24 hours before now, after `start_time`, or before `end_time`; both: between them."""
+    """The 24 hours before now, after `start_time`, or before `end_time`; both: between them.
+
+    Up to now is up to the last one: tasks have their times from the API server, whose clock may be ahead.
+    """
     since, until = _time("start_time", query.start_time), _time("end_time", query.end_time)
-    if until is None:
-        until = now if since is None else since + DAY
     if since is None:
-        since = until - DAY
+        since = (until or now) - DAY
+        until = until or datetime.max.replace(tzinfo=ZONE)
+    elif until is None:
+        until = since + DAY
     if since > until:
         raise InvalidInput("start_time", f"start_time is {query.start_time}; allowed: a time before end_time")
     return since, until

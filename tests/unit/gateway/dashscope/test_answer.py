@@ -244,6 +244,11 @@ def test_without_times_a_list_is_of_the_last_day() -> None:
     assert listed([old], Query(start_time="20260228000000"), "ann", NOW)["total"] == 1
 
 
+def test_a_task_of_a_clock_that_is_ahead_is_listed() -> None:
+    new = replace(_job(), submit_time=NOW + timedelta(seconds=3))
+    assert listed([new], Query(), "ann", NOW)["total"] == 1
+
+
 @pytest.mark.parametrize(
     "query",
     [
