@@ -69,10 +69,14 @@ class Receiver:
         use, now = self._uses[tenant], asyncio.get_running_loop().time()
         async with use.looking:
             if now - use.looked > _TRUSTED_SECONDS:
-                before = use.added
-                there = (await self._store.usage(tenant)).bytes
+                before, last, use.looked = use.added, use.looked, now  # `forget` may come meanwhile, and has to stay
+                try:
+                    there = (await self._store.usage(tenant)).bytes
+                except BaseException:
+                    use.looked = last
+                    raise
                 # What became an upload meanwhile may be counted twice until the next look, and is never forgotten.
-                use.looked, use.there, use.added = now, there, use.added - before
+                use.there, use.added = there, use.added - before
         return use
 
 

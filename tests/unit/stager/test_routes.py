@@ -189,6 +189,28 @@ async def test_an_upload_counts_what_became_one_after_it_began(tmp_path: Path) -
         await first
 
 
+async def test_what_is_removed_while_the_store_is_asked_is_not_counted_for_long(tmp_path: Path) -> None:
+    class Slow(PvcFiles):
+        asked, removed = asyncio.Event(), asyncio.Event()
+
+        async def usage(self, tenant: str) -> Usage:
+            found = await super().usage(tenant)
+            self.asked.set()
+            await self.removed.wait()
+            return found
+
+    files = Slow(tmp_path, "artifacts", "films")
+    await Receiver(PvcFiles(tmp_path, "artifacts", "films")).take(TENANT, sent(bytes(900)), max_bytes=1000, quota=9000)
+    receiver = Receiver(files)
+    first = asyncio.create_task(receiver.take(TENANT, sent(b"x" * 900), max_bytes=1000, quota=9000))
+    await asyncio.wait_for(files.asked.wait(), 20)
+    assert await files.remove(TENANT, hashlib.sha256(bytes(900)).hexdigest())
+    receiver.forget(TENANT)
+    files.removed.set()
+    await first
+    assert (await receiver.take(TENANT, sent(b"y" * 900), max_bytes=1000, quota=9000)).created
+
+
 async def test_a_length_that_is_announced_too_large_is_refused_before_a_byte_is_taken(house: StoreHouse) -> None:
     answer = await raw(house, upload_head(house, "Content-Length: 10001"))
     assert answer.startswith(b"HTTP/1.1 413")
