@@ -16,6 +16,7 @@ from PIL import Image
 
 from integration.gateway.hosted import CLIP, PHOTO, deliver, jobs
 from integration.gateway.house import House, artifact_of
+from kinora.media import child
 from waiting import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
@@ -360,16 +361,26 @@ async def test_a_video_that_cannot_be_decoded_has_no_thumbnail(house: House, cli
         await client.videos.download_content(video.id, variant="thumbnail")
 
 
-async def test_only_so_many_previews_are_waited_for(house: House, client: openai.AsyncOpenAI) -> None:
+async def test_only_so_many_previews_are_waited_for(
+    house: House, client: openai.AsyncOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused, draw = asyncio.Event(), child.thumbnail
+
+    async def later(*args: Any) -> None:
+        await refused.wait()
+        await draw(*args)
+
+    monkeypatch.setattr(child, "thumbnail", later)
     videos = [await made(client) for _ in range(8)]
     for index, video in enumerate(videos):  # each of its own content, so that each is drawn
         await deliver(house, video.id, CLIP + b"\x00\x00\x00\x0cfree" + index.to_bytes(4))
     async with house.client(client.api_key) as http:
         places = [f"/v1/videos/{video.id}/content?variant=thumbnail" for video in videos]
-        answers = await asyncio.gather(*map(http.get, places))
-        told = [answer.status_code for answer in answers]
-        assert set(told) == {200, 503}
-        assert told.count(200) >= 4
+        asked = [asyncio.create_task(http.get(place)) for place in places]
+        await until(lambda: sum(one.done() for one in asked) == 4)
+        refused.set()
+        told = [answer.status_code for answer in await asyncio.gather(*asked)]
+        assert (told.count(200), told.count(503)) == (4, 4)
         assert (await http.get(places[told.index(503)])).status_code == 200
 
 

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import re
+import time
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -246,7 +247,7 @@ async def test_an_upload_that_is_cancelled_is_aborted(server: S3Server, stores: 
 @EITHER_WAY
 async def test_silence_is_a_fault_that_passes(stores: Stores, proxy: S3Proxy) -> None:
     proxy.fail(is_part, "hold")
-    store = await stores(replace(PACE, stall_seconds=0.5))
+    store = await stores(replace(PACE, stall_seconds=2))
     assert (await store.put(KEY, io.BytesIO(LARGE))).created
     lasting = await stores(replace(PACE, stall_seconds=0.2, tries=2))
     proxy.fail(lambda it: it.method == "GET", "hold", times=9)
@@ -256,10 +257,12 @@ async def test_silence_is_a_fault_that_passes(stores: Stores, proxy: S3Proxy) ->
 
 @EITHER_WAY
 async def test_slow_is_not_silent(stores: Stores, proxy: S3Proxy) -> None:
-    store = await stores(replace(PACE, stall_seconds=0.5, tries=1))
-    await store.put(KEY, io.BytesIO(SMALL))
-    proxy.fail(lambda it: it.method == "GET", "drip", after=len(SMALL) // 8)
-    assert (await store.read_back(KEY)).sha256 == SHA[SMALL]
+    await (await stores()).put(KEY, io.BytesIO(SMALL))
+    impatient = await stores(replace(PACE, stall_seconds=2, tries=1))
+    proxy.fail(lambda it: it.method == "GET", "drip", after=len(SMALL) // 16)
+    started = time.monotonic()
+    assert (await impatient.read_back(KEY)).sha256 == SHA[SMALL]
+    assert time.monotonic() - started > 2, "it took longer than silence may"
 
 
 @EITHER_WAY

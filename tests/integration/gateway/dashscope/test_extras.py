@@ -19,6 +19,7 @@ from integration.gateway.dashscope.speaking import (
 from integration.gateway.house import House
 from kinora.gateway.dashscope.request import Function
 from unit.gateway.dashscope.asked import ONE_OF_EACH
+from waiting import DEADLINE
 
 pytestmark = pytest.mark.integration
 
@@ -62,9 +63,8 @@ async def _rewriter(answer: Any) -> tuple[web.AppRunner, str]:
     app.router.add_post("/v1/chat/completions", answer)
     runner = web.AppRunner(app)
     await runner.setup()
-    port = free_port()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    return runner, f"http://127.0.0.1:{port}/v1"
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    return runner, f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
 
 
 async def _extended(house: House, prompt: str = "a fox") -> dict[str, Any]:
@@ -85,7 +85,7 @@ async def test_a_prompt_is_rewritten_where_there_is_an_endpoint(closed_house: Ho
         return web.json_response({"choices": [{"message": {"content": f"{asked[-1]}, in golden light"}}]})
 
     runner, url = await _rewriter(answer)
-    closed_house.values["promptExtend"] = {"url": url, "model": "small"}
+    closed_house.values["promptExtend"] = {"url": url, "model": "small", "timeoutSeconds": DEADLINE}
     await closed_house.open(free_port(), free_port())
     try:
         output = await _extended(closed_house)
@@ -113,7 +113,7 @@ async def test_an_endpoint_that_fails_leaves_the_prompt_and_it_is_told_and_count
         return web.Response(status=500)
 
     runner, url = await _rewriter(answer)
-    closed_house.values["promptExtend"] = {"url": url, "model": "small"}
+    closed_house.values["promptExtend"] = {"url": url, "model": "small", "timeoutSeconds": DEADLINE}
     await closed_house.open(free_port(), free_port())
     try:
         output = await _extended(closed_house)
