@@ -222,7 +222,10 @@ class Service:
         return job
 
     async def _made_before(self, tenant: Tenant, body: Object, digest: str) -> Job:
-        found = await self._client.find(VIDEOJOB, tenant.namespace, body["metadata"]["name"])
+        try:
+            found = await self._client.find(VIDEOJOB, tenant.namespace, body["metadata"]["name"])
+        except (ApiError, UnreachableError) as error:
+            raise _unavailable(error, attempted=True) from None
         job = None if found is None else job_of(found)
         if found is None or job is None:
             raise Conflict("a job of this id was there and is gone; ask with another id", attempted=True)

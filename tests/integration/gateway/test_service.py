@@ -18,6 +18,7 @@ from kinora.gateway.jobs import State
 from kinora.gateway.names import new_id
 from kinora.gateway.service import Service, Submission
 from kinora.gateway.tenants import Limits, Tenant
+from kinora.kube.client import UnreachableError
 from kinora.kube.resources import MODELSERVER, VIDEOJOB
 from waiting import DEADLINE, until
 
@@ -113,6 +114,18 @@ async def test_the_same_idempotency_key_makes_one_job_and_another_request_under_
         await service(house).submit(ours, asked(idempotency_key="k", body=b"two"))
     elsewhere = await service(house).submit(tenant(house, "b"), asked(idempotency_key="k", body=b"two"))
     assert elsewhere.id != first.id
+
+
+async def test_a_repeat_whose_first_job_cannot_be_read_now_is_to_be_asked_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> None:
+        raise UnreachableError("no answer")
+
+    monkeypatch.setattr(service(house)._client, "find", away)
+    asking = (service(house).submit(tenant(house), asked(idempotency_key="k")) for _ in range(3))
+    told = await asyncio.gather(*asking, return_exceptions=True)
+    assert sorted(type(one).__name__ for one in told) == ["Job", "Unavailable", "Unavailable"]
 
 
 async def test_a_clients_own_retry_finds_the_first_job_and_a_second_wish_for_the_same_is_another_job(
