@@ -152,8 +152,8 @@ def remove_unused(folder: int, name: str, before: float) -> bool:
     try:
         with locked(descriptor):
             found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode) or found.st_mtime >= before:
-                return False
+            if not stat.S_ISREG(found.st_mode) or found.st_mtime >= before or not found.st_nlink:
+                return False  # without a link it is gone, and what has its name by now is another
             with suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=folder)
                 return True

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import hashlib
 import os
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 from kinora.storage.inputs import PvcInputs
 from kinora.storage.keys import KeyRefused
 from kinora.storage.objects import PvcObjects
+from waiting import until
 
 UID = "0b7c8a52-6f7e-4c1e-9a37-1c2f4a9d1e55"
 ARTIFACT = f"films/cup/{UID}/1/0-cup.mp4"
@@ -46,6 +49,22 @@ async def test_artifacts_and_inputs_are_listed_with_their_times(objects: PvcObje
     one = (await objects.listed("films/"))[0]
     assert one.bytes == len(CONTENT)
     assert 7190 < time.time() - one.used < 7300
+
+
+async def test_what_takes_the_place_of_an_object_that_is_being_removed_stays(
+    objects: PvcObjects, tmp_path: Path
+) -> None:
+    (old,) = await objects.listed("inputs/")
+    place = tmp_path / old.key
+    with place.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        removing = asyncio.create_task(objects.remove(old))
+        inode = os.fstat(held.fileno()).st_ino
+        await until(lambda: bool(re.search(rf"-> FLOCK .*:{inode} ", Path("/proc/locks").read_text())))
+        place.unlink()
+        put(tmp_path, old.key)
+    assert not await removing
+    assert place.exists()
 
 
 async def test_what_is_removed_takes_its_empty_folders_along(objects: PvcObjects, tmp_path: Path) -> None:
