@@ -108,12 +108,15 @@ async def test_the_key_for_links_is_changed_without_a_restart(house: House) -> N
         assert (await anybody.get(third)).content == CLIP
 
 
-async def test_a_secret_that_is_deleted_is_made_anew_and_one_that_is_wrong_changes_nothing(house: House) -> None:
+async def test_a_secret_that_is_deleted_is_made_anew_and_one_that_is_wrong_changes_nothing(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
     await house.key("a")
     job = await video(house, "a")
     url = link(house, job, "a")
     before = files(house)._keys.known[0]
     await house.kube.patch(SECRET, house.namespace, SIGNING, {"data": {"key": base64.b64encode(b"short").decode()}})
+    await until(lambda: "the key for links" in caplog.text)
     assert await status(url) == 200
     assert files(house)._keys.known[0] == before
     await house.kube.delete(SECRET, house.namespace, SIGNING)

@@ -211,7 +211,7 @@ async def test_the_upload_of_a_killed_process_goes_with_the_next_put(
     server: S3Server, stores: Stores, proxy: S3Proxy
 ) -> None:
     proxy.fail(is_completion, "hold")
-    killed = await stores()
+    killed = await stores(replace(PACE, stall_seconds=600))  # it does nothing more
     hanging = asyncio.ensure_future(killed.put(KEY, io.BytesIO(LARGE)))
     await proxy.held.wait()
     store = await stores()
