@@ -81,11 +81,21 @@ class Draft:
 @asynccontextmanager
 async def drafting(root: Path, place: str) -> AsyncIterator[Draft]:
     """A new draft in the folder `place` (a key) beneath `root`. StoreError."""
-    draft = await asyncio.to_thread(_open, root, place)
+    opening = asyncio.ensure_future(asyncio.to_thread(_open, root, place))
+    try:
+        draft = await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_close_unwanted)  # its thread goes on, and what it opens is nobody's else
+        raise
     try:
         yield draft
     finally:
         await asyncio.to_thread(draft.close)
+
+
+def _close_unwanted(opening: asyncio.Future[Draft]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
 
 
 def _open(root: Path, place: str) -> Draft:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from kinora.storage import drafts
 from kinora.storage.keys import KeyRefused
 from kinora.storage.service.model import SMALLEST_CHARGE, Name, NameTaken, OverLimit, Usage, name_digest
 from kinora.storage.store import NotStoredError, StoreError
 from kinora.storage.uploads import PvcContent, PvcFiles
+from waiting import until
 
 TENANT, OTHER = "0123456789", "abcdef0123"
 CONTENT = b"film" * 50_000
@@ -55,6 +58,31 @@ async def test_an_upload_lies_under_its_tenant_and_its_content(files: PvcFiles, 
 async def test_two_writers_at_once_make_one_upload(files: PvcFiles, tmp_path: Path) -> None:
     assert set(await asyncio.gather(*(put(files) for _ in range(8)))) == {KEY}
     assert os.listdir((tmp_path / KEY).parent) == [SHA]
+
+
+async def test_a_draft_that_nobody_waits_for_any_more_is_closed(
+    files: PvcFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, on, made = threading.Event(), threading.Event(), list[drafts.Draft]()
+
+    def slow(root: Path, place: str) -> drafts.Draft:
+        begun.set()
+        on.wait()
+        made.append(open_draft(root, place))
+        return made[0]
+
+    open_draft = drafts._open
+    monkeypatch.setattr(drafts, "_open", slow)
+    writing = asyncio.create_task(put(files))
+    await until(begun.is_set)
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    on.set()
+    await until(lambda: bool(made) and made[0].file.closed)
+    assert os.listdir((tmp_path / KEY).parent) == []
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(made[0].folder)
 
 
 async def test_what_lies_in_the_way_is_not_followed(files: PvcFiles, tmp_path: Path) -> None:
