@@ -102,7 +102,7 @@ async def video(house: House, name: str = "a", content: bytes = CLIP, **more: An
 
 async def test_a_file_by_put_is_kept_by_its_content_and_its_url_is_taken_as_that_upload(house: House) -> None:
     made = await ticket(house, size=len(PHOTO))
-    async with httpx.AsyncClient() as client:
+    async with house.client() as client:
         early = await client.get(made.download_url)
         answer = await client.put(made.put_url, content=PHOTO)
         back = await client.get(made.download_url)
@@ -118,7 +118,7 @@ async def test_a_file_by_put_is_kept_by_its_content_and_its_url_is_taken_as_that
 async def test_a_file_by_the_form_of_oss_is_answered_200_and_its_oss_key_is_taken(house: House) -> None:
     made = await ticket(house)
     key = f"{made.upload_dir}/my photo (1).jpg"
-    async with httpx.AsyncClient() as client:
+    async with house.client() as client:
         answer = await client.post(made.post_url, data=form(made, key), files={"file": ("x", PHOTO, "image/jpeg")})
         again = await client.post(made.post_url, data=form(made, key), files={"file": ("x", PHOTO, "image/jpeg")})
         other = await client.post(made.post_url, data=form(made, key), files={"file": ("x", CLIP, "image/jpeg")})
@@ -130,7 +130,7 @@ async def test_a_file_by_the_form_of_oss_is_answered_200_and_its_oss_key_is_take
 
 async def test_other_content_under_a_ticket_is_refused_and_the_first_stays(house: House) -> None:
     made = await ticket(house)
-    async with httpx.AsyncClient() as client:
+    async with house.client() as client:
         answers = [(await client.put(made.put_url, content=content)).status_code for content in (PHOTO, PHOTO, CLIP)]
         back = await client.get(made.download_url)
     assert answers == [200, 200, 409]
@@ -144,7 +144,7 @@ async def test_a_ticket_bounds_what_comes_announced_or_not_and_nothing_of_it_sta
         async for chunk in sent(PHOTO, 400):
             yield chunk
 
-    async with httpx.AsyncClient() as client:
+    async with house.client() as client:
         announced = await client.put(made.put_url, content=PHOTO)
         chunked = await client.put(made.put_url, content=unannounced())
         by_form = await client.post(made.post_url, data=form(made), files={"file": ("x", PHOTO)})
@@ -176,7 +176,7 @@ async def test_a_form_that_lies_is_refused(house: House) -> None:
         "another's signature": form(made, Signature=foreign.signature),
         "a policy of its own": form(made, policy=foreign.policy),
     }
-    async with httpx.AsyncClient() as client:
+    async with house.client() as client:
         for what, fields in wrong.items():
             assert (await client.post(made.post_url, data=fields, files=photo)).status_code == 403, what
         assert (await client.post(made.post_url, data={}, files=photo)).status_code == 400
@@ -196,7 +196,7 @@ async def test_an_upload_that_is_cut_leaves_nothing_and_can_be_sent_again(house:
     writer.transport.abort()
     await until(lambda: house.store.drafts() == [])
     assert house.store.uploads() == []
-    async with httpx.AsyncClient() as client:
+    async with house.client() as client:
         assert (await client.put(made.put_url, content=PHOTO)).status_code == 200
     assert len(house.store.uploads()) == 1
 
@@ -208,7 +208,7 @@ async def test_a_link_opens_the_video_without_a_key_whole_or_in_ranges(house: Ho
     job = await video(house)
     link = files(house).link(request(house), tenant(house), job, 0)
     etag = f'"{job.artifacts[0].sha256}"'
-    async with httpx.AsyncClient() as client:
+    async with house.client() as client:
         whole = await client.get(link)
         head = await client.head(link)
         part = await client.get(link, headers={"Range": "bytes=100-199"})
@@ -247,7 +247,7 @@ async def test_a_link_that_was_changed_or_has_expired_opens_nothing(house: House
         "a.b",
         upload,
     ]
-    async with httpx.AsyncClient() as client:
+    async with house.client() as client:
         for text in changed:
             assert (await client.get(f"{base}?token={text}")).status_code == 403, text
         late = await client.get(expired)
@@ -263,7 +263,7 @@ async def test_a_link_of_a_job_that_was_deleted_opens_nothing_any_more(house: Ho
     job = await video(house)
     link = files(house).link(request(house), tenant(house), job, 0)
     await house.gateway.service.delete(tenant(house), job.id)
-    async with httpx.AsyncClient() as client:
+    async with house.client() as client:
         assert (await client.get(link)).status_code == 404
 
 
@@ -271,7 +271,7 @@ async def test_what_is_no_picture_or_video_is_an_attachment_whatever_its_sender_
     page = b"<html><script>alert(1)</script></html>"
     made = await ticket(house, filename="page.html", content_type="text/html")
     job = await video(house, content=page, contentType="text/html", filename='p"age.html')
-    async with httpx.AsyncClient() as client:
+    async with house.client() as client:
         await client.put(made.put_url, content=page, headers={"Content-Type": "text/html"})
         uploaded = await client.get(made.download_url)
         artifact = await client.get(files(house).link(request(house), tenant(house), job, 0))
@@ -300,7 +300,7 @@ async def test_another_tenants_links_and_keys_are_refused_and_tell_nothing(house
     job = await video(house, "b")
     link = files(house).link(request(house), tenant(house, "b"), job, 0)
     made = await ticket(house, "b")
-    async with httpx.AsyncClient() as client:
+    async with house.client() as client:
         await client.put(made.put_url, content=PHOTO)
     for text in (link, made.download_url, f"oss://{made.key}", "oss://bucket/key", "oss://"):
         with pytest.raises(InvalidInput, match="yours"):
@@ -359,7 +359,7 @@ async def test_a_store_that_is_away_is_told_as_503_with_a_pause(closed_house: Ho
     with pytest.raises(Unavailable, match="stager"):
         await files(house).put(tenant(house), sent(PHOTO))
     job = await video(house)
-    async with httpx.AsyncClient() as client:
+    async with house.client() as client:
         answer = await client.get(files(house).link(request(house), tenant(house), job, 0))
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
     assert "127.0.0.1" not in answer.text
@@ -379,7 +379,7 @@ async def test_an_upload_becomes_the_input_of_a_job_that_a_stager_looks_at(
             await house.open(free_port(), free_port())
             key = await house.key()
             made = await ticket(house, "tenant")
-            async with httpx.AsyncClient() as client:
+            async with house.client() as client:
                 await until_answered(client, made)
                 assert (await client.put(made.put_url, content=PHOTO)).status_code == 200
             mine = tenant(house, "tenant")
@@ -402,7 +402,7 @@ async def test_an_upload_is_in_every_store_that_a_job_may_take_it_from(closed_ho
         house.values["storeUrl"] = template
         await house.open(free_port(), free_port())
         made, mine = await ticket(house), tenant(house)
-        async with httpx.AsyncClient() as client:
+        async with house.client() as client:
             assert (await client.put(made.put_url, content=PHOTO)).status_code == 200
         first = list((tmp_path / "two").glob("*/uploads/*/*/*"))
         source = await files(house).source(mine, made.download_url)

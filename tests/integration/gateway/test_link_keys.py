@@ -15,14 +15,14 @@ from integration.gateway.test_files import CLIP, files, request, ticket, video
 from kinora.gateway.jobs import Job
 from kinora.gateway.tenants import Tenant
 from kinora.kube.resources import SECRET
-from waiting import until, wait_for
+from waiting import DEADLINE, until, wait_for
 
 pytestmark = pytest.mark.integration
 SIGNING, KEYS = "kinora-gateway", "kinora-gateway-keys"
 
 
 async def status(url: str) -> int:
-    async with httpx.AsyncClient() as anybody:
+    async with httpx.AsyncClient(timeout=DEADLINE) as anybody:
         return (await anybody.get(url)).status_code
 
 
@@ -52,7 +52,7 @@ async def test_a_link_ends_with_the_last_key_of_its_tenant(house: House) -> None
     await remove_key(house, "a")
     assert await status(own) == 200, "another key of the tenant is there"
     await remove_key(house, "second")
-    async with httpx.AsyncClient() as anybody:
+    async with httpx.AsyncClient(timeout=DEADLINE) as anybody:
         refused = await anybody.get(own)
         put = await anybody.put(made.put_url, content=b"photo")
     assert (refused.status_code, put.status_code) == (403, 403)
@@ -104,7 +104,7 @@ async def test_the_key_for_links_is_changed_without_a_restart(house: House) -> N
     assert [await status(url) for url in (first, second, third)] == [200] * 3, "others may sign with them still"
     a_minute_later(house)
     assert [await status(url) for url in (first, second, third)] == [403, 403, 200]
-    async with httpx.AsyncClient() as anybody:
+    async with httpx.AsyncClient(timeout=DEADLINE) as anybody:
         assert (await anybody.get(third)).content == CLIP
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from integration.gateway.hosted import CLIP, PHOTO, deliver, jobs
 from integration.gateway.house import House, artifact_of
 from kinora.media import child
-from waiting import until
+from waiting import DEADLINE, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 MODEL = "wan2.1-vace-14b"
@@ -375,6 +375,7 @@ async def test_only_so_many_previews_are_waited_for(
     for index, video in enumerate(videos):  # each of its own content, so that each is drawn
         await deliver(house, video.id, CLIP + b"\x00\x00\x00\x0cfree" + index.to_bytes(4))
     async with house.client(client.api_key) as http:
+        http.timeout = 6 * DEADLINE  # they are drawn one after the other
         places = [f"/v1/videos/{video.id}/content?variant=thumbnail" for video in videos]
         asked = [asyncio.create_task(http.get(place)) for place in places]
         await until(lambda: sum(one.done() for one in asked) == 4)

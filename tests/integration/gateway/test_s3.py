@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 
 from integration.conftest import free_port
@@ -76,7 +75,7 @@ async def test_a_link_leads_to_the_bucket_and_an_upload_into_it(at: tuple[House,
     job = await finished(house, server)
     link = files(house).link(request(house), tenant(house), job, 0)
     made = await ticket(house, size=len(PHOTO))
-    async with httpx.AsyncClient() as client:
+    async with house.client() as client:
         sent_on = await client.get(link)
         video = await client.get(link, follow_redirects=True, headers={"Range": "bytes=5-14"})
         head = await client.head(link)

@@ -77,7 +77,7 @@ async def uploaded(client: httpx.AsyncClient, content: bytes, name: str = "a.png
         "x-oss-forbid-overwrite": policy["x_oss_forbid_overwrite"],
         "success_action_status": "200",
     }
-    async with httpx.AsyncClient() as nobody:
+    async with httpx.AsyncClient(timeout=DEADLINE) as nobody:
         response = await nobody.post(policy["upload_host"], data=form, files={"file": (name, content)})
     assert response.status_code == 200, response.text
     return f"oss://{form['key']}"
