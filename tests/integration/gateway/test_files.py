@@ -27,7 +27,7 @@ from kinora.kube.config import Connection
 from kinora.kube.resources import MODELSERVER, SECRET
 from kinora_cluster import ROOT
 from rawserver import listening
-from waiting import model_server, until
+from waiting import DEADLINE, model_server, until
 
 pytestmark = pytest.mark.integration
 PHOTO = (ROOT / "examples/inputs/coffee.jpg").read_bytes()
@@ -163,6 +163,17 @@ async def test_the_quota_of_a_tenant_is_over_all_its_files_and_nobody_elses(hous
     await quota.put(tenant(house, "b", upload_quota_bytes=100_000), sent(b"x" * 60_000))
     await quota.remove(small, f"{small.digest}/{hashlib.sha256(bytes(60_000)).hexdigest()}")
     await quota.put(small, sent(b"x" * 60_000))
+
+
+async def test_a_quota_that_is_over_is_told_while_the_file_still_comes(house: House) -> None:
+    made = await files(house).ticket(request(house), tenant(house, upload_quota_bytes=1 << 20))
+    parts = urlsplit(made.put_url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    head = f"PUT {parts.path}?{parts.query} HTTP/1.1\r\nHost: x\r\nContent-Length: {4 << 20}\r\n\r\n"
+    writer.write(head.encode() + bytes(2 << 20))
+    async with asyncio.timeout(DEADLINE):
+        assert b" 413 " in await reader.readline()
+    writer.close()
 
 
 async def test_a_form_that_lies_is_refused(house: House) -> None:

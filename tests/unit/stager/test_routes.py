@@ -211,6 +211,19 @@ async def test_what_is_removed_while_the_store_is_asked_is_not_counted_for_long(
     assert (await receiver.take(TENANT, sent(b"y" * 900), max_bytes=1000, quota=9000)).created
 
 
+async def test_an_upload_that_is_refused_while_it_comes_in_is_told_why(house: StoreHouse) -> None:
+    async def slow() -> AsyncIterator[bytes]:
+        yield bytes(2 << 20)
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(20):
+        with pytest.raises(OverLimit, match="1048576 bytes in all"):
+            await house.client.upload(TENANT, slow(), max_bytes=1 << 30, quota=1 << 20)
+        house.keys[:] = [bytes(32)]
+        with pytest.raises(StoreRefused):
+            await house.client.upload(TENANT, slow(), max_bytes=1 << 30, quota=1 << 30)
+
+
 async def test_a_length_that_is_announced_too_large_is_refused_before_a_byte_is_taken(house: StoreHouse) -> None:
     answer = await raw(house, upload_head(house, "Content-Length: 10001"))
     assert answer.startswith(b"HTTP/1.1 413")

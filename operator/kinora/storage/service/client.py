@@ -63,13 +63,13 @@ class StoreClient:
 
     async def upload(self, tenant: str, chunks: AsyncIterator[bytes], *, max_bytes: int, quota: int) -> Upload:
         """Stream an upload in. OverLimit, StoreError; what `chunks` raises comes through, and nothing is kept then."""
-        failed: list[BaseException] = []
+        failed: list[Exception] = []
 
         async def passed_on() -> AsyncIterator[bytes]:
             try:
                 async for chunk in chunks:
                     yield chunk
-            except BaseException as error:
+            except Exception as error:  # not the end that it is put to when the answer comes before the last byte
                 failed.append(error)
                 raise
 
