@@ -85,6 +85,8 @@ class Upkeep:
                     removed = await sweep()
                 except (ApiError, UnreachableError, StoreError) as error:
                     log.warning("removing %s: %s; trying again later", what, error)
+                except Exception:
+                    log.exception("removing %s: unexpected; trying again later", what)
                 else:
                     if removed:
                         log.info("removed %d %s", removed, what)

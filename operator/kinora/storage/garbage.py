@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from kinora.api import transitions
 from kinora.api.names import is_gateway_job
+from kinora.recipes.delivery import is_plain_name
 
 SAFETY_SECONDS: Final = 3600.0  # what is younger is never removed: somebody may be at it
 INPUTS: Final = "inputs/"
@@ -135,12 +136,20 @@ def _judged(one: Listed, census: Census, namespace: str) -> Garbage | None:
     match = _ARTIFACT.fullmatch(one.key)
     if match is None or match["namespace"] != namespace or one.key.startswith((INPUTS, *_OTHERS)):
         return None
+    if not _is_plain(one.key):
+        return None
     if tail_of(one.key) in census.named:
         return None
     job = census.jobs.get(match["uid"])
     if job is None:
         return Garbage(one, Why.JOB_GONE, match["job"])
     return Garbage(one, Why.LOST_ATTEMPT, match["job"]) if job.finished else None
+
+
+def _is_plain(key: str) -> bool:
+    """Whether Kinora gives such keys: of plain names; a file that is being written on a volume has a hidden one."""
+    *folders, name = key.split("/")
+    return all(map(is_plain_name, (*folders, name.removeprefix("."))))
 
 
 def _stays(found: Garbage, keep: Keep) -> float | None:

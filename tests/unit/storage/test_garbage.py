@@ -93,6 +93,12 @@ def test_what_an_agent_that_died_was_writing_goes_with_its_attempt() -> None:
     assert found(partial, jobs=[job(phase="Running")]) == []
 
 
+def test_what_no_key_of_ours_could_be_stays_where_somebody_has_put_it() -> None:
+    uid = UIDS[3]
+    for odd in (f"films/my cup/{uid}/1/0-cup.mp4", f"films/cup/{uid}/1/0-cup of tea.mp4", f"é/{key(uid)}"):
+        assert found(odd) == [], odd
+
+
 def test_strangers_stay() -> None:
     strange = [
         "README",
