@@ -53,6 +53,7 @@ class Receiver:
     requests: list[Request] = field(default_factory=list)
     port: int = 0
     _came: asyncio.Condition = field(default_factory=asyncio.Condition)
+    _writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
     @property
     def url(self) -> str:
@@ -72,13 +73,19 @@ class Receiver:
             raise AssertionError(f"{len(self.requests)} webhooks came in {deadline:g} s; wanted: {count}") from None
         return self.requests
 
+    def leave(self) -> None:
+        """Break all connections: whoever waits for an answer has none."""
+        for writer in self._writers:
+            writer.transport.abort()
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
+        self._writers.add(writer)
         try:
             request = await _read(reader)
             behaviour = self.script[min(len(self.requests), len(self.script) - 1)]
+            self.requests.append(request)
             async with self._came:
-                self.requests.append(request)
                 self._came.notify_all()
             if isinstance(behaviour, int):
                 behaviour = f"HTTP/1.1 {behaviour} X\r\nContent-Length: 0\r\n\r\n".encode()
@@ -90,6 +97,7 @@ class Receiver:
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
+            self._writers.discard(writer)
             writer.close()
 
 
@@ -114,3 +122,4 @@ async def receiving(*script: Behaviour) -> AsyncIterator[Receiver]:
         yield made
     finally:
         server.close()
+        made.leave()

@@ -1,9 +1,14 @@
-"""The gateway's account, and replicas of its webhooks on this loop."""
+"""The gateway's account, and replicas of its webhooks on this loop.
+
+Their Leases are in the test's own namespace, where the account has the same rights as in its own: tests run side by
+side on one API server, and replicas of two tests that contend for the same shards take them from one another.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import pytest
@@ -20,8 +25,13 @@ from integration.tokens import as_token, token, until_authorised
 from kinora.api.webhooks import WebhookValues
 from kinora.gateway.webhooks import decide, secrets
 from kinora.gateway.webhooks.service import Webhooks, Wiring
-from kinora.kube.client import KubeClient
+from kinora.gateway.webhooks.shards import lease_name
+from kinora.kube.client import ApiError, KubeClient
 from kinora.kube.config import Connection
+from kinora.kube.resources import LEASE, ROLE_BINDING, Resource
+from waiting import DEADLINE
+
+ROLE = Resource("rbac.authorization.k8s.io", "v1", "roles", "Role")
 
 
 @pytest.fixture
@@ -33,7 +43,24 @@ async def gateway(kube: KubeClient, connection: Connection, namespace: str) -> A
 
 
 @pytest.fixture
-async def start(gateway: KubeClient, namespace: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
+async def leases(kube: KubeClient, gateway: KubeClient, namespace: str) -> str:
+    """The namespace of the Leases, once the account may use them there as the chart lets it use its own."""
+    role = await kube.get(ROLE, SYSTEM, f"{ACCOUNT}-webhooks")
+    await kube.create(ROLE, namespace, {"metadata": {"name": "leases"}, "rules": role["rules"]})
+    told = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "leases"}
+    subjects = [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": SYSTEM}]
+    await kube.create(ROLE_BINDING, namespace, {"metadata": {"name": "leases"}, "roleRef": told, "subjects": subjects})
+    async with asyncio.timeout(DEADLINE):
+        while True:
+            with suppress(ApiError):  # a RoleBinding is known to the authoriser a moment after it was made
+                await gateway.find(LEASE, namespace, lease_name(0))
+                return namespace
+
+
+@pytest.fixture
+async def start(
+    gateway: KubeClient, namespace: str, leases: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Start]:
     """``replica = await start(ports, setting=...)``: destinations on the loopback, at these ports alone."""
     monkeypatch.setattr(decide, "PAUSES", (0.2,) * 4)
     monkeypatch.setattr(decide, "SECRET_SECONDS", 0.2)
@@ -53,10 +80,10 @@ async def start(gateway: KubeClient, namespace: str, monkeypatch: pytest.MonkeyP
             wiring = Wiring(
                 client=gateway,
                 lease_client=gateway,
-                namespace=SYSTEM,
+                namespace=leases,
                 instance=name,
                 namespaces=(namespace,),
-                values=WebhookValues.model_validate({"shards": SHARDS, "timeoutSeconds": 2, "allow": allow, **values}),
+                values=WebhookValues.model_validate({"shards": SHARDS, "allow": allow, **values}),
                 resolve=resolve,
                 turn_seconds=turn_seconds,
             )
@@ -65,3 +92,9 @@ async def start(gateway: KubeClient, namespace: str, monkeypatch: pytest.MonkeyP
             return replica
 
         yield begin
+
+
+@pytest.fixture
+def patience(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second attempt comes so late that the first one's word stays: to be asked for where that word is looked at."""
+    monkeypatch.setattr(decide, "PAUSES", (600.0,))

@@ -54,16 +54,18 @@ def webhook_of(job: Object | None) -> Object:
     return found
 
 
-async def told(kube: KubeClient, namespace: str, name: str = "job", **wanted: Any) -> Object:
+async def told(
+    kube: KubeClient, namespace: str, name: str = "job", *, deadline: float = DEADLINE, **wanted: Any
+) -> Object:
     """Wait until status.webhook has these values; all of it."""
     job = await wait_for(
-        kube, VIDEOJOB, namespace, name, lambda found: wanted.items() <= webhook_of(found).items(), DEADLINE
+        kube, VIDEOJOB, namespace, name, lambda found: wanted.items() <= webhook_of(found).items(), deadline
     )
     return webhook_of(job)
 
 
-async def delivered(kube: KubeClient, namespace: str, name: str = "job") -> Object:
-    return await told(kube, namespace, name, state="Delivered")
+async def delivered(kube: KubeClient, namespace: str, name: str = "job", *, deadline: float = DEADLINE) -> Object:
+    return await told(kube, namespace, name, deadline=deadline, state="Delivered")
 
 
 async def make_secret(kube: KubeClient, namespace: str, **entries: str) -> None:

@@ -118,25 +118,36 @@ async def test_retry_after_is_honoured(kube: KubeClient, namespace: str, start: 
 
 async def test_a_dead_host_does_not_hold_the_others(kube: KubeClient, namespace: str, start: Start) -> None:
     async with receiving(hang) as dead, receiving() as good:
-        await start(dead, good, parallel=4, perHost=2)
+        await start(dead, good, parallel=4, perHost=2, timeoutSeconds=60)
         for number in range(12):
             await finished(kube, namespace, f"http://dead.test:{dead.port}/{number}", f"dead-{number}")
         await dead.until(2)
         for number in range(12):
             await finished(kube, namespace, f"http://good.test:{good.port}/{number}", f"good-{number}")
-        await good.until(12, deadline=5)
+        await good.until(12)
         for number in range(12):
             await delivered(kube, namespace, f"good-{number}")
-        found = await told(kube, namespace, "dead-0", state="Pending", reason="NoAnswer")
-    assert "no answer within 2 s" in found["message"]
+        assert len(dead.requests) == 2, "as many as one host may have, which hold their places still"
 
 
-async def test_a_redirect_to_the_metadata_service_goes_nowhere(kube: KubeClient, namespace: str, start: Start) -> None:
+async def test_a_receiver_that_says_nothing_is_not_waited_for(
+    kube: KubeClient, namespace: str, start: Start, patience: None
+) -> None:
+    async with receiving(hang) as receiver:
+        await start(receiver, timeoutSeconds=0.5)
+        await finished(kube, namespace, receiver.url)
+        found = await told(kube, namespace, state="Pending", reason="NoAnswer")
+    assert "no answer within 0.5 s" in found["message"]
+
+
+async def test_a_redirect_to_the_metadata_service_goes_nowhere(
+    kube: KubeClient, namespace: str, start: Start, patience: None
+) -> None:
     answer = b"HTTP/1.1 302 X\r\nLocation: http://169.254.169.254/latest/meta-data/\r\nContent-Length: 0\r\n\r\n"
     async with receiving(answer) as receiver:
         await start(receiver)
         await finished(kube, namespace, receiver.url)
-        found = await told(kube, namespace, responseCode=302)
+        found = await told(kube, namespace, state="Pending", responseCode=302)
     assert found["reason"] == "AnsweredWithError"
     assert "redirects are not followed" in found["message"]
 
@@ -151,7 +162,7 @@ async def test_a_redirect_to_the_metadata_service_goes_nowhere(kube: KubeClient,
     ],
 )
 async def test_a_destination_that_is_shut_is_said(
-    kube: KubeClient, namespace: str, start: Start, url: str, state: str, reason: str
+    kube: KubeClient, namespace: str, start: Start, patience: None, url: str, state: str, reason: str
 ) -> None:
     await start()
     await finished(kube, namespace, url)
