@@ -11,17 +11,19 @@ from typing import Any
 
 from integration.agent.bench import Bench, make_folders
 from integration.conftest import free_port
+from integration.gateway.held import let, program
 from integration.gateway.house import House
 from integration.tokens import as_token, token, until_authorised
 from kinora.api.names import STAGER_SERVICE_ACCOUNT
 from kinora.api.stagerconfig import StagerConfig
 from kinora.controller.stager.desired import role_binding, service_account
+from kinora.gateway.tenants import Tenant
 from kinora.kube.client import STRATEGIC, ApiError, KubeClient
 from kinora.kube.config import Connection
 from kinora.kube.resources import MODELSERVER, POD, ROLE_BINDING, SERVICE_ACCOUNT
 from kinora.stager.main import stage
 from kinora.stager.settings import Settings, Times, policy_of
-from waiting import model_server, wait_for_pods
+from waiting import model_server, until, wait_for_pods
 
 Object = dict[str, Any]
 ADDRESS = "10.244.7.9"  # of the pod, as its kubelet would say
@@ -36,22 +38,26 @@ async def rendering(
     *,
     step_seconds: float = 0.0,
     live: bool = False,
+    steps: int | None = None,
 ) -> AsyncIterator[Bench]:
     """A ModelServer `renders` of the model with one pod that takes jobs. Its artifacts are the house's store.
 
     `step_seconds`: how long the engine samples a step. `live`: the gateway may listen to it, as if the pod's address
-    led to this machine.
+    led to this machine. `steps`: so many it may make, until it is let make more (held.py).
     """
     kube, namespace = house.kube, house.namespace
     await start_operator(live=live)
     await kube.create(MODELSERVER, namespace, model_server("renders", model))
     pods = await wait_for_pods(kube, namespace, lambda pods: any(_is_of(pod, "renders") for pod in pods))
     pod = next(pod for pod in pods if _is_of(pod, "renders"))
+    await until(lambda: house.gateway is None or "renders" in _servers(house))
     port = free_port() if live else 0
     bench = Bench(
         kube, house.connection, namespace, root, pod, free_port(), model=model, server="renders", live_port=port
     )
     _prepare(root, house.store.root, model)
+    if steps is not None:
+        let(root, steps)
     running = {"status": {"phase": "Running", "podIP": ADDRESS, "podIPs": [{"ip": ADDRESS}]}}
     if live and house.gateway is not None:
         house.gateway.live.agents.url = {ADDRESS: f"http://127.0.0.1:{port}"}.__getitem__
@@ -60,7 +66,8 @@ async def rendering(
     async with asyncio.TaskGroup() as group:  # a stager that ends early ends the test at once, and is told
         staging = group.create_task(_stager(login, namespace, house.store.root))
         try:
-            await bench.start_engine(step_seconds=step_seconds)
+            held = {} if steps is None else {"program": program(root)}
+            await bench.start_engine(step_seconds=step_seconds, **held)
             await bench.start_agent()
             await bench.condition_when("EngineReady")
             yield bench
@@ -74,6 +81,12 @@ def _prepare(root: Path, store: Path, model: str) -> None:
     root.mkdir()
     (root / "artifacts").symlink_to(store)
     make_folders(root, model_name=model)
+
+
+def _servers(house: House) -> list[str]:
+    """The ModelServers that the gateway knows."""
+    assert house.gateway is not None
+    return [server["metadata"]["name"] for server in house.gateway.service.servers(Tenant("any", house.namespace))]
 
 
 def _is_of(pod: Object, server: str) -> bool:

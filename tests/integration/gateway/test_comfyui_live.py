@@ -18,6 +18,7 @@ from websockets.asyncio.client import ClientConnection
 
 from integration.agent.bench import Bench
 from integration.gateway.comfyui import entry, heard, listening, prompted
+from integration.gateway.held import let
 from integration.gateway.house import House
 from integration.gateway.rendering import rendering
 from kinora.agent.liveroutes import MAX_STREAMS
@@ -25,6 +26,7 @@ from kinora.api import names
 from kinora.engine import live, livetoken
 from kinora.engine.livetoken import Listening
 from kinora.gateway.jobs import Job
+from kinora.gateway.live import streams
 from kinora.gateway.live.streams import Voice
 from kinora.kube.resources import SECRET
 from kinora.kube.secret_keys import keys_in
@@ -35,8 +37,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("claims")]
 Object = dict[str, Any]
 Operator = Callable[..., Awaitable[Any]]
 MODEL = "wan2.1-vace-1.3b"
-SECONDS = 40.0  # for a small render, on a machine that does other things too
-STEP = 0.15
+SECONDS = 120.0  # for a small render, on a machine that does other things too
+ALL = 1000  # steps: more than any render here has
 BEFORE_THE_SAMPLER = {"11", "13", "14", "15", "16", "17"}
 
 
@@ -73,6 +75,24 @@ def opened(bench: Bench) -> int:
     return len(bench.agent.live)
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The status leaves the word to the engine, however long the stream takes to stand."""
+    monkeypatch.setattr(streams, "WAIT_SECONDS", SECONDS)
+
+
+async def is_live(house: House, id_: str, attempt: int = 1) -> None:
+    """Wait until the engine itself speaks of the render."""
+    name = (await house.job(id_))["metadata"]["name"]
+
+    def holds() -> bool:
+        assert house.gateway is not None
+        job = house.gateway.service.known(house.namespace, name)
+        return job is not None and job.attempt == attempt and house.gateway.live.voice(job) is Voice.LIVE
+
+    await until(holds, SECONDS)
+
+
 async def known(house: House, id_: str) -> Job:
     """The job as the gateway knows it."""
     assert house.gateway is not None
@@ -86,7 +106,7 @@ async def test_each_node_and_step_is_told_as_the_engine_does_it(
     house: House, user: httpx.AsyncClient, stranger: httpx.AsyncClient, start_operator: Operator, tmp_path: Path
 ) -> None:
     async with (
-        rendering(house, start_operator, MODEL, tmp_path / "pod", step_seconds=STEP, live=True) as bench,
+        rendering(house, start_operator, MODEL, tmp_path / "pod", live=True, steps=0) as bench,
         listening(house, user) as socket,
         listening(house, user, "another") as mine_too,
         listening(house, stranger) as theirs,
@@ -94,6 +114,8 @@ async def test_each_node_and_step_is_told_as_the_engine_does_it(
         for one in (socket, mine_too, theirs):
             await heard(one, "status")
         id_ = await prompted(user, small(8), client_id="me")
+        await is_live(house, id_)
+        let(bench.root, ALL)
         messages = await to_the_end(socket)
         told = about(messages, id_)
         kinds = [one["type"] for one in told]
@@ -122,7 +144,7 @@ async def test_many_sockets_share_one_stream_and_one_that_comes_late_hears_where
     house: House, user: httpx.AsyncClient, start_operator: Operator, tmp_path: Path
 ) -> None:
     async with (
-        rendering(house, start_operator, MODEL, tmp_path / "pod", step_seconds=STEP, live=True) as bench,
+        rendering(house, start_operator, MODEL, tmp_path / "pod", live=True, steps=1) as bench,
         contextlib.AsyncExitStack() as stack,
     ):
         first = await stack.enter_async_context(listening(house, user))
@@ -134,9 +156,10 @@ async def test_many_sockets_share_one_stream_and_one_that_comes_late_hears_where
         assert "execution_start" not in [one["type"] for one in begun]
         assert set(entered(begun)) <= {"24"} | BEFORE_THE_SAMPLER
         assert (opened(bench), counted(house, "kinora_gateway_live_streams")) == (1, 1)
+        let(bench.root, ALL)
         rest = await to_the_end(late)
         seen = steps([*begun, *rest], "24")
-        assert seen == list(range(seen[0], 31))
+        assert seen == list(range(1, 31))
         assert "executed" in [one["type"] for one in about(rest, id_)]
 
 
@@ -144,7 +167,7 @@ async def test_an_agent_that_dies_leaves_the_word_to_the_status_and_its_successo
     house: House, user: httpx.AsyncClient, start_operator: Operator, tmp_path: Path
 ) -> None:
     async with (
-        rendering(house, start_operator, MODEL, tmp_path / "pod", step_seconds=STEP, live=True) as bench,
+        rendering(house, start_operator, MODEL, tmp_path / "pod", live=True, steps=3) as bench,
         listening(house, user) as socket,
     ):
         await heard(socket, "status")
@@ -154,6 +177,8 @@ async def test_an_agent_that_dies_leaves_the_word_to_the_status_and_its_successo
         job = await known(house, id_)
         await until(lambda: house.gateway is not None and house.gateway.live.voice(job) is Voice.NONE)
         await bench.start_agent()
+        await is_live(house, id_)
+        let(bench.root, ALL)
         told = about([*begun, *await to_the_end(socket)], id_)
         kinds = [one["type"] for one in told]
         assert kinds[-3:] == ["executed", "execution_success", "executing"]
@@ -170,13 +195,18 @@ async def test_an_attempt_that_is_lost_and_the_next_one_are_one_story(
     house: House, user: httpx.AsyncClient, start_operator: Operator, tmp_path: Path
 ) -> None:
     async with (
-        rendering(house, start_operator, MODEL, tmp_path / "pod", step_seconds=STEP, live=True) as bench,
+        rendering(house, start_operator, MODEL, tmp_path / "pod", live=True, steps=0) as bench,
         listening(house, user) as socket,
     ):
         await heard(socket, "status")
         id_ = await prompted(user, small(12), client_id="me")
+        await is_live(house, id_)
+        let(bench.root, 4)
         begun = await heard(socket, "progress", seconds=SECONDS, node="24", value=4)
+        let(bench.root, 0)
         os.kill(await bench.engine_process(), signal.SIGKILL)
+        await is_live(house, id_, attempt=2)
+        let(bench.root, ALL)
         rest = await to_the_end(socket)
         assert (await house.job(id_))["status"]["attempt"] == 2
         told = about([*begun, *rest], id_)
@@ -196,7 +226,7 @@ async def test_whoever_does_not_read_holds_nobody_up(
     house: House, user: httpx.AsyncClient, start_operator: Operator, tmp_path: Path
 ) -> None:
     async with (
-        rendering(house, start_operator, MODEL, tmp_path / "pod", step_seconds=0.05, live=True) as bench,
+        rendering(house, start_operator, MODEL, tmp_path / "pod", live=True, steps=1) as bench,
         listening(house, user) as socket,
     ):
         await heard(socket, "status")
@@ -206,6 +236,7 @@ async def test_whoever_does_not_read_holds_nobody_up(
         token = await _token(house, id_, bench)
         with _deaf(bench.live_port, f"/live/{(await house.job(id_))['metadata']['uid']}/1", token):
             await until(lambda: opened(bench) == 2)
+            let(bench.root, ALL)
             name = (await house.job(id_))["metadata"]["name"]
             status = await bench.status_when(name, lambda status: status["phase"] == "Succeeded")
         assert status["attempt"] == 1
@@ -235,7 +266,7 @@ async def test_only_a_token_for_this_pod_this_job_and_this_attempt_opens_a_strea
     house: House, user: httpx.AsyncClient, start_operator: Operator, tmp_path: Path
 ) -> None:
     async with (
-        rendering(house, start_operator, MODEL, tmp_path / "pod", step_seconds=0.5, live=True) as bench,
+        rendering(house, start_operator, MODEL, tmp_path / "pod", step_seconds=0.2, live=True, steps=1) as bench,
         listening(house, user) as socket,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{bench.live_port}", timeout=20) as agent,
     ):
@@ -256,13 +287,13 @@ async def test_only_a_token_for_this_pod_this_job_and_this_attempt_opens_a_strea
         }.items():
             answer = await agent.get(path, headers={"Authorization": token})
             assert (answer.status_code, answer.json()["reason"]) == (401, "BadToken"), why
-        good = livetoken.sign(key, Listening(pod, job, 1), now)
+        good = livetoken.sign(key, Listening(pod, job, 1), time.time())
         for elsewhere in (f"/live/{other}/1", f"/live/{job}/2", f"/live/{job}/1x", "/live/../1/1", f"/live/{job}/0"):
             assert (await agent.get(elsewhere, headers={"Authorization": good})).status_code in (401, 404), elsewhere
-        unknown = livetoken.sign(key, Listening(pod, other, 1), now)
+        unknown = livetoken.sign(key, Listening(pod, other, 1), time.time())
         assert (await agent.get(f"/live/{other}/1", headers={"Authorization": unknown})).status_code == 404
         assert (await agent.post(path, headers={"Authorization": good})).status_code == 405
-        await _streams_are_few(path, good, bench)
+        await _streams_are_few(path, livetoken.sign(key, Listening(pod, job, 1), time.time()), bench)
 
 
 async def _streams_are_few(path: str, token: str, bench: Bench) -> None:
@@ -279,4 +310,5 @@ async def _streams_are_few(path: str, token: str, bench: Bench) -> None:
             assert {event.node for event in story if isinstance(event, live.Entered)} == {*BEFORE_THE_SAMPLER, "24"}
         full = await session.get(url)
         assert (full.status, (await full.json())["reason"]) == (503, "Full")
+    let(bench.root, ALL)  # who has gone is noticed when something is said
     await until(lambda: opened(bench) == 1)
