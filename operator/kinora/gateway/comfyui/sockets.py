@@ -12,7 +12,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -24,7 +24,7 @@ from kinora.gateway.comfyui.install import features
 from kinora.gateway.comfyui.messages import Follow
 from kinora.gateway.comfyui.request import MAX_CLIENT
 from kinora.gateway.jobs import Job, State
-from kinora.gateway.live.streams import Listener, Streams, Voice, render_of
+from kinora.gateway.live.streams import Listener, Render, Streams, Voice, render_of
 from kinora.gateway.service import Service
 from kinora.gateway.tenants import Tenant
 
@@ -80,16 +80,20 @@ class Sockets:
         """Tell of jobs as they change."""
         while True:
             changed = await changes.get()
-            if changed is not None:
-                await self._say(talk, changed)
-                continue
-            jobs = self._service.jobs(talk.tenant)
-            await talk.socket.send(talk.follow.only({job.id for job in jobs}))
-            for job in reversed(jobs):
-                await self._say(talk, job)
+            async with talk.turn:
+                if changed is not None:
+                    await self._say(talk, changed)
+                    continue
+                jobs = self._service.jobs(talk.tenant)
+                await talk.socket.send(talk.follow.only({job.id for job in jobs}))
+                for job in reversed(jobs):
+                    await self._say(talk, job)
 
     async def _say(self, talk: _Talk, job: Job) -> None:
-        """What the engine has said of the job comes before what its status says."""
+        """What the engine has said of the job comes before what its status says; a state before the last not at all."""
+        before = talk.running.get(job.uid)
+        if before is not None and job.version < before.version:
+            return
         mine = talk.follow.needs_graph(job)
         graph = await self._graphs.of(talk.tenant, job) if mine else {}
         messages = self._heard(talk, job) if mine else []
@@ -113,13 +117,17 @@ class Sockets:
             await talk.ear.wake.wait()
             talk.ear.wake.clear()
             for render in talk.ear.renders():
-                job = talk.running.get(render.job_uid)
-                if job is None or render_of(job) != render:
-                    talk.ear.take(render)
-                    continue
-                await talk.socket.send(self._heard(talk, job))
-                if self._live.voice(job) is Voice.NONE:
-                    await self._say(talk, job)
+                async with talk.turn:
+                    await self._say_heard(talk, render)
+
+    async def _say_heard(self, talk: _Talk, render: Render) -> None:
+        job = talk.running.get(render.job_uid)
+        if job is None or render_of(job) != render:
+            talk.ear.take(render)
+            return
+        await talk.socket.send(self._heard(talk, job))
+        if self._live.voice(job) is Voice.NONE:
+            await self._say(talk, job)
 
     def _heard(self, talk: _Talk, job: Job) -> list[wire.Message]:
         before = talk.running.get(job.uid)
@@ -132,13 +140,18 @@ class Sockets:
 
 @dataclass
 class _Talk:
-    """One client's websocket, and what is known of what it is to be told. `running`: its own jobs that do, by UID."""
+    """One client's websocket, and what is known of what it is to be told.
+
+    `running`: its own jobs that do, by UID, as they were last told of. `turn`: of who tells something; a job's state is
+    told to its end before another is, so that none is told of after a newer one.
+    """
 
     socket: _Socket
     tenant: Tenant
     follow: Follow
     ear: Listener
     running: dict[str, Job]
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class _Socket:
