@@ -14,16 +14,16 @@ from integration.conftest import free_port
 from integration.gateway.held import let, program
 from integration.gateway.house import House
 from integration.tokens import as_token, token, until_authorised
-from kinora.api.names import STAGER_SERVICE_ACCOUNT
+from kinora.api.names import LIVE_SECRET, STAGER_SERVICE_ACCOUNT
 from kinora.api.stagerconfig import StagerConfig
 from kinora.controller.stager.desired import role_binding, service_account
 from kinora.gateway.tenants import Tenant
 from kinora.kube.client import STRATEGIC, ApiError, KubeClient
 from kinora.kube.config import Connection
-from kinora.kube.resources import MODELSERVER, POD, ROLE_BINDING, SERVICE_ACCOUNT
+from kinora.kube.resources import MODELSERVER, POD, ROLE_BINDING, SECRET, SERVICE_ACCOUNT
 from kinora.stager.main import stage
 from kinora.stager.settings import Settings, Times, policy_of
-from waiting import model_server, until, wait_for_pods
+from waiting import model_server, until, wait_for, wait_for_pods
 
 Object = dict[str, Any]
 ADDRESS = "10.244.7.9"  # of the pod, as its kubelet would say
@@ -60,6 +60,7 @@ async def rendering(
         let(root, steps)
     running = {"status": {"phase": "Running", "podIP": ADDRESS, "podIPs": [{"ip": ADDRESS}]}}
     if live and house.gateway is not None:
+        await wait_for(kube, SECRET, namespace, LIVE_SECRET, lambda secret: secret is not None)
         house.gateway.live.agents.url = {ADDRESS: f"http://127.0.0.1:{port}"}.__getitem__
     await kube.patch(POD, namespace, pod["metadata"]["name"], running, subresource="status", content_type=STRATEGIC)
     login = await _stager_login(kube, house.connection, namespace)

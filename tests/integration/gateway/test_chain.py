@@ -132,7 +132,6 @@ async def test_a_url_that_leads_inside_fails_the_prediction_as_a_url_that_cannot
 async def test_an_edit_has_the_length_and_size_of_its_file_once_it_was_looked_at(house: House) -> None:
     async with openai.AsyncOpenAI(base_url=f"{house.url}/v1", api_key=await house.key(), max_retries=0) as client:
         edited = await client.videos.edit(prompt="in winter", video=("bunny.mp4", CLIP, "video/mp4"))
-        assert (edited.seconds, edited.size) == ("auto", "auto")
         job = await looked_at(house, edited.id)
         resolved = job["status"]["resolved"]
         await until(lambda: bool(jobs(house)[0].resolved))

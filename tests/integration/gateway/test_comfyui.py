@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import uuid
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx
@@ -29,6 +30,7 @@ from integration.gateway.comfyui import (
     uploaded,
 )
 from integration.gateway.house import House
+from integration.test_metrics import count, scraped
 from integration.test_operator import make_ready
 from kinora.gateway.service import Submission
 from kinora.kube.resources import MODELSERVER, VIDEOJOB
@@ -131,16 +133,19 @@ async def test_a_long_graph_over_the_quota_is_refused_and_makes_nothing(house: H
     assert house.store.uploads() == house.store.drafts() == []
 
 
-@pytest.mark.usefixtures("claims", "operator")
+@pytest.mark.usefixtures("claims")
 async def test_a_prompt_that_goes_to_the_front_is_bound_before_the_tenants_others(
-    house: House, user: httpx.AsyncClient
+    house: House, user: httpx.AsyncClient, start_operator: Callable[..., Awaitable[Any]]
 ) -> None:
+    port = free_port()
+    await start_operator(http_port=port)
     pods = await wait_for_pods(house.kube, house.namespace, lambda pods: len(pods) == 1)
     first, second = await prompted(user), await prompted(user)
     ahead = await prompted(user, front=True)
     before = await prompted(user, number=-(2**50))
     waiting = (await user.get("/queue")).json()["queue_pending"]
     assert [one[1] for one in waiting] == [before, ahead, *sorted((first, second), key=[first, second].index)]
+    await scraped(port, lambda found: count(found, "kinora_videojobs", phase="Queued") == 4)
     await make_ready(house.kube, house.namespace, pods[0])
     names = {(await house.job(id_))["metadata"]["name"]: id_ for id_ in (first, second, ahead, before)}
     bound = await wait_for(

@@ -26,7 +26,7 @@ from kinora.kube.resources import SECRET
 from kinora.kube.secret_keys import keys_in
 from kinora_cluster import Cluster
 from rawserver import listening
-from waiting import wait_for
+from waiting import until, wait_for
 
 pytestmark = pytest.mark.integration
 SIZE, BLOCK = 200_000_000, 100_000
@@ -171,9 +171,7 @@ async def test_a_process_killed_in_mid_upload_leaves_nothing_and_its_next_one_ta
     sending = asyncio.create_task(passage.put("film", slowly()))
     await asyncio.wait_for(half.wait(), 60)
     folder = bench.store() / "uploads"
-    async with asyncio.timeout(60):
-        while not any(path.stat().st_size for path in folder.rglob(".*.draft")):  # noqa: ASYNC110 - it tells nobody
-            await asyncio.sleep(0.02)
+    await until(lambda: any(path.stat().st_size for path in folder.rglob(".*.draft")), 60)
     victim: asyncio.subprocess.Process = getattr(passage, whose)
     victim.kill()
     await victim.wait()
@@ -189,9 +187,7 @@ async def test_a_process_killed_in_mid_upload_leaves_nothing_and_its_next_one_ta
         await bench.start(store_port=bench.store_ports[0])
     await _until_ready(passage.client, passage.token(Kind.UPLOAD, "nothing"))
     assert (await passage.put("film", bytes(4 << 20))).status_code == 200
-    async with asyncio.timeout(60):
-        while list(folder.rglob(".*.draft")):  # noqa: ASYNC110 - a stager that starts sweeps
-            await asyncio.sleep(0.02)
+    await until(lambda: not list(folder.rglob(".*.draft")), 60)  # a stager that starts sweeps
 
 
 async def _until_ready(client: httpx.AsyncClient, token: str) -> None:
