@@ -135,8 +135,8 @@ class LeaseHolder:
             follower.cancel()
             await asyncio.gather(follower, return_exceptions=True)
 
-    async def hold(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Contend; do the work while it is held; give it back. What the work returns or raises.
+    async def hold(self, work: Callable[[], Awaitable[T]], *, release_within: float = 1.0) -> T:
+        """Contend; do the work while it is held; give it back (see `release`). What the work returns or raises.
 
         Raises LeaseLostError when it slips away meanwhile: the work is cancelled then, and awaited.
         """
@@ -161,7 +161,7 @@ class LeaseHolder:
                 running.cancel()
                 held.cancel()
                 await asyncio.gather(running, held, return_exceptions=True)
-            await self.release()
+            await self.release(release_within)
 
     async def release(self, within: float = 1.0) -> bool:
         """Give it back, after ``run`` has ended: nothing counts as held from here on. Whether the others can see it.

@@ -70,7 +70,7 @@ async def rendering(
             held = {} if steps is None else {"program": program(root)}
             await bench.start_engine(step_seconds=step_seconds, **held)
             await bench.start_agent()
-            await bench.condition_when("EngineReady")
+            await bench.condition_when("EngineReady", 120)
             yield bench
         finally:
             await bench.kill_agent()

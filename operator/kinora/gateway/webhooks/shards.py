@@ -23,6 +23,7 @@ TURN_SECONDS: Final = 300.0  # after about which a replica with more than one sh
 _COURTESY: Final = 0.25  # seconds for which others may go first, for each shard that is held
 #: A restart of the API server is no reason to move shards; nothing is lost by moving them later.
 TERMS: Final = Terms(duration=15.0, renew=10.0, retry=2.0)
+_RELEASE: Final = 5.0  # seconds for giving a shard back: nobody delivers its webhooks for all of `duration` else
 
 
 def lease_name(shard: int) -> str:
@@ -90,7 +91,7 @@ class Shards:
             )
             self._closing.discard(shard)
             try:
-                await lease.hold(deliver)
+                await lease.hold(deliver, release_within=_RELEASE)
             except LeaseLostError as error:
                 log.warning("%s; another replica delivers its webhooks", error)
             await asyncio.sleep(2 * _COURTESY)

@@ -65,6 +65,24 @@ async def test_shards_spread_to_a_replica_that_came_later(kube: KubeClient, leas
     await until(lambda: len(second.held) >= 3)
 
 
+async def test_shards_are_given_back_over_an_api_server_that_is_slow(
+    kube: KubeClient, leases: str, gateway: KubeClient, start: Start
+) -> None:
+    patch = gateway.patch
+
+    async def slow(*arguments: Any, **more: Any) -> Object:
+        if arguments[0] is LEASE and arguments[3]["spec"]["holderIdentity"] == "":
+            await asyncio.sleep(1.5)
+        return await patch(*arguments, **more)
+
+    gateway.patch = slow  # type: ignore[method-assign]
+    replica = await start()
+    await until(lambda: len(replica.held) == SHARDS)
+    await replica.stop()
+    found, _ = await kube.list(LEASE, leases)
+    assert [lease["spec"].get("holderIdentity") or "" for lease in found] == [""] * SHARDS
+
+
 async def test_a_replica_that_is_killed_after_sending_sends_again_with_the_same_id(
     kube: KubeClient, namespace: str, cluster: Cluster, tmp_path: Path
 ) -> None:
