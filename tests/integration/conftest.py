@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import os
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -47,11 +48,22 @@ def cluster() -> Cluster:
     )
     found.run("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=_namespace("kinora-system") + manifests)
     found.run("wait", "--for=condition=Established", "crd", "videojobs.kinora.dev", "modelservers.kinora.dev")
+    _until_enforced(found)
     return found
 
 
 def _namespace(name: str) -> str:
     return f"apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n---\n"
+
+
+def _until_enforced(found: Cluster) -> None:
+    """Admission policies are enforced a moment after they were applied: wait until the last of them refuses."""
+    lease = "apiVersion: coordination.k8s.io/v1\nkind: Lease\nmetadata: {name: of-no-volume}\n"
+    asked = ("create", "--dry-run=server", "--namespace", "kinora-system", "-f", "-")
+    account = ("--as=system:serviceaccount:kinora-system:kinora-weights", "--as-group=system:masters")
+    deadline = time.monotonic() + DEADLINE
+    while "may hold only the Leases of volumes" not in (said := found.run(*asked, *account, stdin=lease, check=False)):
+        assert time.monotonic() < deadline, said
 
 
 @pytest.fixture
