@@ -93,12 +93,10 @@ class Bench:
 
     # --- the engine's container ---------------------------------------------------------------------------------------
 
-    async def start_engine(
-        self, *, step_seconds: float = 0.0, node_seconds: float = 0.0, program: str = "-m kinora.engine.standin"
-    ) -> None:
-        """The supervisor, and under it the stand-in (or another program of Python's that is one)."""
+    async def start_engine(self, *, step_seconds: float = 0.0, node_seconds: float = 0.0) -> None:
+        """The supervisor, and under it the stand-in."""
         command = (
-            f"{sys.executable} {program} --hold-file {self._hold}"
+            f"{sys.executable} -m kinora.engine.standin --hold-file {self._hold}"
             f" --step-seconds {step_seconds} --node-seconds {node_seconds}"
         )
         arguments = ["--listen", "127.0.0.1", "--port", str(self.port)]

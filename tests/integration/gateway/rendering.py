@@ -11,7 +11,6 @@ from typing import Any
 
 from integration.agent.bench import Bench, make_folders
 from integration.conftest import free_port
-from integration.gateway.held import let, program
 from integration.gateway.house import House
 from integration.tokens import as_token, token, until_authorised
 from kinora.api.names import LIVE_SECRET, STAGER_SERVICE_ACCOUNT
@@ -43,7 +42,7 @@ async def rendering(
     """A ModelServer `renders` of the model with one pod that takes jobs. Its artifacts are the house's store.
 
     `step_seconds`: how long the engine samples a step. `live`: the gateway may listen to it, as if the pod's address
-    led to this machine. `steps`: so many it may make, until it is let make more (held.py).
+    led to this machine. `steps`: so many of a prompt it may do, until `go`.
     """
     kube, namespace = house.kube, house.namespace
     await start_operator(live=live)
@@ -57,7 +56,7 @@ async def rendering(
     )
     _prepare(root, house.store.root, model)
     if steps is not None:
-        let(root, steps)
+        bench.hold(steps)
     running = {"status": {"phase": "Running", "podIP": ADDRESS, "podIPs": [{"ip": ADDRESS}]}}
     if live and house.gateway is not None:
         await wait_for(kube, SECRET, namespace, LIVE_SECRET, lambda secret: secret is not None)
@@ -67,8 +66,7 @@ async def rendering(
     async with asyncio.TaskGroup() as group:  # a stager that ends early ends the test at once, and is told
         staging = group.create_task(_stager(login, namespace, house.store.root))
         try:
-            held = {} if steps is None else {"program": program(root)}
-            await bench.start_engine(step_seconds=step_seconds, **held)
+            await bench.start_engine(step_seconds=step_seconds)
             await bench.start_agent()
             await bench.condition_when("EngineReady", 120)
             yield bench

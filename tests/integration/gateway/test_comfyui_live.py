@@ -18,7 +18,6 @@ from websockets.asyncio.client import ClientConnection
 
 from integration.agent.bench import Bench
 from integration.gateway.comfyui import entry, heard, listening, prompted
-from integration.gateway.held import let
 from integration.gateway.house import House
 from integration.gateway.rendering import rendering
 from kinora.agent.liveroutes import MAX_STREAMS
@@ -38,7 +37,6 @@ Object = dict[str, Any]
 Operator = Callable[..., Awaitable[Any]]
 MODEL = "wan2.1-vace-1.3b"
 SECONDS = 120.0  # for a small render, on a machine that does other things too
-ALL = 1000  # steps: more than any render here has
 BEFORE_THE_SAMPLER = {"11", "13", "14", "15", "16", "17"}
 
 
@@ -115,7 +113,7 @@ async def test_each_node_and_step_is_told_as_the_engine_does_it(
             await heard(one, "status")
         id_ = await prompted(user, small(8), client_id="me")
         await is_live(house, id_)
-        let(bench.root, ALL)
+        bench.go()
         messages = await to_the_end(socket)
         told = about(messages, id_)
         kinds = [one["type"] for one in told]
@@ -156,7 +154,7 @@ async def test_many_sockets_share_one_stream_and_one_that_comes_late_hears_where
         assert "execution_start" not in [one["type"] for one in begun]
         assert set(entered(begun)) <= {"24"} | BEFORE_THE_SAMPLER
         assert (opened(bench), counted(house, "kinora_gateway_live_streams")) == (1, 1)
-        let(bench.root, ALL)
+        bench.go()
         rest = await to_the_end(late)
         seen = steps([*begun, *rest], "24")
         assert seen == list(range(1, 31))
@@ -178,7 +176,7 @@ async def test_an_agent_that_dies_leaves_the_word_to_the_status_and_its_successo
         await until(lambda: house.gateway is not None and house.gateway.live.voice(job) is Voice.NONE)
         await bench.start_agent()
         await is_live(house, id_)
-        let(bench.root, ALL)
+        bench.go()
         told = about([*begun, *await to_the_end(socket)], id_)
         kinds = [one["type"] for one in told]
         assert kinds[-3:] == ["executed", "execution_success", "executing"]
@@ -201,12 +199,12 @@ async def test_an_attempt_that_is_lost_and_the_next_one_are_one_story(
         await heard(socket, "status")
         id_ = await prompted(user, small(12), client_id="me")
         await is_live(house, id_)
-        let(bench.root, 4)
+        bench.hold(4)
         begun = await heard(socket, "progress", seconds=SECONDS, node="24", value=4)
-        let(bench.root, 0)
+        bench.hold(0)
         os.kill(await bench.engine_process(), signal.SIGKILL)
         await is_live(house, id_, attempt=2)
-        let(bench.root, ALL)
+        bench.go()
         rest = await to_the_end(socket)
         assert (await house.job(id_))["status"]["attempt"] == 2
         told = about([*begun, *rest], id_)
@@ -236,7 +234,7 @@ async def test_whoever_does_not_read_holds_nobody_up(
         token = await _token(house, id_, bench)
         with _deaf(bench.live_port, f"/live/{(await house.job(id_))['metadata']['uid']}/1", token):
             await until(lambda: opened(bench) == 2)
-            let(bench.root, ALL)
+            bench.go()
             name = (await house.job(id_))["metadata"]["name"]
             status = await bench.status_when(name, lambda status: status["phase"] == "Succeeded")
         assert status["attempt"] == 1
@@ -310,5 +308,5 @@ async def _streams_are_few(path: str, token: str, bench: Bench) -> None:
             assert {event.node for event in story if isinstance(event, live.Entered)} == {*BEFORE_THE_SAMPLER, "24"}
         full = await session.get(url)
         assert (full.status, (await full.json())["reason"]) == (503, "Full")
-    let(bench.root, ALL)  # who has gone is noticed when something is said
+    bench.go()  # who has gone is noticed when something is said
     await until(lambda: opened(bench) == 1)

@@ -32,13 +32,14 @@ def small(steps: int) -> Object:
 async def test_a_client_follows_a_render_fetches_it_and_stops_the_next(
     house: House, user: httpx.AsyncClient, start_operator: Callable[..., Awaitable[Any]], tmp_path: Path
 ) -> None:
-    async with rendering(house, start_operator, "wan2.1-vace-1.3b", tmp_path / "pod", step_seconds=STEP):
+    async with rendering(house, start_operator, "wan2.1-vace-1.3b", tmp_path / "pod", step_seconds=STEP) as bench:
         await uploaded(user, PHOTO, "cup.jpg")
         async with listening(house, user) as socket:
             await heard(socket, "status")
             first = await prompted(user, small(3), client_id="me")
             messages = await heard(socket, "executing", seconds=SECONDS, node=None)
             await is_told_and_fetched(user, first, messages)
+            bench.hold(1)
             second = await prompted(user, small(100), client_id="me")
             await heard(socket, "execution_start", seconds=SECONDS, prompt_id=second)
             assert (await user.post("/interrupt")).status_code == 200

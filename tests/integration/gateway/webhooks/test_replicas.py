@@ -30,7 +30,7 @@ from kinora_cluster import Cluster
 from waiting import DEADLINE, until, wait_for
 
 pytestmark = pytest.mark.integration
-PROCESS = 60.0  # seconds for what a process does that has to start first
+PROCESS = 120.0  # seconds for what a process does that has to start first
 
 
 # --- replicas
