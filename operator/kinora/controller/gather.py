@@ -31,7 +31,7 @@ from kinora.controller.scheduling.cost import remaining
 from kinora.controller.scheduling.facts import DEFAULT_QUEUE, Held, Job, Lane, Pod, Rate, World, level
 from kinora.controller.scheduling.ledger import Ledger
 from kinora.controller.settings import Settings
-from kinora.controller.spot import SpotWatch, is_spot, pool_names, pool_of
+from kinora.controller.spot import SpotWatch, is_spot, pool_names, pool_of, spot_pools
 from kinora.controller.stager.decide import is_available
 from kinora.controller.store import Entry, Store
 from kinora.controller.videojob.check import Accepted, Around, Refused, Undecided, Verdict, check, told_classes
@@ -273,6 +273,13 @@ class Gatherer:
             runs=self._runs(f"{namespace}/{name}", uid),
             entry=self._catalogue.entry(server["spec"].get("model")),
         )
+
+    def note_spot(self, server: Object, pod: Object, now: dt.datetime) -> None:
+        """A state of one of the server's pods, as it comes: how long those of spot pools live is learnt from it."""
+        spot = spot_pools(server)
+        if spot:
+            name = f"{server['metadata']['namespace']}/{server['metadata']['name']}"
+            self.spots.note(name, spot, self._server_pod(pod), now)
 
     def _runs(self, server: str, uid: str) -> tuple[WeightsRun, ...]:
         """The weights Jobs of one ModelServer, each with its pods."""

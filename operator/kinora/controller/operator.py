@@ -211,6 +211,9 @@ class Operator:
             self._jobs_of(namespace, assigned=True)
             return
         self._starts.see(pod)
+        server = self.store.servers.get(server_of(pod))
+        if server is not None and self._queue.is_open:  # a standby's memory would only grow
+            self._gatherer.note_spot(server, pod, dt.datetime.now(dt.UTC))
         self._queue.add(("server", server_of(pod)), SERVER_DELAY)
         self._queue.add(("bind", namespace))
         for job in self.store.jobs_by_pod.get(pod["metadata"]["uid"], ()):
@@ -349,6 +352,8 @@ class Operator:
             await self._binder.run(name)
         elif kind == "stager":
             await self._reconcile_stagers(name)
+        elif kind == "finished" and self._binder.is_moving(name):
+            self._queue.add((kind, name), SERVER_DELAY)  # what its bind cost is charged with the answer, then corrected
         elif kind == "finished":
             await self.afterwards.look(name)
         else:

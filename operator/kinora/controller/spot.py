@@ -1,5 +1,7 @@
 """Watches the pods of spot pools come and go, so that it is known how long they live. Reads facts; decides nothing.
 
+Goes by every state of a pod that comes: between two looks at its ModelServer one may be placed and lost, or deleted.
+
 What counts as lost: a final notice (eviction, spot notice, a node that goes), a pod that ended by itself, one that
 vanished without having been deleted. A pod that the operator or a user deleted is only known to have lived so long.
 """
@@ -29,7 +31,7 @@ class _Alive:
 
 
 class SpotWatch:
-    """Learns from every snapshot that it is shown."""
+    """Learns from every state of a pod that it is told of (``note``), and from who is missing (``see``)."""
 
     def __init__(self, lives: Lives | None = None) -> None:
         self.lives = lives or Lives()
@@ -38,21 +40,23 @@ class SpotWatch:
 
     def see(self, server: str, spot: Collection[str], pods: Iterable[ServerPod], now: dt.datetime) -> None:
         """The pods of a server as they are now; ``spot``: the names of its spot pools."""
-        moment, alive, present = now.timestamp(), self._alive.get(server, {}), set()
-        for pod in pods:
-            if pod.pool not in spot or pod.placed is None:
-                continue
-            present.add(pod.uid)
-            known = alive.setdefault(pod.uid, _Alive(pod.pool, pod.placed.timestamp()))
-            if known.lost_at is None and (pod.is_ending or (pod.is_lost and not pod.terminating)):
-                known.lost_at = moment
-            known.deleted = known.deleted or pod.terminating
+        present = {pod.uid for pod in pods if self.note(server, spot, pod, now)}
+        alive = self._alive.get(server, {})
         for uid in [uid for uid in alive if uid not in present]:
-            self._ended(server, alive.pop(uid), moment)
-        if alive:
-            self._alive[server] = alive
-        else:
+            self._ended(server, alive.pop(uid), now.timestamp())
+        if not alive:
             self._alive.pop(server, None)
+
+    def note(self, server: str, spot: Collection[str], pod: ServerPod, now: dt.datetime) -> bool:
+        """One pod as it is now; whether it has a node in a spot pool."""
+        if pod.pool not in spot or pod.placed is None:
+            return False
+        alive = self._alive.setdefault(server, {})
+        known = alive.setdefault(pod.uid, _Alive(pod.pool, pod.placed.timestamp()))
+        if known.lost_at is None and (pod.is_ending or (pod.is_lost and not pod.terminating)):
+            known.lost_at = now.timestamp()
+        known.deleted = known.deleted or pod.terminating
+        return True
 
     def forget(self, server: str) -> None:
         """The server is gone, and its pods with it: nothing was taken away."""

@@ -76,14 +76,19 @@ class Cache:
         self.entries[name] = Entry(obj, self._clock())
         self._changed(name, before, obj)
 
-    def remove(self, obj: Object) -> None:
-        """Forget one object (if the known one has its UID)."""
-        name = _key(obj)
+    def remove(self, obj: Object, *, listed_version: int = 0) -> None:
+        """Forget one object (if the known one has its UID).
+
+        ``listed_version``: of a list that it was not in. No state before that can bring it back: not the answer of an
+        own write either, which may come after the watch has told of the end.
+        """
+        name, uid = _key(obj), obj["metadata"]["uid"]
         entry = self.entries.get(name)
-        if entry and entry.obj["metadata"]["uid"] == obj["metadata"]["uid"]:
+        known = entry if entry and entry.obj["metadata"]["uid"] == uid else None
+        self._remember_gone(uid, max(_version(obj), listed_version, _version(known.obj) if known else 0))
+        if known is not None:
             del self.entries[name]
-            self._remember_gone(obj["metadata"]["uid"], max(_version(obj), _version(entry.obj)))
-            self._changed(name, entry.obj, None)
+            self._changed(name, known.obj, None)
 
     def replace(
         self, objects: Iterable[Object], *, listed_version: int | None = None, scope: str | None = None
@@ -106,12 +111,12 @@ class Cache:
                 continue
             obj = self.entries[name].obj
             if listed_version is None or _version(obj) <= listed_version:
-                self.remove(obj)
+                self.remove(obj, listed_version=listed_version or 0)
         self.synced = True
         self._replaced()
 
     def _remember_gone(self, uid: str, version: int) -> None:
-        self._gone[uid] = version
+        self._gone[uid] = max(version, self._gone.pop(uid, 0))  # the newest last: the oldest are forgotten first
         while len(self._gone) > 4096:
             del self._gone[next(iter(self._gone))]
 

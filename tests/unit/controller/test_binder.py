@@ -10,7 +10,7 @@ import pytest
 from kinora.controller.operator import Operator
 from kinora.kube.client import KubeClient
 from kinora.kube.config import Connection
-from unit.controller.builders import SETTINGS, catalogue, job, server
+from unit.controller.builders import SETTINGS, VACE, ago, assigned, catalogue, job, server
 from unit.controller.test_gather import ready_pod
 
 Object = dict[str, Any]
@@ -62,6 +62,36 @@ async def test_while_a_bind_is_on_its_way_nothing_else_is_written_of_the_job(
     assert asked == 1
     assert not operator._binder.is_moving("films/cat")
     assert operator.store.jobs.entries["films/cat"].obj["status"]["phase"] == "Scheduled"
+
+
+async def test_an_end_that_is_seen_before_the_answer_to_the_bind_stands_and_is_charged_once(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A short job may be over before the API server's answer to its bind is taken in."""
+    may_answer, was_asked = asyncio.Event(), asyncio.Event()
+
+    async def slow(_: Any, obj: Object, status: Object) -> Object:
+        was_asked.set()
+        await may_answer.wait()
+        return {**obj, "metadata": {**obj["metadata"], "resourceVersion": "10"}, "status": status}
+
+    monkeypatch.setattr(operator._executor, "patch_status", slow)
+    binding = asyncio.create_task(operator._binder.run("films"))
+    await was_asked.wait()
+    ended = job({**assigned("Succeeded"), "gpuSeconds": 7.0, "completionTime": ago(0)})
+    ended["metadata"]["resourceVersion"] = "13"
+    operator.deliver_end(ended)
+    await operator._handle("finished", "films/cat")
+    may_answer.set()
+    await binding
+    await operator._handle("finished", "films/cat")
+    assert operator.store.jobs.entries == {}, "the late answer does not bring the job back"
+    assert operator._gatherer.waiting.counts() == {}
+    assert sum(hour.gpu_seconds for hour in operator._gatherer.ledger.hours["default"].values()) == pytest.approx(7)
+    operator.deliver_end(ended)
+    await operator._handle("finished", "films/cat")
+    labels = {"phase": "Succeeded", "model": VACE}
+    assert operator.metrics.registry.get_sample_value("kinora_videojobs_finished_total", labels) == 1
 
 
 async def test_a_bind_waits_for_a_write_of_the_job_that_is_on_its_way(

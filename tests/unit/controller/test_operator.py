@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kinora.api.names import CONDITION_ENGINE_READY, LABEL_MODEL_SERVER
+from kinora.api.names import CONDITION_ENGINE_READY, LABEL_MODEL_SERVER, LABEL_POOL
 from kinora.controller.afterwards import OBSERVED_LIMIT
 from kinora.controller.operator import Key, Operator
 from kinora.kube.client import KubeClient
@@ -156,3 +156,24 @@ async def test_a_pod_that_an_operator_finds_with_its_engine_down_tells_of_no_sta
     operator.deliver("pod", "ADDED", serving(at=40, reason="EngineDown", ready=False))
     operator.deliver("pod", "MODIFIED", serving(at=5))
     assert starts(operator) == (None, None)
+
+
+async def test_a_spot_pod_that_comes_and_goes_between_two_looks_at_its_model_server_is_remembered(
+    operator: Operator,
+) -> None:
+    """Two looks may be seconds apart; and that somebody deleted it is seen in its last state only."""
+    owner = server(gpu={"pools": [{"name": "cheap", "capacity": "Spot"}]})
+    operator.deliver("server", "ADDED", owner)
+    placed = {"type": "PodScheduled", "status": "True", "lastTransitionTime": ago(60)}
+    for uid, last in (("lost", {}), ("deleted", {"deletionTimestamp": ago(0)})):
+        labels = {LABEL_MODEL_SERVER: "vace", LABEL_POOL: "cheap"}
+        metadata = {"namespace": "films", "name": uid, "uid": uid, "labels": labels, "creationTimestamp": ago(70)}
+        states = ({}, {"nodeName": "n1"}, {"nodeName": "n1"})
+        for version, spec in enumerate(states, start=1):
+            told = {**metadata, "resourceVersion": str(version), **(last if version == len(states) else {})}
+            status = {"phase": "Running", "conditions": [placed] if spec else []}
+            operator.deliver("pod", "MODIFIED", {"metadata": told, "spec": spec, "status": status})
+        operator.deliver("pod", "DELETED", {"metadata": {**metadata, "resourceVersion": "9"}, "spec": {}})
+    operator._planner.plan(owner, {}, made=True)
+    lives = operator._gatherer.spots.lives.ended["films/vace/cheap"]
+    assert [life.lost for life in lives] == [True, False]

@@ -89,6 +89,25 @@ def test_a_late_echo_does_not_bring_a_deleted_object_back(store: Store) -> None:
     assert store.jobs.get("ns/a") is not None, "a new object of that name is another object"
 
 
+@pytest.mark.parametrize("told_by", ["watch", "list"])
+def test_the_late_answer_of_an_own_write_does_not_bring_back_what_has_ended(store: Store, told_by: str) -> None:
+    """The write was 10, the end 12: the watch of what ends, or a list, may be quicker than the write's answer."""
+    store.jobs.apply(job(9))
+    if told_by == "watch":
+        store.jobs.remove(job(12, phase="Succeeded"))
+    else:
+        store.jobs.replace([], listed_version=12)
+    store.jobs.apply(job(10, phase="Scheduled", pod="p"))
+    assert store.jobs.entries == {}
+    assert store.jobs_by_pod == {}
+
+
+def test_an_end_that_is_told_before_the_job_itself_is_remembered(store: Store) -> None:
+    store.jobs.remove(job(12, phase="Succeeded"))
+    store.jobs.apply(job(9))
+    assert store.jobs.entries == {}
+
+
 def test_a_removal_told_late_does_not_take_the_new_object_of_that_name(store: Store) -> None:
     store.pods.apply(pod(9, uid="new") | {})
     old = pod(8, uid="old")
