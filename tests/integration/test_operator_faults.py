@@ -49,9 +49,9 @@ async def set_node(kube: KubeClient, name: str, ready: str) -> None:
     await kube.patch(NODE, None, name, {"status": {"conditions": [condition]}}, subresource="status")
 
 
-@pytest.mark.usefixtures("operator", "claims")
+@pytest.mark.usefixtures("claims")
 async def test_a_pod_of_a_node_that_is_not_ready_gets_no_job_until_it_is_ready_again(
-    kube: KubeClient, namespace: str
+    kube: KubeClient, namespace: str, start_operator: Callable[[], Awaitable[Any]]
 ) -> None:
     node = f"node-{namespace}"
     # A lease-less node of nobody: the taint keeps everything else away.
@@ -60,6 +60,7 @@ async def test_a_pod_of_a_node_that_is_not_ready_gets_no_job_until_it_is_ready_a
     )
     try:
         await set_node(kube, node, "False")
+        await start_operator()  # now, so that it knows of the node from the first: nodes come by a watch of their own
         await kube.create(MODELSERVER, namespace, model_server())
         pod = (await wait_for_pods(kube, namespace, lambda pods: len(pods) == 1))[0]
         binding = {

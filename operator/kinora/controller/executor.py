@@ -47,6 +47,7 @@ class Executor:
         self._client = client
         self._settings = settings
         self.wrote: Callable[[str, Object], None] = lambda _plural, _obj: None  # told of each status write's answer
+        self.made: Callable[[Resource, Object], None] = lambda _resource, _obj: None  # told of each create's answer
         self.refusals: dict[str, dict[str, PodRefusal]] = {}  # ModelServer's key -> pool -> the last refusal of a pod
 
     async def run(self, resource: Resource, obj: Object, plan: Plan) -> Object | None:
@@ -92,7 +93,7 @@ class Executor:
     async def _create(self, create: Create) -> None:
         metadata = create.body["metadata"]
         try:
-            await self._client.create(create.resource, metadata["namespace"], create.body)
+            made = await self._client.create(create.resource, metadata["namespace"], create.body)
             log.info("created %s %s/%s", create.resource.kind, metadata["namespace"], metadata["name"])
         except ApiError as error:
             if create.resource == POD and error.status in _REFUSED:
@@ -102,6 +103,7 @@ class Executor:
             elif not error.already_exists:
                 raise
         else:
+            self.made(create.resource, made)
             if create.resource == POD:
                 self.refusals.pop(server_of(create.body), None)
 

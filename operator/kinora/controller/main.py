@@ -152,14 +152,19 @@ def _model_maps(operator: Operator, client: KubeClient, namespace: str) -> Refle
 def _reflector(operator: Operator, client: KubeClient, kind: str, scope: str | None) -> Reflector:
     resource, selector = _WATCHED[kind]
     cache = operator.caches[kind]
-    return Reflector(
+
+    def replace(objects: list[dict[str, Any]]) -> None:  # a pod that was made meanwhile was not to be in the list
+        cache.replace(objects, listed_version=reflector.listed_version, scope=scope)
+
+    reflector = Reflector(
         client,
         resource,
-        on_replace=lambda objects: cache.replace(objects, scope=scope),
+        on_replace=replace,
         on_event=lambda event_type, obj: operator.deliver(kind, event_type, obj),
         namespace=scope,
         label_selector=selector,
     )
+    return reflector
 
 
 async def _after(event: asyncio.Event, work: Callable[[], Awaitable[None]]) -> None:

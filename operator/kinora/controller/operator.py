@@ -39,7 +39,7 @@ from kinora.controller.usage import UsageKeeper
 from kinora.controller.videojob import decide as job_decide
 from kinora.kube.client import ApiError, KubeClient, UnreachableError
 from kinora.kube.queue import WorkQueue
-from kinora.kube.resources import CONFIGMAP, MODELSERVER, POD, VIDEOJOB
+from kinora.kube.resources import CONFIGMAP, MODELSERVER, POD, VIDEOJOB, Resource
 
 log = logging.getLogger(__name__)
 Object = dict[str, Any]
@@ -78,6 +78,7 @@ class Operator:
             self._models_read.set()
         self._executor = Executor(client, settings)
         self._executor.wrote = lambda plural, obj: self.metrics.api.wrote(plural, obj, loop.time())
+        self._executor.made = self._made
         self._queue: WorkQueue[Key] = WorkQueue(urgent=is_urgent)
         self._binder = Binder(
             self.store,
@@ -171,6 +172,11 @@ class Operator:
         notes, self._model_notes = self._model_notes, []
         for one, note in notes:
             await self._executor.note({**one, "apiVersion": "v1", "kind": CONFIGMAP.kind}, note)
+
+    def _made(self, resource: Resource, obj: Object) -> None:
+        """The answer to a create. A pod counts at once: else the next look could find two of the three that it made."""
+        if resource == POD:
+            self.store.pods.apply(obj)
 
     def _take_job(self, job: Object) -> None:
         if is_finished(job.get("status") or {}):

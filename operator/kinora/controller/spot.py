@@ -3,7 +3,8 @@
 Goes by every state of a pod that comes: between two looks at its ModelServer one may be placed and lost, or deleted.
 
 What counts as lost: a final notice (eviction, spot notice, a node that goes), a pod that ended by itself, one that
-vanished without having been deleted. A pod that the operator or a user deleted is only known to have lived so long.
+vanished without having been deleted, or was deleted by force (so go pods whose node is gone). A pod that the operator
+or a user deleted is only known to have lived so long.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class SpotWatch:
         known = alive.setdefault(pod.uid, _Alive(pod.pool, pod.placed.timestamp()))
         if known.lost_at is None and (pod.is_ending or (pod.is_lost and not pod.terminating)):
             known.lost_at = now.timestamp()
-        known.deleted = known.deleted or pod.terminating
+        known.deleted = known.deleted or (pod.terminating and not pod.by_force)
         return True
 
     def forget(self, server: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kinora.api.names import CONDITION_ENGINE_READY, LABEL_MODEL_SERVER, LABEL_POOL
@@ -9,6 +11,7 @@ from kinora.controller.afterwards import OBSERVED_LIMIT
 from kinora.controller.operator import Key, Operator
 from kinora.kube.client import KubeClient
 from kinora.kube.config import Connection
+from kinora.kube.resources import POD
 from unit.controller.builders import SETTINGS, VACE, ago, catalogue, job, server
 
 
@@ -177,3 +180,39 @@ async def test_a_spot_pod_that_comes_and_goes_between_two_looks_at_its_model_ser
     operator._planner.plan(owner, {}, made=True)
     lives = operator._gatherer.spots.lives.ended["films/vace/cheap"]
     assert [life.lost for life in lives] == [True, False]
+
+
+async def test_pods_that_were_made_count_at_once_however_late_the_watch_tells_of_them(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three that it had made it found one by the watch, and decided anew: 0 -> 3, 3 -> 1, 1 -> 3."""
+    written: list[dict[str, Any]] = []
+    made: list[dict[str, Any]] = []
+
+    async def create(resource: object, _namespace: str, body: dict[str, Any]) -> dict[str, Any]:
+        answer = {**body, "metadata": {**body["metadata"], "uid": body["metadata"]["name"], "resourceVersion": "20"}}
+        if resource == POD:
+            made.append(answer)
+        return answer
+
+    async def patch(_resource: object, obj: dict[str, Any], status: dict[str, Any]) -> dict[str, Any]:
+        written.append(status)
+        version = str(int(obj["metadata"]["resourceVersion"]) + 1)
+        return {**obj, "metadata": {**obj["metadata"], "resourceVersion": version}, "status": status}
+
+    monkeypatch.setattr(operator._client, "create", create)
+    monkeypatch.setattr(operator._executor, "patch_status", patch)
+    operator.store.claims.apply({"metadata": {"namespace": "films", "name": "weights", "uid": "w"}})
+    operator.store.claims.apply({"metadata": {"namespace": "films", "name": "videos", "uid": "a"}})
+    scaling = {"minReplicas": 0, "maxReplicas": 3, "targetQueueSeconds": 60, "idleSeconds": 60}
+    operator.deliver("server", "ADDED", server(autoscaling=scaling))
+    for number in range(6):
+        waiting = job({"phase": "Queued"}, name=f"cat-{number}")
+        waiting["metadata"]["uid"] = f"uid-{number}"
+        operator.deliver("job", "ADDED", waiting)
+    await operator._handle("server", "films/vace")
+    operator.deliver("pod", "ADDED", made[-1])
+    await operator._handle("server", "films/vace")
+    told = [(one["fromReplicas"], one["toReplicas"]) for one in written[-1]["lastScale"]]
+    assert told == [(0, 3)]
+    assert len(operator.store.pods.entries) == 3

@@ -50,8 +50,10 @@ TERMINATING = {"deletionTimestamp": ago(-30)}
         ([[pod("a")]], 610, True),
         ([[pod("a")], [pod("a", **TERMINATING)]], 620, False),
         ([[pod("a")], [pod("a", phase="Succeeded", **TERMINATING)]], 620, False),
+        ([[pod("a")], [pod("a", deletionGracePeriodSeconds=0, **TERMINATING)]], 620, True),
+        ([[pod("a")], [pod("a", **TERMINATING)], [pod("a", deletionGracePeriodSeconds=0, **TERMINATING)]], 630, False),
     ],
-    ids=["notice", "failed", "vanished", "deleted", "deleted and ended in order"],
+    ids=["notice", "failed", "vanished", "deleted", "deleted and ended in order", "by force", "at its end by force"],
 )
 def test_what_counts_as_lost_and_when(steps: list[list[ServerPod]], seconds: float, lost: bool) -> None:
     assert ended(watched(*steps)) == [(seconds, lost)]

@@ -56,6 +56,7 @@ class ServerPod:
     notice: str = ""  # why its capacity goes away, or may: no new job; empty: it stays
     is_ending: bool = False  # the notice is final: pod or node will go, whatever happens
     placed: dt.datetime | None = None  # since when it has a node
+    by_force: bool = False  # its deletion left it no time at all: nobody of ours does that
 
     @property
     def is_lost(self) -> bool:
@@ -162,6 +163,7 @@ def server_pod(pod: Object, *, busy: bool, node_ready: bool = True, told: Notice
         notice=told.text,
         is_ending=told.final,
         placed=_placed(pod, scheduled),
+        by_force=bool(deletion) and metadata.get("deletionGracePeriodSeconds") == 0,
     )
 
 
