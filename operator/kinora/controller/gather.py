@@ -369,7 +369,7 @@ class Gatherer:
                 if life is not None:
                     spot_life[name, pool] = life
             for raw in self._store.pods_by_server.get(key, {}).values():
-                pod = self._pod(raw, server, reserved, cordoned)
+                pod = self._pod(raw, server, reserved, cordoned, now)
                 if pod is not None:
                     pods.append(pod)
                     if (name, pod.pool) not in rates:
@@ -389,7 +389,9 @@ class Gatherer:
             aging_seconds=self._settings.aging_seconds,
         )
 
-    def _pod(self, raw: Object, server: Object, reserved: Collection[str], cordoned: Collection[str]) -> Pod | None:
+    def _pod(
+        self, raw: Object, server: Object, reserved: Collection[str], cordoned: Collection[str], now: float
+    ) -> Pod | None:
         facts = self._server_pod(raw)
         if not any(
             owner.get("uid") == server["metadata"]["uid"] for owner in raw["metadata"].get("ownerReferences") or []
@@ -398,10 +400,18 @@ class Gatherer:
         is_open = facts.uid not in reserved and facts.uid not in cordoned and not facts.notice
         held = self._held(facts.uid, server, facts.pool) if facts.busy else ()
         pool = pool_of(server, facts.pool)
+        ready_in = self._ready_in(facts, raw, server, now)
         leaving = facts.notice or ("it is about to go" if facts.uid in cordoned else "")
         return Pod(facts.name, facts.uid, facts.node, server["metadata"]["name"], facts.pool, facts.serves, is_open,
                    spot=is_spot(pool), price=float(pool.get("pricePerHour") or 0.0), held=held, presets=facts.presets,
-                   leaving=leaving, ending=facts.is_ending)  # fmt: skip
+                   leaving=leaving, ending=facts.is_ending, ready_in=ready_in)  # fmt: skip
+
+    def _ready_in(self, facts: ServerPod, raw: Object, server: Object, now: float) -> float:
+        """Seconds until a pod that starts will serve, if it takes as long as usual: until then it does no work."""
+        created = raw["metadata"].get("creationTimestamp")
+        if facts.serves or not created:
+            return 0.0
+        return max(0.0, parse_time(created).timestamp() + self.learning.cold_start(server) - now)
 
     def _held(self, uid: str, server: Object, pool: str) -> tuple[Held, ...]:
         entries = [self._store.jobs.entries[name] for name in self._store.jobs_by_pod.get(uid, ())]

@@ -11,7 +11,7 @@ from kinora.controller.scheduling.facts import Pod
 from kinora.controller.scheduling.spotlife import Life
 from kinora.controller.store import Store
 from kinora.controller.videojob.check import Accepted, Refused, Undecided
-from unit.controller.builders import NOW, SETTINGS, assigned, catalogue, job, server
+from unit.controller.builders import NOW, SETTINGS, ago, assigned, catalogue, job, server
 
 Object = dict[str, Any]
 I2V = "wan2.1-i2v-14b-480p"
@@ -253,3 +253,14 @@ def test_how_long_spot_pods_live_is_told_of_spot_pools_only(gatherer: Gatherer, 
     cheap = pooled({"name": "cheap", "capacity": "Spot"})
     store.servers.apply({**cheap, "metadata": {**cheap["metadata"], "resourceVersion": "6"}})
     assert "pods of spot pool cheap live for 20 s" in gatherer.job(store.jobs.entries["films/long"], NOW).only_spot
+
+
+def test_a_pod_that_starts_does_no_work_before_it_serves(gatherer: Gatherer, store: Store) -> None:
+    """Counted as free at once, one starting pod was enough for every job that came while it started."""
+    store.servers.apply(server({"coldStart": {"seconds": 100}}))
+    made = ready_pod(gatherer, store, creationTimestamp=ago(30))
+    assert gatherer.world("films", (), (), NOW.timestamp()).pods[0].ready_in == 0
+    starting = {**made, "metadata": {**made["metadata"], "resourceVersion": "4"}, "status": {"phase": "Pending"}}
+    store.pods.apply(starting)
+    assert gatherer.world("films", (), (), NOW.timestamp()).pods[0].ready_in == 70
+    assert gatherer.world("films", (), (), NOW.timestamp() + 500).pods[0].ready_in == 0, "later than usual"

@@ -102,7 +102,7 @@ class Pod:
     price: float = 0.0
     held: tuple[Held, ...] = ()
     ready_in: float = 0.0
-    "Predicted seconds until it serves, for one that starts; for forecasts only."
+    "Predicted seconds until it serves, for one that starts; for forecasts and scaling."
     presets: frozenset[str] = frozenset()
     "Whose files it has, beside those that every job needs."
     leaving: str = ""
