@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import fcntl
 import logging
 import os
 import secrets
@@ -19,6 +20,7 @@ from kinora.controller.operator import Operator
 from kinora.controller.settings import Settings
 from kinora.kube.client import KubeClient
 from kinora.kube.config import Connection, connect
+from kinora.kube.election import Terms
 from kinora.kube.lease import LeaseLostError
 from kinora.kube.resources import CLAIM, NAMESPACE
 from kinora.weights.sources import Rules
@@ -30,6 +32,7 @@ from s3server import S3Server, s3_server
 from waiting import DEADLINE
 
 log = logging.getLogger(__name__)
+PATIENT = Terms(duration=20.0, renew=15.0)  # all tests of a process share its loop, and two cores with an API server
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +53,15 @@ def cluster() -> Cluster:
     found.run("wait", "--for=condition=Established", "crd", "videojobs.kinora.dev", "modelservers.kinora.dev")
     _until_enforced(found)
     return found
+
+
+def _until_enforced(cluster: Cluster) -> None:
+    """Roles and policies are known to the API server a moment after they were applied: a refusal by one shows it."""
+    account = "--as=system:serviceaccount:kinora-system:kinora-operator"
+    words = ("create", "secret", "generic", "probe", "-n", "kinora-system", "--dry-run=server", account)
+    deadline = time.monotonic() + 2 * DEADLINE
+    while "the Secret of its own key" not in (told := cluster.run(*words, check=False)):
+        assert time.monotonic() < deadline, f"the chart's policies are not enforced: {told}"
 
 
 def _namespace(name: str) -> str:
@@ -86,6 +98,14 @@ async def namespace(kube: KubeClient) -> AsyncIterator[str]:
 
 
 @pytest.fixture
+async def charts_lease(cluster: Cluster) -> AsyncIterator[None]:
+    """The Lease that the chart lets an operator have: there is one in a cluster, and other workers wait their turn."""
+    with Path(cluster.kubeconfig).with_name("charts-lease.lock").open("w") as lock:
+        await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture
 async def start_operator(
     connection: Connection, namespace: str
 ) -> AsyncIterator[Callable[..., Awaitable[Callable[[], Awaitable[None]]]]]:
@@ -100,6 +120,7 @@ async def start_operator(
             http_port=free_port(),
             instance=f"operator-under-test-{len(stops)}",
             lease_namespace=namespace,
+            lease_terms=PATIENT,
             weights_rules=Rules(allow_http=True),
         )
         settings = dataclasses.replace(settings, **overrides)
@@ -114,7 +135,7 @@ async def start_operator(
             while True:
                 try:
                     return await serve(settings, connection, stop_event, started)
-                except LeaseLostError as error:  # all tests of a process share its loop, and two cores
+                except LeaseLostError as error:
                     log.warning("%s; starting the operator again, as its kubelet would", error)
 
         task = asyncio.create_task(kept())

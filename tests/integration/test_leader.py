@@ -318,6 +318,7 @@ def own_account(cluster: Cluster, tmp_path: Path) -> str:
     return str(path)
 
 
+@pytest.mark.usefixtures("charts_lease")
 async def test_the_charts_role_is_enough_to_lead_and_reaches_no_other_lease(
     cluster: Cluster, kube: KubeClient, namespace: str, start: Start, own_account: str
 ) -> None:

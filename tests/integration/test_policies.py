@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from integration.conftest import free_port
+from integration.conftest import PATIENT, free_port
 from integration.tokens import as_token, token, until_authorised
 from kinora.api.names import CONDITION_ENGINE_READY, LIVE_SECRET, LIVE_SECRET_TYPE, SERVER_POLICY
 from kinora.controller.main import serve
@@ -377,7 +377,7 @@ async def operator_connection(kube: KubeClient, connection: Connection) -> Conne
     return as_token(connection, await token(kube, "kinora-system", "kinora-operator"))
 
 
-@pytest.mark.usefixtures("claims")
+@pytest.mark.usefixtures("claims", "charts_lease")
 async def test_the_operators_account_can_do_the_operators_work(
     kube: KubeClient, namespace: str, operator_connection: Connection
 ) -> None:
@@ -396,6 +396,7 @@ async def test_the_operators_account_can_do_the_operators_work(
         http_port=free_port(),
         instance=f"operator-of-{namespace}",
         lease_namespace="kinora-system",  # where the chart lets it have its Lease
+        lease_terms=PATIENT,
         live=True,
         live_policy=True,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -11,11 +12,11 @@ import yaml
 
 from integration.test_operator import make_ready
 from kinora.api.names import COMPONENT_SERVER, LABEL_COMPONENT
-from kinora.kube.client import STRATEGIC, KubeClient
+from kinora.kube.client import STRATEGIC, ApiError, KubeClient
 from kinora.kube.resources import MODELSERVER, NAMESPACE, NODE, POD, SERVICE_ACCOUNT, VIDEOJOB, Resource
 from kinora_cluster import ROOT, Cluster
 from unit.controller.pool_cases import CASES, CPU_CASES, pod_of
-from waiting import job_status, model_server, phase, video_job, wait_for, wait_for_pods
+from waiting import DEADLINE, job_status, model_server, phase, video_job, wait_for, wait_for_pods
 
 pytestmark = pytest.mark.integration
 Object = dict[str, Any]
@@ -34,11 +35,31 @@ async def restricted(kube: KubeClient, namespace: str) -> str:
     return namespace
 
 
+async def until_taken(kube: KubeClient, namespace: str, *, gpus: int = 0, refused: str = "", **spec: Any) -> None:
+    """Wait until such a pod would be taken, or is refused in these words: admission goes by caches of its own."""
+    harmless = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True}
+    security = {**harmless, "seccompProfile": {"type": "RuntimeDefault"}}
+    resources = {"limits": {"nvidia.com/gpu": gpus}} if gpus else {}
+    container = {"name": "a", "image": "b", "securityContext": security, "resources": resources}
+    body = {"metadata": {"name": "probe"}, "spec": {"containers": [container], **spec}}
+    async with asyncio.timeout(DEADLINE):
+        while True:
+            try:
+                await kube.create(POD, namespace, body, dry_run=True)
+            except ApiError as error:
+                if refused and refused in error.message:
+                    return
+            else:
+                if not refused:
+                    return
+
+
 @pytest.fixture
 async def priority_class(kube: KubeClient, namespace: str) -> AsyncIterator[str]:
     name = f"renders-{namespace}"
     body = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name}, "value": 7}
     await kube.create(PRIORITY, None, body)
+    await until_taken(kube, namespace, priorityClassName=name)
     yield name
     await kube.delete(PRIORITY, None, name)
 
@@ -171,10 +192,12 @@ async def test_a_pod_beyond_the_quota_is_told_and_made_once_there_is_room(kube: 
     hard = {"requests.nvidia.com/gpu": "0"}
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "gpus"}, "spec": {"hard": hard}}
     await kube.create(QUOTA, namespace, quota)
+    await until_taken(kube, namespace, gpus=1, refused="exceeded quota: gpus")  # first its status is unknown
     await kube.create(MODELSERVER, namespace, pooled())
     server = await wait_for(kube, MODELSERVER, namespace, "vace", ready_is("False", "PodRefused"))
     assert "exceeded quota: gpus" in server["status"]["pools"][0]["message"]
     await kube.delete(QUOTA, namespace, "gpus")
+    await until_taken(kube, namespace, gpus=1)
     # Another generation asks at once; the same one would ask again after half a minute.
     await kube.patch(MODELSERVER, namespace, "vace", {"spec": {"update": {"maxUnavailable": 2}}})
     [pod] = await wait_for_pods(kube, namespace, lambda pods: len(pods) == 1)

@@ -41,6 +41,12 @@ async def run_on(kube: KubeClient, namespace: str, name: str) -> Object:
     return await job_status(kube, namespace, name, {"phase": "Running", "startTime": STARTED, "progress": progress})
 
 
+def is_looked_at(server: Object) -> Callable[[Object | None], bool]:
+    """The operator has seen this generation."""
+    generation = server["metadata"]["generation"]
+    return lambda found: ((found or {}).get("status") or {}).get("observedGeneration") == generation
+
+
 def noticed() -> Object:
     """A notice of now: the controller manager takes back one that no deletion has followed for two minutes."""
     return {"conditions": [condition("DisruptionTarget", "True", "EvictionByEvictionAPI", "the market has changed")]}
@@ -93,7 +99,8 @@ async def test_a_lost_attempt_is_in_the_cost_at_the_price_that_stood_at_its_bind
     job = await run_on(kube, namespace, "job")
     assert job["status"]["assignment"]["pricePerHour"] == 36
     pools = [{"name": "cheap", "capacity": "Spot", "pricePerHour": 72}]
-    await kube.patch(MODELSERVER, namespace, "vace", {"spec": {"gpu": {"pools": pools}}})
+    dearer = await kube.patch(MODELSERVER, namespace, "vace", {"spec": {"gpu": {"pools": pools}}})
+    await wait_for(kube, MODELSERVER, namespace, "vace", is_looked_at(dearer))
     await kube.delete(POD, namespace, pod["metadata"]["name"], grace_seconds=0)
     lost = await wait_for(kube, VIDEOJOB, namespace, "job", phase("Queued"))
     told = {name: lost["status"].get(name) for name in ("gpuSeconds", "lostGPUSeconds", "cost", "disruptions")}
@@ -134,7 +141,8 @@ async def test_how_long_spot_pods_live_is_learnt_kept_over_a_restart_and_heeded(
     await start_operator(ledger=f"{namespace}/usage")
     [pod] = await wait_for_pods(kube, namespace, fresh)
     await make_ready(kube, namespace, pod)
-    await kube.create(VIDEOJOB, namespace, video_job())
+    minutes = {"width": 832, "height": 480, "frames": 81, "steps": 30}  # longer than any pod lived here
+    await kube.create(VIDEOJOB, namespace, video_job(parameters=minutes))
     job = await wait_for(kube, VIDEOJOB, namespace, "job", phase("Queued"))
     assert job["status"]["reason"] == "OnlySpotCapacity"
     assert "pods of spot pool cheap live for" in job["status"]["message"]

@@ -293,7 +293,8 @@ async def test_it_tells_on_its_own_pod_and_changes_nothing_else(
     kube: KubeClient, namespace: str, connection: Connection, pod: Object
 ) -> None:
     name = pod["metadata"]["name"]
-    other = {"metadata": {"name": "other"}, "spec": {"containers": [{"name": "a", "image": "b"}]}}
+    spec = {"serviceAccountName": "kinora-weights", "containers": [{"name": "a", "image": "b"}]}
+    other = {"metadata": {"name": "other"}, "spec": spec}  # the default account may not be there yet
     await kube.create(POD, namespace, other)
     async with as_pod(kube, connection, pod) as client:
         await tell(client, namespace, name, told())

@@ -83,7 +83,7 @@ async def serve(
         operator = Operator(client, load_catalogue(), settings)
         client.observe = lease_client.observe = operator.metrics.api.request
         namespace = settings.lease_namespace or settings.namespace or connection.namespace
-        lease = LeaseHolder(lease_client, namespace, settings.lease_name, settings.instance)
+        lease = LeaseHolder(lease_client, namespace, settings.lease_name, settings.instance, terms=settings.lease_terms)
         leader = Leader(operator, client, lease, settings)
         endpoints = application(operator.metrics.registry, operator.store.obstacle, leader.role)
         runner = await listen(endpoints, None, settings.http_port)

@@ -13,6 +13,7 @@ from kinora.api.stagerconfig import CHART_VARIABLE, StagerValues
 from kinora.controller.pools.load import Providers, load_providers
 from kinora.controller.queues import QueuesError, read_queues
 from kinora.controller.scheduling.facts import AGING_SECONDS, Queue
+from kinora.kube.election import Terms
 from kinora.storage.guard.policy import Policy
 from kinora.weights.sources import DEFAULT_HUB, Rules
 
@@ -32,6 +33,7 @@ class Settings:
         instance: this process's name in events and leases (POD_NAME); no two live processes may share it.
         lease_namespace: where the leader's Lease is; empty: ``namespace``, and without one the connection's.
         lease_name: the Lease that makes one of several replicas the leader (KINORA_LEASE_NAME).
+        lease_terms: how long it lasts.
         resync_seconds: how often everything is listed anew, to prune what vanished unseen.
         workers: decisions carried out side by side.
         weights_rules: what sources of weights may be (KINORA_WEIGHTS_ALLOW_HTTP, KINORA_WEIGHTS_HUB).
@@ -58,6 +60,7 @@ class Settings:
     instance: str = "kinora-operator"
     lease_namespace: str = ""
     lease_name: str = "kinora-operator"
+    lease_terms: Terms = field(default_factory=Terms)
     resync_seconds: float = 300.0
     workers: int = 16
     namespace: str = ""
