@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from typing import Any
 
 from demo.install import DevCluster
 from integration.gateway.receivers import Request
+from waiting import DEADLINE
 
 Object = dict[str, Any]
 NAME, PORT = "hooks", 8080
@@ -60,9 +62,11 @@ def stop(cluster: DevCluster, namespace: str) -> None:
     cluster.kube("delete", f"pod/{NAME}", f"service/{NAME}", "-n", namespace, "--grace-period=0", "--ignore-not-found")
 
 
-def came(cluster: DevCluster, namespace: str) -> list[Request]:
-    """All requests so far: each was printed before it was answered."""
-    lines = cluster.kube("logs", NAME, "-n", namespace).splitlines()
+def came(cluster: DevCluster, namespace: str, count: int) -> list[Request]:
+    """All requests, once there are so many: the log has a line a moment after it was printed."""
+    deadline = time.monotonic() + DEADLINE
+    while len(lines := cluster.kube("logs", NAME, "-n", namespace).splitlines()) < count:
+        assert time.monotonic() < deadline, f"{count} requests are expected: {lines}"
     return [Request(one["path"], one["headers"], base64.b64decode(one["body"])) for one in map(json.loads, lines)]
 
 

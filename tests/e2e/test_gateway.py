@@ -209,7 +209,7 @@ async def test_webhooks_reach_a_receiver_in_the_cluster_signed_and_again_after_a
     made = await kube.create(VIDEOJOB, namespace, wanted)
     told = (await delivered(kube, namespace, "hooked"))["status"]["webhook"]
     assert (told["state"], told["attempts"], told["responseCode"]) == ("Delivered", 2, 204), told
-    first, second = hooks.came(cluster, namespace)
+    first, second = hooks.came(cluster, namespace, 2)
     assert first.path == second.path == "/kinora"
     assert first.is_signed_with(KEY)
     assert second.is_signed_with(KEY)
@@ -227,7 +227,7 @@ async def test_webhooks_reach_a_receiver_in_the_cluster_signed_and_again_after_a
         assert answer["code"] == 200, answer
     id_ = answer["data"]["id"]
     await delivered(kube, namespace, job_name(Tenant(TENANT, namespace), id_))
-    third = hooks.came(cluster, namespace)[2]
+    third = hooks.came(cluster, namespace, 3)[2]
     assert third.told["data"]["id"] == id_
     assert "webhook-signature" not in third.headers, "WaveSpeed's parameter names no secret"
 
