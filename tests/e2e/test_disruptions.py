@@ -168,9 +168,8 @@ async def test_an_engine_killed_in_mid_render_is_restarted_and_the_job_succeeds(
     cluster: DevCluster, kube: KubeClient, namespace: str
 ) -> None:
     await serve(kube, namespace, slow_server("engine"))
-    await kube.create(
-        VIDEOJOB, namespace, slow_job("survives-engine", "engine", steps=40)
-    )  # kubectl exec takes its time
+    more = slow_job("survives-engine", "engine", steps=40)  # kubectl exec takes its time
+    await kube.create(VIDEOJOB, namespace, more)
     running = await wait_for(kube, VIDEOJOB, namespace, "survives-engine", phase("Running"), deadline=30)
     pod = running["status"]["assignment"]["podName"]
     await asyncio.to_thread(

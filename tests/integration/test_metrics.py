@@ -51,6 +51,10 @@ async def test_a_job_leaves_its_times_its_cost_and_its_trace(
     await ready_pods(kube, namespace)
     mine = {"namespace": namespace, "model": MODEL, "pool": "own"}
     await scraped(port, lambda found: count(found, "kinora_modelserver_pods", state="Idle", **mine) == 1)
+    # Its ModelServer is looked at after the pass that finds the pod idle: from then on it is known since when it was.
+    await wait_for(
+        kube, MODELSERVER, namespace, "vace", lambda obj: bool(obj) and obj["status"].get("readyReplicas") == 1
+    )
     await kube.create(VIDEOJOB, namespace, video_job())
     job = await wait_for(kube, VIDEOJOB, namespace, "job", phase("Scheduled"))
     await job_status(

@@ -154,7 +154,7 @@ def _reflector(operator: Operator, client: KubeClient, kind: str, scope: str | N
     cache = operator.caches[kind]
 
     def replace(objects: list[dict[str, Any]]) -> None:  # a pod that was made meanwhile was not to be in the list
-        cache.replace(objects, listed_version=reflector.listed_version, scope=scope)
+        cache.replace(objects, listed_version=reflector.listed_version or None, scope=scope)
 
     reflector = Reflector(
         client,
