@@ -352,11 +352,12 @@ async def test_the_deadline_frees_the_engine() -> None:
 
 
 async def test_after_success_the_engine_is_left_to_the_next_prompt() -> None:
-    scene = Scene(deadline=0.02, scale=1e-4, outcome=0.005)
-    scene.engine.result = base.EngineUnavailable("busy with the next")
+    scene = Scene(deadline=1.0, outcome=0.005)
     await scene.engine.submitted.wait()
     scene.engine.result = base.EngineUnavailable("busy with the next")
     scene.say(base.ExecutionStart(PROMPT), base.ExecutionSuccess(PROMPT))
+    await turn(lambda: bool(scene.freed))
+    scene.follow.scale = 1 / 400  # 1.5 s until it must have said what came of it: longer than the deadline was
     verdict = (await scene.refusal()).verdict
     assert (verdict.kind, verdict.reason) == (Kind.DISRUPTION, "EngineSilent")
     assert scene.freed

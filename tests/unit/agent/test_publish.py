@@ -1,6 +1,7 @@
 """Publishing real files: finished where asked for, proven as resolved, nothing left of what was cancelled."""
 
 import asyncio
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -29,7 +30,7 @@ W, H, N = 96, 64, 9
 FOLDER = "job-1"
 JOB = {"metadata": {"namespace": "ns", "name": "film", "uid": "00000000-0000-0000-0000-000000000001"}, "spec": {}}
 OUTPUT = OutputFile("32", "gifs", "out_00001.mkv", FOLDER, "output")
-SECONDS = 20.0  # until what is waited for must have happened
+SECONDS = 60.0  # until what is waited for must have happened
 
 
 @pytest.fixture
@@ -94,9 +95,10 @@ def _children() -> set[str]:
     for path in Path("/proc").glob("[0-9]*"):
         try:
             command = (path / "cmdline").read_bytes()
-        except OSError:
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+        except (OSError, IndexError):  # it has ended meanwhile
             continue
-        if b"kinora.media.worker" in command and b'"finish"' in command:
+        if parent == os.getpid() and b"kinora.media.worker" in command and b'"finish"' in command:
             found.add(path.name)
     return found
 

