@@ -55,27 +55,23 @@ def cluster() -> Cluster:
     return found
 
 
-def _until_enforced(cluster: Cluster) -> None:
-    """Roles and policies are known to the API server a moment after they were applied: a refusal by one shows it."""
-    account = "--as=system:serviceaccount:kinora-system:kinora-operator"
-    words = ("create", "secret", "generic", "probe", "-n", "kinora-system", "--dry-run=server", account)
-    deadline = time.monotonic() + 2 * DEADLINE
-    while "the Secret of its own key" not in (told := cluster.run(*words, check=False)):
-        assert time.monotonic() < deadline, f"the chart's policies are not enforced: {told}"
-
-
 def _namespace(name: str) -> str:
     return f"apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n---\n"
 
 
 def _until_enforced(found: Cluster) -> None:
-    """Admission policies are enforced a moment after they were applied: wait until the last of them refuses."""
+    """Roles and policies are known to the API server a moment after they were applied: refusals by them show it."""
+    account = "--as=system:serviceaccount:kinora-system:kinora-"
+    operator = ("create", "secret", "generic", "probe", f"{account}operator")
+    weights = ("create", "-f", "-", f"{account}weights", "--as-group=system:masters")
     lease = "apiVersion: coordination.k8s.io/v1\nkind: Lease\nmetadata: {name: of-no-volume}\n"
-    asked = ("create", "--dry-run=server", "--namespace", "kinora-system", "-f", "-")
-    account = ("--as=system:serviceaccount:kinora-system:kinora-weights", "--as-group=system:masters")
-    deadline = time.monotonic() + DEADLINE
-    while "may hold only the Leases of volumes" not in (said := found.run(*asked, *account, stdin=lease, check=False)):
-        assert time.monotonic() < deadline, said
+    refusals = ((operator, None, "the Secret of its own key"), (weights, lease, "may hold only the Leases of volumes"))
+    deadline = time.monotonic() + 2 * DEADLINE
+    for words, given, refusal in refusals:
+        while refusal not in (
+            said := found.run(*words, "-n", "kinora-system", "--dry-run=server", stdin=given, check=False)
+        ):
+            assert time.monotonic() < deadline, f"the chart's policies are not enforced: {said}"
 
 
 @pytest.fixture
