@@ -11,7 +11,7 @@ from kinora.kube.client import KubeClient
 from kinora.kube.resources import POD, VIDEOJOB, Resource
 
 Object = dict[str, Any]
-DEADLINE = 20.0  # seconds for any condition
+DEADLINE = 60.0  # seconds for any condition: only a test that fails waits for so long
 
 
 async def until(holds: Callable[[], bool], deadline: float = DEADLINE) -> None:
