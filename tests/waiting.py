@@ -87,7 +87,10 @@ async def wait_for_pods(
                     return list(pods.values())
     except TimeoutError:
         pass
-    raise AssertionError(f"pods are not as wanted after {deadline} s: {[pod['metadata'] for pod in pods.values()]}")
+    for pod in pods.values():
+        pod["metadata"].pop("managedFields", None)  # pages of them hid the rest
+    shown = [{part: pod.get(part) for part in ("metadata", "status")} for pod in pods.values()]
+    raise AssertionError(f"pods are not as wanted after {deadline} s: {shown}")
 
 
 def model_server(name: str = "vace", model: str = "wan2.1-vace-1.3b", **spec: Any) -> Object:
