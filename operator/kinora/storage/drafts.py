@@ -90,7 +90,7 @@ async def drafting(root: Path, place: str) -> AsyncIterator[Draft]:
     try:
         yield draft
     finally:
-        await asyncio.to_thread(draft.close)
+        await asyncio.shield(asyncio.to_thread(draft.close))
 
 
 def _close_unwanted(opening: asyncio.Future[Draft]) -> None:

@@ -6,14 +6,18 @@ import asyncio
 import hashlib
 import os
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kinora.storage import drafts
 from kinora.storage.inputs import PvcInputs
 from kinora.storage.keys import KeyRefused, input_key, intake_key, upload_key
 from kinora.storage.store import NotStoredError, StoreError
+from waiting import DEADLINE, until
 
 CONTENT = b"film" * 50_000
 SHA = hashlib.sha256(CONTENT).hexdigest()
@@ -28,6 +32,35 @@ def inputs(tmp_path: Path) -> PvcInputs:
 
 def listed(root: Path) -> list[str]:
     return sorted(os.listdir(root / "inputs"))
+
+
+async def test_one_that_is_not_wanted_any_more_while_it_is_opened_leaves_nothing(
+    inputs: PvcInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread cannot be stopped; its lock would keep every sweep from the draft for as long as the process lives."""
+    made, go = threading.Event(), threading.Event()
+
+    def slow(*place: Any) -> drafts.Draft:
+        draft = opened(*place)
+        made.set()
+        go.wait(DEADLINE)
+        return draft
+
+    opened = drafts._open
+    monkeypatch.setattr(drafts, "_open", slow)
+
+    async def write() -> None:
+        async with inputs.draft():
+            raise AssertionError("nobody wants it")
+
+    writing = asyncio.create_task(write())
+    await until(made.is_set)
+    writing.cancel()
+    await asyncio.wait({writing}, timeout=DEADLINE)
+    assert writing.cancelled()
+    assert len(listed(tmp_path)) == 1
+    go.set()
+    await until(lambda: not listed(tmp_path))
 
 
 async def test_a_draft_is_hidden_and_becomes_an_object_whole(inputs: PvcInputs, tmp_path: Path) -> None:
