@@ -63,6 +63,7 @@ class Afterwards:
         self._settings = settings
         self._take = take
         self.ends: dict[str, Object] = {}  # jobs as they ended, until they are looked at
+        self._left: dict[str, str] = {}  # keys of jobs that left the selection, until they are read, and their UIDs
         self.observed: dict[str, None] = {}  # UIDs of the last ended jobs that were counted
 
     # --- news, which must not wait ------------------------------------------------------------------------------------
@@ -81,14 +82,23 @@ class Afterwards:
     def left(self, job: Object) -> None:
         """A job left the selection of unfinished ones: it ended, or it was deleted."""
         self._gatherer.forget(job)
-        if job["metadata"]["uid"] not in self.observed:  # else its end is known
+        if self._queue.is_open and job["metadata"]["uid"] not in self.observed:  # else its end is known
+            self._left[key(job)] = job["metadata"]["uid"]
             self._queue.add(("finished", key(job)), LEFT_SECONDS)
+
+    def stand_by(self) -> None:
+        """What is known of ends is the next leader's to find out."""
+        self.ends.clear()
+        self._left.clear()
 
     # --- work ---------------------------------------------------------------------------------------------------------
 
     async def look(self, name: str) -> None:
         """A job ended; or it left the selection and was not seen to end, so that it is read now."""
         job = self.ends.pop(name, None) or await self._client.find(VIDEOJOB, *name.split("/", 1))
+        left = self._left.pop(name, None)
+        if left is not None and (job is None or job["metadata"]["uid"] != left):
+            self._usage.deleted(left)
         if job is None:
             return
         if not is_finished(job.get("status") or {}):

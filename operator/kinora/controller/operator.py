@@ -276,7 +276,7 @@ class Operator:
     def stand_by(self) -> None:
         """Keep the store warm and decide nothing; what is being carried out goes on."""
         self._queue.close()
-        self.afterwards.ends.clear()
+        self.afterwards.stand_by()
 
     def take_over(self) -> None:
         """Decide from now on: bind what idle pods can take, then look at every object that is known.

@@ -59,6 +59,10 @@ class UsageKeeper:
         delivered = video if phase_of(status) is Phase.SUCCEEDED else 0.0
         self._ledger.charge(_queue(job), now, gpu_seconds=used - gpu, video_seconds=delivered - video)
 
+    def deleted(self, uid: str) -> None:
+        """A job is gone before its end: its estimate stays charged, so that nobody deletes what was used."""
+        self._charged.pop(uid, None)
+
     async def load(self) -> None:
         """Read the ConfigMap, whose hours are added to what is in memory. A broken one is told and left alone."""
         if not self._name:

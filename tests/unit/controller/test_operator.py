@@ -83,6 +83,20 @@ async def test_a_job_that_left_is_read_unless_its_end_was_seen(operator: Operato
     assert len(operator._queue) == 1
 
 
+async def test_a_job_deleted_before_its_end_stays_charged_and_is_kept_in_mind_no_longer(operator: Operator) -> None:
+    """Seen here by the end of another job, which has its name by now."""
+    bound = job({"phase": "Scheduled"})
+    operator.usage.bound(bound, 300.0, 0.0)
+    operator.deliver("job", "DELETED", bound)
+    after = job({"phase": "Succeeded", "completionTime": ago(1)})
+    after["metadata"]["uid"] = "another"
+    operator.deliver_end(after)
+    await operator.afterwards.look("films/cat")
+    assert operator.usage._charged == {}
+    (hours,) = operator._gatherer.ledger.hours.values()
+    assert [bucket.gpu_seconds for bucket in hours.values()] == [300.0]
+
+
 async def due(operator: Operator) -> list[Key]:
     """All that is due, in the order in which workers get it."""
     keys: list[Key] = []
