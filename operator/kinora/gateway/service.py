@@ -20,7 +20,7 @@ from kinora.catalogue.load import Catalogue
 from kinora.gateway.admit import admit
 from kinora.gateway.cache import Jobs, Servers
 from kinora.gateway.errors import Conflict, InvalidInput, KeyReused, Limited, NotFound, Unavailable
-from kinora.gateway.jobs import Job, job_of
+from kinora.gateway.jobs import Job, State, job_of
 from kinora.gateway.limits import Rates
 from kinora.gateway.names import (
     ANNOTATION_NOTE,
@@ -66,6 +66,10 @@ class Submission:
     graph: str | None = None
     store: Callable[[], Awaitable[object]] | None = None
     order: float | None = None
+
+
+class _ChangedError(Exception):
+    """The job is not any more as it was read."""
 
 
 class Service:
@@ -126,6 +130,26 @@ class Service:
             return job
         obj = await self._write(tenant, id_, {"spec": {"cancel": True}})
         return self._jobs.apply(obj) or job
+
+    async def cancel_queued(self, tenant: Tenant, id_: str) -> tuple[Job, bool]:
+        """Ask for the end of a job that is in the queue, and of no other; the job, and whether it was there.
+
+        Goes by the API server's word, as a compare-and-set: the cache may not know yet that it has begun. NotFound,
+        Unavailable.
+        """
+        while True:
+            obj = await self.whole(tenant, id_)
+            job = self._jobs.apply(obj) or job_of(obj)
+            if job is None:
+                raise NotFound(_not_found(id_))
+            if job.state is not State.QUEUED or job.cancel_asked:
+                return job, job.state is State.QUEUED
+            version = {"resourceVersion": obj["metadata"]["resourceVersion"]}
+            try:
+                written = await self._write(tenant, id_, {"metadata": version, "spec": {"cancel": True}})
+            except _ChangedError:
+                continue
+            return self._jobs.apply(written) or job, True
 
     async def renote(self, tenant: Tenant, id_: str, **more: Any) -> Job:
         """Add to the note of a job, whatever dialect it came in. NotFound, Unavailable."""
@@ -249,6 +273,8 @@ class Service:
         except ApiError as error:
             if error.is_not_found:
                 raise NotFound(_not_found(id_)) from None
+            if error.is_conflict and "resourceVersion" in patch.get("metadata", {}):
+                raise _ChangedError from None
             raise _unavailable(error) from None
         except UnreachableError as error:
             raise _unavailable(error) from None

@@ -11,7 +11,8 @@ from integration.conftest import free_port
 from integration.gateway.hosted import CLIP, deliver
 from integration.gateway.house import House, artifact_of
 from kinora.gateway.runcomfy.sample import picture
-from kinora.kube.client import KubeClient
+from kinora.gateway.tenants import Tenant
+from kinora.kube.client import KubeClient, Object
 from kinora.kube.resources import MODELSERVER
 from unit.gateway.hosted import printed_bodies
 from waiting import model_server
@@ -117,6 +118,29 @@ async def test_only_what_is_in_the_queue_is_cancelled(house: House) -> None:
         refused = await http.post(f"/v1/requests/{second}/cancel")
         assert (refused.status_code, refused.json()["outcome"]) == (409, "not_cancellable")
         assert "cancel" not in {name for name, value in (await house.job(second))["spec"].items() if value is True}
+
+
+@pytest.mark.parametrize("path", ["/v1/requests/{}/cancel", "/api/v1/tasks/{}/cancel"], ids=["RunComfy", "DashScope"])
+async def test_a_request_that_begins_while_it_is_cancelled_goes_on(
+    house: House, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    assert house.gateway is not None
+    service = house.gateway.service
+    whole, begun = service.whole, []
+
+    async def begins(tenant: Tenant, id_: str) -> Object:
+        """The job as it was read; then it begins."""
+        read = await whole(tenant, id_)
+        if not begun:
+            begun.append(await house.run(id_))
+        return read
+
+    async with house.client(await house.key()) as http:
+        id_ = (await http.post(SUBMIT, json=INPUT)).json()["request_id"]
+        monkeypatch.setattr(service, "whole", begins)
+        refused = await http.post(path.format(id_))
+    assert refused.status_code in {400, 409}, refused.text
+    assert not (await house.job(id_))["spec"].get("cancel")
 
 
 async def test_the_queue_position_is_the_schedulers_where_it_is_known(house: House) -> None:

@@ -29,7 +29,7 @@ from kinora.gateway.dashscope.request import Function, VideoSynthesis, check, fu
 from kinora.gateway.dashscope.spec import draft, retold, settled
 from kinora.gateway.dashscope.words import DONE
 from kinora.gateway.errors import GatewayError, InvalidInput, ModelNotFound, NotFound, Unavailable
-from kinora.gateway.jobs import Job, State, job_of
+from kinora.gateway.jobs import Job, State
 from kinora.gateway.service import Submission
 from kinora.gateway.tenants import Tenant
 
@@ -87,10 +87,9 @@ class Routes:
     async def cancel(self, request: Request, task_id: str) -> Response:
         """Cancel a task that is PENDING."""
         tenant, service = _caller(request), self._gateway.service
-        live = job_of(await service.whole(tenant, task_id))
-        if live is None or live.state is not State.QUEUED:
+        _, was_queued = await service.cancel_queued(tenant, task_id)
+        if not was_queued:
             raise NotPending
-        await service.cancel(tenant, task_id)
         return _answered(request, {})
 
     async def tasks(

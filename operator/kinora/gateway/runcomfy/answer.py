@@ -111,8 +111,3 @@ def not_cancellable(job: Job) -> Cancelled:
     """The answer to a cancel of a request that is no longer in the queue."""
     said = f"the request is {_STATUS[job.state]}; only one that is in_queue can be cancelled"
     return Cancelled(request_id=job.id, status=_STATUS[job.state], outcome="not_cancellable", message=said)
-
-
-def cancellable(job: Job) -> bool:
-    """Whether the API cancels it: only what is in the queue."""
-    return job.state is State.QUEUED

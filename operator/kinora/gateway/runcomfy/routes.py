@@ -90,9 +90,7 @@ def _requests(api: APIRouter, gateway: Gateway) -> None:
     async def cancel(request_id: str, request: Request) -> Response:
         """Cancel a request that is in the queue; one that is past it stays as it is, and is answered 409."""
         tenant = await gateway.tenant(request, NAME)
-        job = await gateway.service.job(tenant, request_id)
-        if job.state is State.CANCELLED:
+        job, was_queued = await gateway.service.cancel_queued(tenant, request_id)
+        if was_queued or job.state is State.CANCELLED:
             return told(answer.cancelled(job))
-        if not answer.cancellable(job):
-            return told(answer.not_cancellable(job), 409)
-        return told(answer.cancelled(await gateway.service.cancel(tenant, job.id)))
+        return told(answer.not_cancellable(job), 409)
