@@ -54,6 +54,7 @@ class ConditionWriter:
         self._on_pod = on_pod
         self._wanted: Readiness | None = None
         self._written: Readiness | None = None
+        self._doubtful = False  # a write failed since, and may have been taken all the same
         self._since = ""
         self._fast_since = ""
         self._wake = asyncio.Event()
@@ -85,7 +86,7 @@ class ConditionWriter:
 
     async def settled(self) -> None:
         """Wait until what is wanted is written."""
-        while self._wanted != self._written:
+        while self._wanted != self._written or self._doubtful:
             self._progress.clear()
             await self._progress.wait()
 
@@ -97,14 +98,17 @@ class ConditionWriter:
             await self._wake.wait()
             self._wake.clear()
             wanted = self._wanted
-            if wanted is None or wanted == self._written:
+            if wanted is None or (wanted == self._written and not self._doubtful):
                 continue
             try:
                 async with self._writing:
                     pod = await self._write(wanted)
+                self._doubtful = False
+                self._progress.set()
                 self._on_pod(pod)
                 delay = self._times.write_retry
             except (ApiError, UnreachableError) as error:
+                self._doubtful = True
                 log.warning("the condition %s could not be written: %s", names.CONDITION_ENGINE_READY, error)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, self._times.write_retry_limit)
@@ -137,7 +141,6 @@ class ConditionWriter:
             POD, self._identity.namespace, self._identity.pod_name, body, subresource="status", content_type=STRATEGIC
         )
         self._written = wanted
-        self._progress.set()
         self.writes += 1
         log.info("EngineReady is %s: %s: %s", condition["status"], wanted.reason, wanted.message)
         return pod
