@@ -21,6 +21,7 @@ from contextlib import suppress
 from itertools import count, pairwise
 from pathlib import Path
 
+from integration.conftest import install
 from integration.replicas import History, Replica, held_by
 from integration.test_operator import ready_pods
 from kinora.kube.client import ApiError, KubeClient
@@ -141,7 +142,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--queued", type=int, default=0)
     arguments = parser.parse_args()
-    asyncio.run(measure(find_cluster(arguments.name), arguments.runs, arguments.queued))
+    cluster = find_cluster(arguments.name)
+    install(cluster)
+    asyncio.run(measure(cluster, arguments.runs, arguments.queued))
 
 
 if __name__ == "__main__":

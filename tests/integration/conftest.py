@@ -39,6 +39,12 @@ PATIENT = Terms(duration=20.0, renew=15.0)  # all tests of a process share its l
 def cluster() -> Cluster:
     """The control plane, with CRDs, RBAC and admission policies of the chart (no operator pod runs there)."""
     found = find_cluster(os.environ.get("KINORA_IT_CLUSTER", "kinora-it"))
+    install(found)
+    return found
+
+
+def install(found: Cluster) -> None:
+    """Apply the chart; its roles and policies are enforced when this returns."""
     manifests = found.run(
         "helm",
         "template",
@@ -52,7 +58,6 @@ def cluster() -> Cluster:
     found.run("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=_namespace("kinora-system") + manifests)
     found.run("wait", "--for=condition=Established", "crd", "videojobs.kinora.dev", "modelservers.kinora.dev")
     _until_enforced(found)
-    return found
 
 
 def _namespace(name: str) -> str:
