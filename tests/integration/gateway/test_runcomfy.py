@@ -10,6 +10,7 @@ import pytest
 from integration.conftest import free_port
 from integration.gateway.hosted import CLIP, deliver
 from integration.gateway.house import House, artifact_of
+from kinora.gateway.jobs import job_of
 from kinora.gateway.runcomfy.sample import picture
 from kinora.gateway.tenants import Tenant
 from kinora.kube.client import KubeClient, Object
@@ -129,10 +130,11 @@ async def test_a_request_that_begins_while_it_is_cancelled_goes_on(
     whole, begun = service.whole, []
 
     async def begins(tenant: Tenant, id_: str) -> Object:
-        """The job as it was read; then it begins."""
+        """The job as it was read; then it begins, and the cache is told of it too late."""
         read = await whole(tenant, id_)
         if not begun:
             begun.append(await house.run(id_))
+            monkeypatch.setattr(service._jobs, "apply", job_of)
         return read
 
     async with house.client(await house.key()) as http:
